@@ -1,0 +1,42 @@
+# Everything a fresh machine needs is Python 3.11 or later, make and a package index.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+
+.PHONY: install demo test test-slow bench lint format clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): setup.py constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]' --constraint constraints.txt
+	touch $@
+
+# Renders people, trains on them, measures, exports, serves and draws: see demo/ afterwards.
+demo: $(INSTALLED)
+	$(BIN)/python -m kpose.demo --output_dir=demo
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+test-slow: $(INSTALLED)
+	$(BIN)/python -m pytest --runslow
+
+bench: $(INSTALLED)
+	$(BIN)/python -m kpose.benchmark input
+	$(BIN)/python -m kpose.benchmark train
+	$(BIN)/python -m kpose.benchmark serve
+	$(BIN)/python -m kpose.benchmark write
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info

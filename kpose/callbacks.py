@@ -1,0 +1,205 @@
+"""What happens beside training: log lines, TensorBoard, history, checkpoints, pictures."""
+
+import csv
+import os
+import sys
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import logging
+from tqdm import tqdm
+
+from kpose import drawing, files, plots
+
+HISTORY_FILE = "history.csv"
+
+
+class SaveCheckpoints(keras.callbacks.Callback):
+    """Saves a checkpoint every so many steps and at the end.
+
+    Args:
+        saver: `checkpoints.Checkpoints`.
+        every: steps between two checkpoints.
+        total_steps: of the training.
+    """
+
+    def __init__(self, saver, every, total_steps):
+        super().__init__()
+        self.saver = saver
+        self.every = every
+        self.total_steps = total_steps
+        self._saved = None
+
+    def on_train_begin(self, logs=None):
+        self._saved = self.model.steps.done
+
+    def on_train_batch_end(self, batch, logs=None):
+        step = self.model.steps.done
+        if step // self.every > self._saved // self.every or (step >= self.total_steps and step > self._saved):
+            self.saver.save(step)
+            self._saved = step
+
+
+class History(keras.callbacks.Callback):
+    """The run's figures: TensorBoard scalars, log lines or a progress bar, and history.csv with its picture.
+
+    Args:
+        workdir: where they go. A history that is already there is continued.
+        mean_pose_pcp: strict PCP of the mean pose on the validation records, drawn as the floor (None: unknown).
+        total_steps: of the training.
+        batch_size: samples a step, for the rate.
+        log_every: steps between two log lines.
+    """
+
+    def __init__(self, workdir, mean_pose_pcp, total_steps, batch_size, log_every):
+        super().__init__()
+        self.workdir = workdir
+        self.mean_pose_pcp = mean_pose_pcp
+        self.total_steps = total_steps
+        self.batch_size = batch_size
+        self.log_every = log_every
+        self.path = os.path.join(workdir, HISTORY_FILE)
+        self.rows = _read_rows(self.path)
+
+    def last_logs(self):
+        """The figures of the last evaluated epoch."""
+        return self.rows[-1] if self.rows else {}
+
+    def on_train_begin(self, logs=None):
+        start = self.model.steps.done
+        # What a killed run did after its last checkpoint is done again.
+        self.rows = [row for row in self.rows if row["step"] <= start]
+        self._train_writer = tf.summary.create_file_writer(os.path.join(self.workdir, "tensorboard", "train"))
+        self._val_writer = tf.summary.create_file_writer(os.path.join(self.workdir, "tensorboard", "validation"))
+        bar = sys.stderr.isatty()
+        self._bar = tqdm(total=self.total_steps, initial=start, unit="step", disable=not bar, dynamic_ncols=True)
+        self._mark(start)
+
+    def _mark(self, step):
+        self._marked_step, self._marked_time = step, time.monotonic()
+
+    def on_train_batch_end(self, batch, logs=None):
+        step = self.model.steps.done
+        self._bar.update(step - self._bar.n)
+        if step // self.log_every > self._marked_step // self.log_every or self._marked_step == step:
+            self._log(step, logs)
+
+    def _log(self, step, logs):
+        if step == self._marked_step:
+            return
+        # The figures are tensors until here: reading them waits for the device.
+        figures = {name: float(value) for name, value in logs.items()}
+        figures["learning_rate"] = float(self.model.optimizer.learning_rate)
+        seconds = time.monotonic() - self._marked_time
+        figures["images_per_second"] = (step - self._marked_step) * self.batch_size / seconds
+        self._mark(step)
+        _write_scalars(self._train_writer, figures, step)
+        self._bar.set_postfix({"loss": f"{figures['loss']:.4g}", "images/s": f"{figures['images_per_second']:.0f}"})
+        if self._bar.disable:
+            left = (self.total_steps - step) * self.batch_size / figures["images_per_second"]
+            logging.info(
+                "step %d of %d: loss %.4g, PCP %.1f%% strict, %.0f images/s, %.0f s left",
+                step,
+                self.total_steps,
+                figures["loss"],
+                100 * figures["pcp_strict"],
+                figures["images_per_second"],
+                left,
+            )
+
+    def on_test_begin(self, logs=None):
+        self._test_started = time.monotonic()
+
+    def on_test_end(self, logs=None):
+        # Evaluation is not part of the training rate.
+        self._marked_time += time.monotonic() - self._test_started
+
+    def on_epoch_end(self, epoch, logs=None):
+        step = self.model.steps.done
+        row = {"step": step, "epoch": epoch + 1} | {name: float(value) for name, value in logs.items()}
+        row["learning_rate"] = float(self.model.optimizer.learning_rate)
+        self.rows.append(row)
+        evaluated = {name[4:]: value for name, value in row.items() if name.startswith("val_")}
+        if evaluated:
+            if self.mean_pose_pcp is not None:
+                evaluated["mean_pose_pcp_strict"] = self.mean_pose_pcp
+            _write_scalars(self._val_writer, evaluated, step)
+            self._bar.write(
+                f"epoch {epoch + 1}, step {step}: loss {row['loss']:.4g}, validation loss {row['val_loss']:.4g}, "
+                f"PCP {100 * row['val_pcp_strict']:.1f}% strict, {100 * row['val_pcp_mean']:.1f}% mean rule "
+                f"(mean pose {100 * self.mean_pose_pcp:.1f}% strict)",
+                file=sys.stderr,
+            )
+            _write_rows(self.path, self.rows)
+
+    def on_train_end(self, logs=None):
+        self._bar.close()
+        self._train_writer.close()
+        self._val_writer.close()
+        _write_rows(self.path, self.rows)
+        plots.learning_curve(
+            self.rows, os.path.join(self.workdir, "learning_curve.png"), mean_pose_pcp=self.mean_pose_pcp
+        )
+
+
+class PredictionGrid(keras.callbacks.Callback):
+    """After each evaluation, validation persons with truth beside prediction, as a TensorBoard image.
+
+    Args:
+        workdir: the run's folder.
+        network: the network that predicts.
+        evaluation: the validation batches; the persons are the first of them.
+        skeleton: the `Skeleton` to draw.
+        persons: how many.
+    """
+
+    def __init__(self, workdir, network, evaluation, skeleton, persons=12):
+        super().__init__()
+        self.network = network
+        self.skeleton = skeleton
+        batch = next(evaluation.unbatch().batch(persons).as_numpy_iterator())
+        real = batch["weight"] > 0
+        self.batch = {key: value[real] for key, value in batch.items()}
+        self._writer = tf.summary.create_file_writer(os.path.join(workdir, "tensorboard", "validation"))
+
+    def on_epoch_end(self, epoch, logs=None):
+        if "val_loss" not in logs:
+            return
+        prediction = self.network(self.batch["image"].astype(np.float32), training=False)["keypoints"]
+        picture = drawing.prediction_grid(
+            self.batch["image"],
+            self.batch["keypoints"],
+            keras.ops.convert_to_numpy(prediction),
+            self.skeleton,
+            self.batch["region"],
+        )
+        with self._writer.as_default():
+            tf.summary.image("truth and prediction", picture[None], step=self.model.steps.done)
+        self._writer.flush()
+
+
+def _write_scalars(writer, figures, step):
+    with writer.as_default():
+        for name, value in figures.items():
+            tf.summary.scalar(name, value, step=step)
+    writer.flush()
+
+
+def _read_rows(path):
+    if not os.path.exists(path):
+        return []
+    with open(path, newline="") as file:
+        return [
+            {name: int(value) if name in ("step", "epoch") else float(value) for name, value in row.items() if value}
+            for row in csv.DictReader(file)
+        ]
+
+
+def _write_rows(path, rows):
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with files.replacing(path) as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)

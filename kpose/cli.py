@@ -1,0 +1,90 @@
+"""What every binary shares: flags in, one function call out, one clear line on bad input.
+
+A binary keeps its flags in a set of its own, so that any of them can be imported beside any other:
+
+    FLAGS = cli.flag_set()
+    _WORKDIR = flags.DEFINE_string("workdir", None, "...", required=True, flag_values=FLAGS)
+
+    def main(): ...
+
+    def console(): cli.run(main, FLAGS, __doc__)
+"""
+
+import os
+import sys
+
+from absl import app, flags, logging
+
+from kpose import quiet
+from kpose.errors import InputError
+
+
+def flag_set():
+    """An empty set of absl flags for one binary."""
+    return flags.FlagValues()
+
+
+def run(main, flag_values, doc, prepare=None, tensorflow=True):
+    """Runs `main()` as a command-line program.
+
+    Args:
+        main: a function of no arguments. `InputError` from it becomes one line on stderr and exit status 1.
+        flag_values: the binary's flags, from `flag_set`.
+        doc: what `--help` prints above the flags.
+        prepare: changes the list of arguments before they are parsed.
+        tensorflow: whether `main` uses TensorFlow.
+    """
+    program = os.path.basename(sys.argv[0])
+    if program.endswith(".py"):
+        program = f"python -m {sys.modules['__main__'].__spec__.name}"
+
+    def fail(message):
+        print(f"{program}: error: {' '.join(str(message).split())}", file=sys.stderr)
+        sys.exit(1)
+
+    if {"--help", "-h", "-help"} & set(sys.argv[1:]):
+        print(_usage(flag_values, doc))
+        sys.exit(0)
+
+    def parse(argv):
+        try:
+            return flags.FLAGS(flag_values(prepare(argv) if prepare else argv, known_only=True))
+        except (flags.Error, InputError) as error:
+            fail(f"{error} (--help lists the flags)")
+
+    def guarded(argv):
+        if len(argv) > 1:
+            fail(f"unexpected argument {argv[1]!r}: everything is given by flags (--help lists them)")
+        logging.set_verbosity(flags.FLAGS.verbosity if flags.FLAGS["verbosity"].present else logging.INFO)
+        logging.get_absl_handler().setFormatter(None)
+        if tensorflow:
+            quiet.import_tensorflow()
+        try:
+            main()
+        except InputError as error:
+            fail(error)
+
+    try:
+        app.run(guarded, flags_parser=parse)
+    except KeyboardInterrupt:
+        fail("interrupted")
+
+
+def _usage(flag_values, doc):
+    lines = [(doc or "").strip(), "", "Flags:"]
+    for name in sorted(flag_values):
+        flag = flag_values[name]
+        default = "" if flag.default in (None, "") else f" (default: {flag.default})"
+        lines += [f"  --{name}", f"      {flag.help}{default}"]
+    return "\n".join(lines)
+
+
+def parse_size(values, name):
+    """The list flag `name`, one side or height and width in pixels, as (height, width)."""
+    try:
+        sides = tuple(int(value) for value in values)
+    except ValueError:
+        sides = ()
+    if len(sides) not in (1, 2) or min(sides) < 1:
+        raise InputError(f"--{name}={','.join(values)}: give one side, or HEIGHT,WIDTH, in pixels")
+    return sides * 2 if len(sides) == 1 else sides

@@ -1,0 +1,268 @@
+"""Recipes: what a training run is made of.
+
+`default()` lists every field there is, with its default. A recipe in `configs/` is a Python file whose
+`get_config()` starts from it and changes fields; the command line changes them further
+(`--config.optimizer.learning_rate=0.01`). A recipe is checked when it is read, before anything slow starts.
+"""
+
+import importlib.util
+import os
+
+from ml_collections import ConfigDict
+
+from kpose import files, skeletons
+from kpose.errors import InputError
+
+
+def default():
+    """Every field of a recipe, with its default: the published network and data, trained for one epoch."""
+    config = ConfigDict()
+    config.name = "default"  # The recipe's name, for logs and error messages.
+    config.seed = 0  # Initial weights, dropout, order and augmentation of the samples.
+    config.epochs = 1  # Passes over the training records.
+    config.steps = 0  # Batches instead of epochs (0: by epochs).
+    config.batch_size = 64  # The global batch, shared out among the replicas.
+    config.precision = "auto"  # auto, float32, mixed_bfloat16, mixed_float16.
+    config.xla = "auto"  # auto (on accelerators), on, off.
+    config.replicas = 0  # 0: all accelerators; on CPU, this many logical devices.
+    config.steps_per_execution = 1  # Steps between two returns to Python.
+    config.checkpoint_every = 1000  # Steps between checkpoints; one is written at the end of training in any case.
+    config.keep_checkpoints = 3  # The newest ones that are kept.
+    config.evaluate_every = 1  # Epochs between evaluations on data.val; the last epoch is evaluated in any case.
+    config.log_every = 100  # Steps between log lines and TensorBoard scalars.
+    config.skeleton = "coco"  # The skeleton table of the labels.
+
+    config.data = ConfigDict()
+    config.data.train = ""  # Glob of training records.
+    config.data.val = ""  # Glob of validation records; none: no evaluation during training.
+    config.data.padding = 1.0  # The network sees the box enlarged by this factor.
+    config.data.shuffle_buffer = 10_000  # Encoded records in memory from which the next one is drawn.
+
+    config.augment = ConfigDict()
+    config.augment.on = "host"  # host (in tf.data) or device (in the compiled step).
+    config.augment.flip = 0.0  # Probability of a mirror image, left and right joints swapped.
+
+    config.model = ConfigDict()
+    config.model.name = "deeppose"
+    config.model.input_size = (224, 224)  # (height, width) in pixels.
+    config.model.filters = (96, 256, 384, 384, 256)  # Of the five convolutions; of the levels of integral.
+    config.model.kernels = (11, 5, 3, 3, 3)
+    config.model.first_stride = 4
+    config.model.hidden = (4096, 4096)  # Units of the hidden fully connected layers.
+    config.model.dropout = 0.6  # After each hidden fully connected layer.
+    config.model.head_filters = 64  # Of integral: channels of the top-down path.
+    config.model.head_level = 1  # Of integral: the maps' resolution, 1 being a quarter of the input's.
+    config.model.batch_norm_momentum = 0.9
+
+    config.loss = ConfigDict()
+    config.loss.name = "l2"  # l2 (published: the sum over the batch), l1.
+
+    config.optimizer = ConfigDict()
+    config.optimizer.name = "sgd"  # sgd, adamw.
+    config.optimizer.learning_rate = 0.001
+    config.optimizer.momentum = 0.0  # Of sgd.
+    config.optimizer.weight_decay = 0.0  # Decoupled from the gradient.
+    config.optimizer.clip_norm = 0.0  # Longest gradient, in the global norm (0: any).
+
+    config.schedule = ConfigDict()
+    config.schedule.name = "constant"  # constant, cosine (to zero).
+    config.schedule.warmup_steps = 0  # Of cosine: linear from zero.
+    return config
+
+
+# Field -> its allowed values.
+CHOICES = {
+    "precision": ("auto", "float32", "mixed_bfloat16", "mixed_float16"),
+    "xla": ("auto", "on", "off"),
+    "augment.on": ("host", "device"),
+}
+# Field -> (lowest, highest) allowed value, both included.
+RANGES = {
+    "seed": (0, 2**31 - 1),
+    "epochs": (1, None),
+    "steps": (0, None),
+    "batch_size": (1, None),
+    "replicas": (0, None),
+    "steps_per_execution": (1, None),
+    "checkpoint_every": (1, None),
+    "keep_checkpoints": (1, None),
+    "evaluate_every": (1, None),
+    "log_every": (1, None),
+    "data.padding": (1.0, 10.0),
+    "data.shuffle_buffer": (1, None),
+    "augment.flip": (0.0, 1.0),
+    "model.first_stride": (1, None),
+    "model.head_filters": (1, None),
+    "model.head_level": (0, None),
+    "model.dropout": (0.0, 0.99),
+    "model.batch_norm_momentum": (0.0, 1.0),
+    "optimizer.learning_rate": (0.0, None),
+    "optimizer.momentum": (0.0, 1.0),
+    "optimizer.weight_decay": (0.0, None),
+    "optimizer.clip_norm": (0.0, None),
+    "schedule.warmup_steps": (0, None),
+}
+# Fields that a run may change when it goes on: they do not change what its checkpoints mean.
+RESUMABLE = (
+    "epochs",
+    "steps",
+    "xla",
+    "replicas",
+    "steps_per_execution",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "evaluate_every",
+    "log_every",
+    "data.train",
+    "data.val",
+    "data.shuffle_buffer",
+    "augment.on",
+)
+
+
+def check(config):
+    """Raises `InputError` unless every field of `config` is known, of the right type and in its range."""
+    from kpose import losses, models, optimizers  # They need Keras; reading a recipe's fields does not.
+
+    choices = CHOICES | {
+        "loss.name": tuple(losses.LOSSES),
+        "optimizer.name": optimizers.OPTIMIZERS,
+        "schedule.name": optimizers.SCHEDULES,
+    }
+    fields, known = flatten(config), flatten(default())
+    _check_fields(fields, known)
+    for field, allowed in choices.items():
+        if fields[field] not in allowed:
+            raise InputError(f"config.{field} is {fields[field]!r}: it is one of {', '.join(allowed)}")
+    for field, (lowest, highest) in RANGES.items():
+        value = fields[field]
+        if value != value or value < lowest or (highest is not None and value > highest):
+            wanted = f"at least {lowest}" if highest is None else f"between {lowest} and {highest}"
+            raise InputError(f"config.{field} is {value}: it is {wanted}")
+    skeletons.get(config.skeleton)
+    models.check(config.model)
+    if config.replicas and config.batch_size % config.replicas:
+        raise InputError(f"config.batch_size {config.batch_size} cannot be shared out among {config.replicas} replicas")
+
+
+def _check_fields(fields, known):
+    for field in fields:
+        if field not in known:
+            raise InputError(f"config has no field {field!r}{_suggestion(field, known)}")
+    for field, value in known.items():
+        if field not in fields:
+            raise InputError(f"config lacks the field {field!r}: start from kpose.config.default()")
+        if type(fields[field]) is not type(value):
+            raise InputError(
+                f"config.{field} is {fields[field]!r}: it is of type {type(value).__name__}, as in {value!r}"
+            )
+
+
+def _suggestion(field, known):
+    import difflib
+
+    near = difflib.get_close_matches(field, known, n=1)
+    return f": did you mean {near[0]!r}?" if near else ""
+
+
+def flatten(config):
+    """A config as a flat dict: "optimizer.learning_rate" -> value; lists as tuples."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, (ConfigDict, dict)):
+            flat |= {f"{key}.{inner}": v for inner, v in flatten(value).items()}
+        else:
+            flat[key] = tuple(value) if isinstance(value, list) else value
+    return flat
+
+
+def recipe_path(name):
+    """The file of a recipe: a path, or the name of one that kpose ships ("deeppose", "configs/deeppose.py").
+
+    Raises:
+        InputError: there is no such file or recipe.
+    """
+    if os.path.isfile(name):
+        return name
+    stem = os.path.splitext(os.path.basename(name))[0]
+    shipped = os.path.join(_shipped_recipes(), f"{stem}.py")
+    if os.path.dirname(name) in ("", "configs") and os.path.isfile(shipped):
+        return shipped
+    names = sorted(f[:-3] for f in os.listdir(_shipped_recipes()) if f.endswith(".py") and f != "__init__.py")
+    raise InputError(f"no recipe {name!r}: give a file, or one of those that kpose ships: {', '.join(names)}")
+
+
+def resolve_flags(argv):
+    """Command-line arguments with the recipe of --config replaced by its file, and each --config.FIELD looked up.
+
+    Raises:
+        InputError: no such recipe, one that cannot be read, or no such field.
+    """
+    argv, known = list(argv), flatten(default())
+    for index, argument in enumerate(argv):
+        name, _, value = argument.lstrip("-").partition("=")
+        if name == "config" and argument.startswith("-"):
+            place, value = (index, f"--config={recipe_path(value)}") if value else (index + 1, None)
+            if value is None and place < len(argv):
+                value = recipe_path(argv[place])
+            if place < len(argv):
+                argv[place] = value
+                load_recipe(value.removeprefix("--config="))
+        elif name.startswith("config.") and name[len("config.") :] not in known:
+            raise InputError(f"config has no field {name[7:]!r}{_suggestion(name[7:], known)}")
+    return argv
+
+
+def _shipped_recipes():
+    # Installed, configs/ is the package kpose.configs; in a checkout it lies beside kpose/.
+    here = os.path.dirname(os.path.abspath(__file__))
+    installed = os.path.join(here, "configs")
+    return installed if os.path.isdir(installed) else os.path.join(os.path.dirname(here), "configs")
+
+
+def load_recipe(name):
+    """The `ConfigDict` of a recipe (see `recipe_path`); recipes use it to start from each other."""
+    path = recipe_path(name)
+    spec = importlib.util.spec_from_file_location("kpose_recipe", path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        return module.get_config()
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{path}: the recipe cannot be read: {type(error).__name__}: {error}") from None
+
+
+def save(config, path):
+    """Writes a config as JSON."""
+    files.write_json(path, config.to_dict())
+
+
+def load(path):
+    """The config of a JSON file that `save` wrote.
+
+    Raises:
+        InputError: the file is missing or no such config.
+    """
+    saved = files.read_json(path, "config of a training run")
+    if not isinstance(saved, dict):
+        raise InputError(f"{path}: not the config of a training run")
+    config = ConfigDict(_with_tuples(saved))
+    check(config)
+    return config
+
+
+def _with_tuples(value):
+    # JSON has lists alone; recipes have tuples.
+    if isinstance(value, dict):
+        return {key: _with_tuples(inner) for key, inner in value.items()}
+    return tuple(value) if isinstance(value, list) else value
+
+
+def differences(config, saved):
+    """The fields, other than `RESUMABLE`, in which two configs differ: "field: saved -> wanted" lines."""
+    new, old = flatten(config), flatten(saved)
+    fields = sorted((new.keys() | old.keys()) - set(RESUMABLE))
+    changed = [field for field in fields if new.get(field) != old.get(field)]
+    return [f"{field}: {old.get(field)!r} -> {new.get(field)!r}" for field in changed]

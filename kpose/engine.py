@@ -1,0 +1,283 @@
+"""The training engine: plain `Model.fit` that compiles under any strategy.
+
+Stock Keras 3 switches XLA off under a strategy, fails with `steps_per_execution > 1` on two replicas
+(keras#19246) and checks float16 gradients for overflow on one replica only. `Regressor` replaces the one
+function where all of that is decided, the train function, and leaves `fit`, its callbacks and its history alone:
+
+    outer tf.function    for each of the execution's steps:
+      strategy.run         on each replica: forward, loss, gradient (one XLA program where XLA is on)
+      reduce               gradients and BatchNorm statistics, over all replicas
+      update               once, for all replicas together: loss scale, clipping, optimizer
+
+What runs on a replica is a pure function of tensors, so that XLA sees one program without variables, and all
+decisions that need every replica (is this gradient finite? how long is it?) are taken on the reduced gradient.
+"""
+
+import keras
+import tensorflow as tf
+
+from kpose import geometry
+
+# Dynamic loss scaling for float16 (Micikevicius et al., "Mixed Precision Training", ICLR 2018).
+INITIAL_LOSS_SCALE = 2.0**15
+LOSS_SCALE_GROWTH_STEPS = 2000
+
+
+class Regressor(keras.Model):
+    """A network, its loss and its metrics, ready for `compile(optimizer)` and `fit`.
+
+    Build and compile it inside `strategy.scope()`. Batches are the dicts of `kpose.input_pipeline`.
+
+    Args:
+        network: a functional `keras.Model`: images [B, H, W, 3] of 0..255 -> dict with "keypoints" [B, K, 2],
+            normalised.
+        loss: a `keras.losses.Loss` as in `kpose.losses`. With reduction "sum" the optimiser minimises the sum over
+            the global batch, otherwise the mean over it.
+        pixel_metrics: `keras.metrics.Metric`s of (truth [B, K, 3], prediction [B, K, 2], weight [B]), in original
+            pixels.
+        augmentation: `augmentation(batch)` -> batch, run in the training step (None: nothing).
+        xla: compile the replica's part of each step with XLA.
+        clip_norm: the longest gradient applied, in the global norm of the reduced gradient (0: any length).
+    """
+
+    def __init__(self, network, loss, pixel_metrics=(), augmentation=None, xla=False, clip_norm=0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.network = network
+        self.sample_loss = loss
+        self.pixel_metrics = list(pixel_metrics)
+        self.augmentation = augmentation
+        self.xla = xla
+        self.clip_norm = clip_norm
+        self.loss_tracker = keras.metrics.Mean(name="loss")
+        self.gradient_norm_tracker = keras.metrics.Mean(name="gradient_norm")
+        self.scales_loss = network.compute_dtype == "float16"
+        # In a checkpoint whatever the precision, so that a run's checkpoints always hold the same things.
+        self.loss_scale = tf.Variable(INITIAL_LOSS_SCALE if self.scales_loss else 1.0, trainable=False)
+        self.finite_steps = tf.Variable(0, dtype=tf.int64, trainable=False)
+        # Nothing is left to build: `fit` would otherwise try to trace the step with symbolic tensors.
+        self.built = True
+
+    def call(self, images, training=False):
+        return self.network(images, training=training)
+
+    def compile(self, optimizer, steps_per_execution=1):
+        """As `keras.Model.compile`; loss, metrics and XLA are the constructor's."""
+        # Keras would wrap the optimiser for float16 and decide on each replica alone: the scale is ours.
+        super().compile(
+            optimizer=optimizer, steps_per_execution=steps_per_execution, jit_compile=False, auto_scale_loss=False
+        )
+        optimizer.build(self.network.trainable_variables)
+
+    @property
+    def metrics(self):
+        return [self.loss_tracker, self.gradient_norm_tracker, *self.pixel_metrics]
+
+    def fit(self, x, steps_per_epoch, total_steps, start_step=0, callbacks=(), **kwargs):
+        """As `keras.Model.fit`, from any step of a training to its end.
+
+        Args:
+            x: the training batches, the first of them batch `start_step`.
+            steps_per_epoch: need not be a multiple of `steps_per_execution`.
+            total_steps: steps of the whole training; its last epoch may be a short one.
+            start_step: steps already done.
+            callbacks, **kwargs: as for `keras.Model.fit`. `self.steps.done` tells callbacks the step.
+        """
+        self.steps = _TrainingSteps(start_step, steps_per_epoch, total_steps, self.steps_per_execution)
+        return super().fit(
+            x,
+            steps_per_epoch=steps_per_epoch,
+            initial_epoch=start_step // steps_per_epoch,
+            epochs=-(-total_steps // steps_per_epoch),
+            # First, so that the others find the epoch begun.
+            callbacks=[self.steps, *callbacks],
+            shuffle=False,
+            **kwargs,
+        )
+
+    def make_train_function(self, force=False):
+        if self.train_function is not None and not force:
+            return
+        execute = _looped(self._train_step)
+
+        def train_function(iterator):
+            steps = self.steps.next_execution()
+            # None is left of an epoch that a resumed run began in its midst; `fit` still counts to its end.
+            if steps:
+                execute(iterator, tf.constant(steps))
+            return self.get_metrics_result()
+
+        self.train_function = train_function
+
+    def make_test_function(self, force=False):
+        if self.test_function is not None and not force:
+            return
+        execute = _looped(self._test_step)
+
+        def test_function(iterator):
+            execute(iterator, tf.constant(1))
+            results = self.get_metrics_result()
+            return {name: value for name, value in results.items() if name != self.gradient_norm_tracker.name}
+
+        self.test_function = test_function
+
+    def evaluate(self, x, **kwargs):
+        """As `keras.Model.evaluate`."""
+        # Keras counts test batches by executions too; evaluation runs them one by one.
+        executions, self.steps_per_execution = self.steps_per_execution, 1
+        try:
+            return super().evaluate(x, **kwargs)
+        finally:
+            self.steps_per_execution = executions
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Nothing: built in the constructor. Keras' own would swallow a batch and assume one host's values."""
+
+    def _train_step(self, batch):
+        strategy = self.distribute_strategy
+        scale = tf.convert_to_tensor(self.loss_scale)
+        sample_scale = scale
+        if self.sample_loss.reduction != "sum":
+            size = strategy.reduce("SUM", strategy.run(lambda b: tf.reduce_sum(b["weight"]), args=(batch,)), axis=None)
+            sample_scale = sample_scale / size
+        gradients, state = strategy.run(self._replica_train_step, args=(batch, sample_scale))
+        gradients = [strategy.reduce("SUM", g, axis=None) / scale for g in gradients]
+        state = [_reduce_state(strategy, value) for value in state]
+        self._update(gradients, state)
+
+    def _replica_train_step(self, batch, sample_scale):
+        replica_id = tf.distribute.get_replica_context().replica_id_in_sync_group
+        trainable = [tf.convert_to_tensor(v.value) for v in self.network.trainable_variables]
+        state = [_seeded(tf.convert_to_tensor(v.value), replica_id) for v in self.network.non_trainable_variables]
+        gradients, state, batch, outputs, losses = self._compiled(self._gradients)(
+            trainable, state, batch, sample_scale
+        )
+        self._update_metrics(batch, outputs, losses)
+        return gradients, [_unseeded(value, replica_id) for value in state]
+
+    def _gradients(self, trainable, state, batch, sample_scale):
+        """Forward, loss and gradient: a pure function of tensors."""
+        if self.augmentation:
+            batch = self.augmentation(batch)
+        with tf.GradientTape() as tape:
+            tape.watch(trainable)
+            images = tf.cast(batch["image"], tf.float32)
+            outputs, state = self.network.stateless_call(trainable, state, images, training=True)
+            losses = self.sample_loss.call(batch["keypoints"], outputs)
+            total = tf.reduce_sum(losses * batch["weight"] * sample_scale)
+        return tape.gradient(total, trainable), state, batch, outputs, losses
+
+    def _update(self, gradients, state):
+        norm = tf.linalg.global_norm(gradients)
+        if self.clip_norm:
+            gradients = [g * tf.minimum(1.0, self.clip_norm / tf.maximum(norm, 1e-12)) for g in gradients]
+
+        def apply():
+            self.optimizer.apply(gradients, self.network.trainable_variables)
+            for variable, value in zip(self.network.non_trainable_variables, state, strict=True):
+                variable.value.assign(value)
+            self.gradient_norm_tracker.update_state(norm)
+            return tf.constant(True)
+
+        if not self.scales_loss:
+            apply()
+            return
+        # One decision for all replicas: an overflow anywhere skips the step everywhere.
+        finite = tf.cond(tf.math.is_finite(norm), apply, lambda: tf.constant(False))
+        grown = tf.logical_and(finite, self.finite_steps + 1 >= LOSS_SCALE_GROWTH_STEPS)
+        factor = tf.where(finite, tf.where(grown, 2.0, 1.0), 0.5)
+        self.loss_scale.assign(tf.maximum(self.loss_scale * factor, 1.0))
+        self.finite_steps.assign(tf.where(tf.logical_and(finite, tf.logical_not(grown)), self.finite_steps + 1, 0))
+
+    def _test_step(self, batch):
+        self.distribute_strategy.run(self._replica_test_step, args=(batch,))
+
+    def _replica_test_step(self, batch):
+        variables = self.network.trainable_variables, self.network.non_trainable_variables
+        trainable, state = ([tf.convert_to_tensor(v.value) for v in group] for group in variables)
+        outputs, losses = self._compiled(self._predictions)(trainable, state, batch)
+        self._update_metrics(batch, outputs, losses)
+
+    def _predictions(self, trainable, state, batch):
+        images = tf.cast(batch["image"], tf.float32)
+        outputs, _ = self.network.stateless_call(trainable, state, images, training=False)
+        return outputs, self.sample_loss.call(batch["keypoints"], outputs)
+
+    def _update_metrics(self, batch, outputs, losses):
+        weight = batch["weight"]
+        self.loss_tracker.update_state(losses, sample_weight=weight)
+        truth, prediction = to_pixels(batch, outputs["keypoints"])
+        for metric in self.pixel_metrics:
+            metric.update_state(truth, prediction, weight)
+
+    def _compiled(self, function):
+        # Without XLA the function is traced in place: there a synchronised BatchNorm may talk to other replicas.
+        return tf.function(function, jit_compile=True, autograph=False) if self.xla else function
+
+
+def to_pixels(batch, keypoints):
+    """A batch's labels and predictions in original pixels: [B, K, 3] with the visibility flag, and [B, K, 2].
+
+    Args:
+        batch: dict with "keypoints" [B, K, 3] normalised and "region" [B, 4].
+        keypoints: predictions, [B, K, 2] normalised.
+    """
+    points, visibility = batch["keypoints"][..., :2], batch["keypoints"][..., 2:]
+    truth = tf.concat([geometry.denormalise(points, batch["region"]), visibility], -1)
+    return truth, geometry.denormalise(keypoints, batch["region"])
+
+
+class _TrainingSteps(keras.callbacks.Callback):
+    """Counts the steps of a training, and says how many the next execution may run.
+
+    An execution never overruns its epoch or the training, so that the number of steps between two evaluations, and
+    in all, does not depend on `steps_per_execution`.
+    """
+
+    def __init__(self, start_step, steps_per_epoch, total_steps, steps_per_execution):
+        super().__init__()
+        self.done = start_step
+        self.per_epoch = steps_per_epoch
+        self.total = total_steps
+        self.per_execution = steps_per_execution
+        self._epoch_end = start_step
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch_end = min((epoch + 1) * self.per_epoch, self.total)
+
+    def next_execution(self):
+        steps = min(self.per_execution, self._epoch_end - self.done)
+        self.done += steps
+        return steps
+
+
+def _looped(step):
+    """A compiled function (iterator, steps) that runs `step` on that many batches."""
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def execute(iterator, steps):
+        def body(i):
+            step(next(iterator))
+            return i + 1
+
+        tf.while_loop(lambda i: i < steps, body, [tf.constant(0)])
+
+    return execute
+
+
+def _seeded(value, replica_id):
+    """Dropout seeds differ between replicas; other state passes."""
+    return value + _seed_offset(value, replica_id) if value.dtype.is_integer else value
+
+
+def _unseeded(value, replica_id):
+    return value - _seed_offset(value, replica_id) if value.dtype.is_integer else value
+
+
+def _seed_offset(value, replica_id):
+    return tf.cast(tf.stack([tf.cast(replica_id, tf.int32), 0]), value.dtype)
+
+
+def _reduce_state(strategy, value):
+    """BatchNorm statistics are averaged over replicas; seeds have moved on alike everywhere."""
+    local = strategy.experimental_local_results(value)[0]
+    return local if local.dtype.is_integer else strategy.reduce("MEAN", value, axis=None)

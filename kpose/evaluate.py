@@ -1,0 +1,40 @@
+"""Measures a trained run: PCP by limb beside the mean pose's, PDJ and OKS AP, in original pixels.
+
+python -m kpose.evaluate --workdir=run --records='records/val-*' --annotations=person_keypoints_val2017.json
+"""
+
+from absl import flags
+
+from kpose import cli
+
+FLAGS = cli.flag_set()
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the training run.", required=True, flag_values=FLAGS)
+_RECORDS = flags.DEFINE_string(
+    "records", None, "Glob of the records to measure on, quoted.", required=True, flag_values=FLAGS
+)
+_ANNOTATIONS = flags.DEFINE_string(
+    "annotations", None, "The COCO file that the records were written from: adds OKS AP.", flag_values=FLAGS
+)
+_OUTPUT_DIR = flags.DEFINE_string(
+    "output_dir",
+    None,
+    "Folder for metrics.json, keypoints.json and pictures (default: WORKDIR/evaluation).",
+    flag_values=FLAGS,
+)
+_FLIP_TEST = flags.DEFINE_bool(
+    "flip_test", False, "Average each prediction with that for the mirror image.", flag_values=FLAGS
+)
+
+
+def main():
+    from kpose import evaluator
+
+    evaluator.evaluate(_WORKDIR.value, _RECORDS.value, _ANNOTATIONS.value, _OUTPUT_DIR.value, _FLIP_TEST.value)
+
+
+def console():
+    cli.run(main, FLAGS, __doc__)
+
+
+if __name__ == "__main__":
+    console()

@@ -1,0 +1,160 @@
+"""Measures a trained run on records: metrics.json, COCO results and pictures."""
+
+import os
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from kpose import (
+    checkpoints,
+    drawing,
+    files,
+    geometry,
+    inference,
+    input_pipeline,
+    models,
+    plots,
+    records,
+    runtime,
+    scoring,
+    skeletons,
+    trainer,
+)
+from kpose import config as config_lib
+
+BATCH_SIZE = 64
+PICTURED_PERSONS = 24
+
+
+def evaluate(workdir, records_pattern, annotations=None, output_dir=None, flip_test=False):
+    """Measures the newest checkpoint of a run.
+
+    Every figure is in original pixels, and beside PCP stands that of the training set's mean pose: what a model
+    reaches that has learnt nothing but the average person.
+
+    Args:
+        workdir: folder of the training run.
+        records_pattern: glob of the records to measure on.
+        annotations: the COCO file the records were written from; adds OKS AP.
+        output_dir: where metrics.json, keypoints.json (COCO results), pcp.png and predictions.png go; by default
+            the folder "evaluation" of the workdir.
+        flip_test: average each prediction with that for the mirror image.
+
+    Returns:
+        The dict of metrics.json.
+
+    Raises:
+        InputError: no such run, no such records, or annotations of other persons.
+    """
+    config = config_lib.load(os.path.join(workdir, trainer.CONFIG_FILE))
+    skeleton = skeletons.get(config.skeleton)
+    found = records.find(records_pattern, skeleton)
+    network, checkpoint = load_network(workdir, config)
+    mean_pose = trainer.load_mean_pose(workdir)
+    persons = _predict_records(network, found, config, skeleton, flip_test)
+
+    truth, prediction = persons["truth"], persons["keypoints"]
+    mean_prediction = inference.place(mean_pose, persons["region"])
+    results = scoring.coco_results(persons["image_id"].tolist(), persons["box"], prediction, persons["score"].tolist())
+    table = {
+        "pcp": scoring.pcp_table(truth, prediction[..., :2], skeleton),
+        "mean_pose_pcp": scoring.pcp_table(truth, mean_prediction, skeleton),
+        "pdj": scoring.pdj_table(truth, prediction[..., :2], skeleton),
+        "oks_ap": scoring.oks_ap(annotations, results, persons["annotation_id"], skeleton) if annotations else None,
+        "num_persons": len(truth),
+        "box_source": "ground truth",
+        "flip_test": flip_test,
+        "records": records_pattern,
+        "annotations": annotations,
+        "checkpoint": checkpoint,
+        "recipe": config.name,
+    }
+    output_dir = output_dir or os.path.join(workdir, "evaluation")
+    files.write_json(os.path.join(output_dir, "metrics.json"), table)
+    files.write_json(os.path.join(output_dir, "keypoints.json"), results, indent=None)
+    plots.pcp_bars(table, os.path.join(output_dir, "pcp.png"))
+    _draw_persons(found, config, persons, skeleton, os.path.join(output_dir, "predictions.png"))
+    for line in describe(table):
+        logging.info("%s", line)
+    return table
+
+
+def load_network(workdir, config):
+    """The network of a run with the weights of its newest checkpoint, in float32.
+
+    Returns:
+        (network, path of the checkpoint).
+    """
+    checkpoint = checkpoints.latest(workdir)
+    with runtime.dtype_policy("float32"):
+        network = models.build(config.model, skeletons.get(config.skeleton))
+    checkpoints.restore_network(network, checkpoint)
+    return network, checkpoint
+
+
+def describe(table):
+    """The lines that an evaluation prints: PCP by group beside the mean pose, PDJ, AP."""
+    groups = list(table["pcp"]["strict"])
+    lines = [f"{table['num_persons']} persons, boxes: {table['box_source']}, checkpoint {table['checkpoint']}"]
+    lines.append(" " * 24 + "".join(f"{group.replace('_', ' '):>12}" for group in groups))
+    for rule in table["pcp"]:
+        for key, name in (("pcp", "PCP"), ("mean_pose_pcp", "mean pose PCP")):
+            figures = "".join(f"{_percent(table[key][rule][group]):>12}" for group in groups)
+            lines.append(f"{f'{name}, {rule}':<24}{figures}")
+    pdj = ", ".join(f"PDJ@{threshold} {_percent(value)}" for threshold, value in table["pdj"].items())
+    ap = table["oks_ap"]
+    return lines + [pdj + (f", OKS AP {_percent(ap['AP'])}" if ap else "")]
+
+
+def _percent(value):
+    return "-" if value is None else f"{100 * value:.1f}%"
+
+
+def _predict_records(network, found, config, skeleton, flip_test):
+    """Arrays over all persons of the records, in order.
+
+    They are those of `evaluation_batches` (without the images; the normalised labels are called `labels`) and the
+    prediction: `keypoints` [N, K, 3] in original pixels and `score` [N].
+    """
+    count = input_pipeline.summarise_labels(found, config.data.padding).num_records
+    batches = _batches(found, config, count)
+
+    @tf.function(autograph=False)
+    def step(images, regions):
+        return inference.predict(network, images, regions, skeleton, flip_test)
+
+    columns = {}
+    progress = keras.utils.Progbar(len(batches), unit_name="batch") if os.isatty(2) else None
+    for batch in batches:
+        keypoints, scores = step(batch["image"], batch["region"])
+        columns_of_batch = {name: value for name, value in batch.items() if name not in ("image", "keypoints")}
+        columns_of_batch |= {"labels": batch["keypoints"], "keypoints": keypoints, "score": scores}
+        for name, value in columns_of_batch.items():
+            columns.setdefault(name, []).append(np.asarray(value))
+        if progress:
+            progress.add(1)
+    return {name: np.concatenate(values)[:count] for name, values in columns.items()}
+
+
+def _batches(found, config, count):
+    return input_pipeline.evaluation_batches(
+        found,
+        input_size=tuple(config.model.input_size),
+        padding=config.data.padding,
+        batch_size=min(BATCH_SIZE, count),
+        num_records=count,
+        identity=True,
+    )
+
+
+def _draw_persons(found, config, persons, skeleton, path):
+    """The first persons, truth beside prediction, in the undistorted shape of their boxes."""
+    count = min(PICTURED_PERSONS, len(persons["truth"]))
+    batches = _batches(found, config, len(persons["truth"]))
+    images = np.concatenate([b["image"] for b in batches.take(-(-count // BATCH_SIZE)).as_numpy_iterator()])[:count]
+    regions = persons["region"][:count]
+    prediction = geometry.normalise(persons["keypoints"][:count, :, :2], regions)
+    picture = drawing.prediction_grid(images, persons["labels"][:count], prediction, skeleton, regions)
+    drawing.save_image(path, picture)

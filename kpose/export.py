@@ -1,0 +1,37 @@
+"""Exports a trained run as a SavedModel that TF Serving loads: JPEG bytes and boxes in, keypoints out.
+
+python -m kpose.export --workdir=run --output_dir=run/serving
+
+writes run/serving/1/, the next time run/serving/2/. The signature serving_default takes image_bytes [N] (JPEG or PNG
+files) and boxes [N, 4] (xywh in pixels) and returns keypoints [N, K, 3] (x, y in pixels, score) and scores [N].
+"""
+
+import os
+
+from absl import flags
+
+from kpose import cli
+
+FLAGS = cli.flag_set()
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the training run.", required=True, flag_values=FLAGS)
+_OUTPUT_DIR = flags.DEFINE_string(
+    "output_dir", None, "The model's base folder (default: WORKDIR/serving).", flag_values=FLAGS
+)
+_FLIP_TEST = flags.DEFINE_bool(
+    "flip_test", False, "Average each answer with that for the mirror image.", flag_values=FLAGS
+)
+
+
+def main():
+    from kpose import exporter
+
+    output_dir = _OUTPUT_DIR.value or os.path.join(_WORKDIR.value, "serving")
+    exporter.export(_WORKDIR.value, output_dir, _FLIP_TEST.value)
+
+
+def console():
+    cli.run(main, FLAGS, __doc__)
+
+
+if __name__ == "__main__":
+    console()

@@ -1,0 +1,45 @@
+"""From crops to keypoints in original pixels, one way for evaluation, export and prediction."""
+
+from keras import ops
+
+from kpose import geometry
+
+
+def predict(network, images, regions, skeleton, flip_test=False):
+    """The network's answer for crops, in original pixels.
+
+    Args:
+        network: images [N, H, W, 3] of 0..255 -> dict with "keypoints" [N, K, 2] normalised.
+        images: [N, H, W, 3] uint8 or float32.
+        regions: [N, 4] what the crops show, xywh in original pixels.
+        skeleton: the `Skeleton` it predicts.
+        flip_test: average the answer with the one for the mirror image.
+
+    Returns:
+        keypoints [N, K, 3] float32 (x, y in original pixels, the joint's score) and scores [N] float32, in (0, 1).
+    """
+    images = ops.cast(images, "float32")
+    points = network(images, training=False)["keypoints"]
+    if flip_test:
+        mirrored = network(ops.flip(images, axis=2), training=False)["keypoints"]
+        mirrored = ops.take(mirrored, list(skeleton.flip_order), axis=1) * ops.cast([-1.0, 1.0], "float32")
+        points = (points + mirrored) / 2
+    scores = resolution_score(regions, images.shape[1:3])
+    joint_scores = ops.broadcast_to(scores[:, None, None], (*ops.shape(points)[:2], 1))
+    return ops.concatenate([geometry.denormalise(points, regions), joint_scores], axis=-1), scores
+
+
+def resolution_score(regions, input_size):
+    """[N] in (0, 1): how much of the detail that the network can see was in the photograph.
+
+    A plain regressor does not say how sure it is. Its errors grow with the blur of a small person, so the person's
+    size ranks predictions better than the equal scores that would leave average precision to chance: s / (s + n), with
+    s the region's longer side in pixels and n the input's.
+    """
+    side = ops.max(regions[:, 2:], axis=-1)
+    return side / (side + float(max(input_size)))
+
+
+def place(pose, regions):
+    """One normalised pose [K, 2] put into each of the regions [N, 4]: [N, K, 2] in original pixels."""
+    return geometry.denormalise(pose[None], regions)

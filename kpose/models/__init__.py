@@ -1,0 +1,88 @@
+"""Networks by name: images [B, H, W, 3] of 0..255 -> dict with "keypoints" [B, K, 2], normalised, float32."""
+
+from kpose.errors import InputError
+from kpose.models.deeppose import deeppose
+from kpose.models.integral import integral
+
+
+def _check_deeppose(config):
+    _check_numbers(config, "filters", 5)
+    _check_numbers(config, "kernels", 5)
+    _check_numbers(config, "hidden")
+    smallest = 14 * config.first_stride + 1
+    if min(config.input_size) < smallest:
+        raise InputError(
+            f"config.model.input_size is {tuple(config.input_size)}: three pools after stride {config.first_stride} "
+            f"leave nothing of less than {smallest} pixels"
+        )
+
+
+def _build_deeppose(config, skeleton, synchronized):
+    return deeppose(
+        input_size=tuple(config.input_size),
+        num_joints=skeleton.num_joints,
+        filters=tuple(config.filters),
+        kernels=tuple(config.kernels),
+        first_stride=config.first_stride,
+        hidden=tuple(config.hidden),
+        dropout=config.dropout,
+        batch_norm_momentum=config.batch_norm_momentum,
+        synchronized=synchronized,
+    )
+
+
+def _check_integral(config):
+    _check_numbers(config, "filters")
+    levels = len(config.filters)
+    if any(side % 2**levels for side in config.input_size):
+        raise InputError(
+            f"config.model.input_size is {tuple(config.input_size)}: {levels} levels of filters halve it {levels} "
+            f"times, so both sides must be multiples of {2**levels}"
+        )
+    if config.head_level >= levels:
+        raise InputError(f"config.model.head_level is {config.head_level}: filters give the levels 0 to {levels - 1}")
+
+
+def _build_integral(config, skeleton, synchronized):
+    return integral(
+        input_size=tuple(config.input_size),
+        num_joints=skeleton.num_joints,
+        filters=tuple(config.filters),
+        head_filters=config.head_filters,
+        head_level=config.head_level,
+        batch_norm_momentum=config.batch_norm_momentum,
+        synchronized=synchronized,
+    )
+
+
+MODELS = {"deeppose": (_check_deeppose, _build_deeppose), "integral": (_check_integral, _build_integral)}
+
+
+def _check_numbers(config, field, length=None):
+    value = tuple(config[field])
+    if (length and len(value) != length) or not all(isinstance(v, int) and v > 0 for v in value):
+        wanted = f"{length} positive whole numbers" if length else "positive whole numbers"
+        raise InputError(f"config.model.{field} is {value}: it is {wanted}")
+
+
+def check(config):
+    """Raises `InputError` unless the recipe's `model` section makes a network."""
+    if config.name not in MODELS:
+        raise InputError(f"config.model.name is {config.name!r}: it is one of {', '.join(sorted(MODELS))}")
+    _check_numbers(config, "input_size", 2)
+    MODELS[config.name][0](config)
+
+
+def build(config, skeleton, synchronized=False):
+    """The network of a recipe.
+
+    Args:
+        config: the recipe's `model` section.
+        skeleton: the `Skeleton` it predicts.
+        synchronized: BatchNorm over all replicas together.
+
+    Raises:
+        InputError: no such model, or a section that makes no network.
+    """
+    check(config)
+    return MODELS[config.name][1](config, skeleton, synchronized)

@@ -1,0 +1,65 @@
+"""The DeepPose network (Toshev and Szegedy, "DeepPose", CVPR 2014), as Gupta and Gritton trained it on COCO.
+
+conv 96 11x11 stride 4 - pool - conv 256 5x5 - pool - conv 384 3x3 - conv 384 3x3 - conv 256 3x3 - pool - FC 4096 -
+FC 4096 - FC 2K. Each conv is conv, ReLU, BatchNorm; each pool is max 3x3 stride 2; dropout of 0.6 after each hidden FC
+layer.
+"""
+
+import keras
+from keras import layers
+
+# A pool follows the convolutions of these places.
+POOLED = (0, 1, 4)
+
+
+def deeppose(
+    input_size=(224, 224),
+    num_joints=17,
+    filters=(96, 256, 384, 384, 256),
+    kernels=(11, 5, 3, 3, 3),
+    first_stride=4,
+    hidden=(4096, 4096),
+    dropout=0.6,
+    batch_norm_momentum=0.9,
+    synchronized=False,
+):
+    """The network as a functional Keras model, under the current dtype policy.
+
+    Args:
+        input_size: (height, width) in pixels.
+        num_joints: K.
+        filters, kernels: of the five convolutions.
+        first_stride: of the first convolution; the others have stride 1.
+        hidden: units of the hidden fully connected layers.
+        dropout: the probability after each of them.
+        batch_norm_momentum: weight of the old BatchNorm statistics in the running mean.
+        synchronized: BatchNorm over the batches of all replicas together.
+
+    Returns:
+        `keras.Model`: images [B, H, W, 3] of 0..255 -> {"keypoints": [B, K, 2] float32, normalised}.
+    """
+    images = keras.Input((*input_size, 3), name="images")
+    x = layers.Rescaling(1 / 127.5, -1.0, name="rescale")(images)
+    for index, (channels, kernel) in enumerate(zip(filters, kernels, strict=True)):
+        x = layers.Conv2D(
+            channels,
+            kernel,
+            strides=first_stride if index == 0 else 1,
+            padding="same",
+            activation="relu",
+            kernel_initializer="he_normal",
+            name=f"conv{index + 1}",
+        )(x)
+        x = layers.BatchNormalization(
+            momentum=batch_norm_momentum, synchronized=synchronized, name=f"batch_norm{index + 1}"
+        )(x)
+        if index in POOLED:
+            x = layers.MaxPooling2D(3, 2, name=f"pool{index + 1}")(x)
+    x = layers.Flatten(name="flatten")(x)
+    for index, units in enumerate(hidden):
+        x = layers.Dense(units, activation="relu", kernel_initializer="he_normal", name=f"fc{index + 1}")(x)
+        x = layers.Dropout(dropout, name=f"dropout{index + 1}")(x)
+    # In float32 always: a bfloat16 of 0.4 is off by up to a thousandth of the crop.
+    x = layers.Dense(2 * num_joints, dtype="float32", name="regressor")(x)
+    keypoints = layers.Reshape((num_joints, 2), dtype="float32", name="keypoints")(x)
+    return keras.Model(images, {"keypoints": keypoints}, name="deeppose")

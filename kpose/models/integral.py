@@ -1,0 +1,83 @@
+"""A small regressor with a spatial head: coordinates as the expectation over a map for each joint.
+
+Integral pose regression (Sun et al., "Integral Human Pose Regression", ECCV 2018) on a feature pyramid (Lin et al.,
+"Feature Pyramid Networks", CVPR 2017) of plain 3x3 convolutions. Still a regressor, trained by coordinate losses, but
+one that need not learn every place anew: it learns many times faster than a fully connected head.
+"""
+
+import keras
+from keras import layers, ops
+
+
+@keras.saving.register_keras_serializable("kpose")
+class SoftArgmax(layers.Layer):
+    """Maps [B, h, w, K] -> [B, K, 2]: the expectation of the normalised x, y under each map's softmax, in float32."""
+
+    def __init__(self, **kwargs):
+        super().__init__(dtype="float32", **kwargs)
+
+    def call(self, maps):
+        _, height, width, joints = maps.shape
+        weights = ops.softmax(ops.reshape(ops.cast(maps, "float32"), (-1, height * width, joints)), axis=1)
+        weights = ops.reshape(weights, (-1, height, width, joints))
+        columns = (ops.arange(width, dtype="float32") + 0.5) / width - 0.5
+        rows = (ops.arange(height, dtype="float32") + 0.5) / height - 0.5
+        x = ops.einsum("bhwk,w->bk", weights, columns)
+        y = ops.einsum("bhwk,h->bk", weights, rows)
+        return ops.stack([x, y], axis=-1)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], input_shape[3], 2)
+
+    def get_config(self):
+        config = super().get_config()
+        config.pop("dtype")
+        return config
+
+
+def integral(
+    input_size=(96, 96),
+    num_joints=17,
+    filters=(32, 64, 96, 128),
+    head_filters=64,
+    head_level=1,
+    batch_norm_momentum=0.9,
+    synchronized=False,
+):
+    """The network as a functional Keras model, under the current dtype policy.
+
+    Args:
+        input_size: (height, width) in pixels, multiples of 2 ** len(filters).
+        num_joints: K.
+        filters: of the bottom-up levels; each halves the resolution.
+        head_filters: of the top-down path.
+        head_level: the level, counted from 0, whose resolution the maps have: 1 is a quarter of the input's.
+        batch_norm_momentum: weight of the old BatchNorm statistics in the running mean.
+        synchronized: BatchNorm over the batches of all replicas together.
+
+    Returns:
+        `keras.Model`: images [B, H, W, 3] of 0..255 -> {"keypoints": [B, K, 2] float32, normalised}.
+    """
+
+    def conv(x, channels, name, kernel=3, strides=1):
+        x = layers.Conv2D(
+            channels, kernel, strides, padding="same", use_bias=False, kernel_initializer="he_normal", name=name
+        )(x)
+        x = layers.BatchNormalization(momentum=batch_norm_momentum, synchronized=synchronized, name=f"{name}_norm")(x)
+        return layers.ReLU(name=f"{name}_relu")(x)
+
+    images = keras.Input((*input_size, 3), name="images")
+    x = layers.Rescaling(1 / 127.5, -1.0, name="rescale")(images)
+    levels = []
+    for index, channels in enumerate(filters):
+        x = conv(x, channels, f"down{index + 1}", strides=2)
+        if index:
+            x = conv(x, channels, f"level{index + 1}")
+        levels.append(x)
+    x = conv(x, head_filters, "top", kernel=1)
+    for index in reversed(range(head_level, len(filters) - 1)):
+        x = layers.UpSampling2D(interpolation="bilinear", name=f"up{index + 1}")(x)
+        x = layers.Add(name=f"merge{index + 1}")([x, conv(levels[index], head_filters, f"lateral{index + 1}", 1)])
+        x = conv(x, head_filters, f"out{index + 1}")
+    maps = layers.Conv2D(num_joints, 1, name="maps")(x)
+    return keras.Model(images, {"keypoints": SoftArgmax(name="keypoints")(maps)}, name="integral")

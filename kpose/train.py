@@ -1,0 +1,38 @@
+"""Trains a recipe.
+
+python -m kpose.train --config=configs/deeppose.py --workdir=run --config.data.train='records/train-*'
+
+--config names a recipe: a file, or one that kpose ships (configs/deeppose.py, or just deeppose). Every field of it can
+be changed: --config.batch_size=32 --config.optimizer.learning_rate=0.01. Run again with the same workdir, a training
+that was stopped goes on where it was.
+"""
+
+from absl import flags
+from ml_collections import config_flags
+
+from kpose import cli
+from kpose import config as config_lib
+
+FLAGS = cli.flag_set()
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "The recipe: a Python file with get_config(), or the name of a shipped one.", flag_values=FLAGS
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run: checkpoints, history, TensorBoard.", required=True, flag_values=FLAGS
+)
+
+
+def main():
+    from kpose import trainer
+
+    if _CONFIG.value is None:
+        raise cli.InputError("--config is missing: name a recipe, as in --config=configs/deeppose.py")
+    trainer.train(_CONFIG.value, _WORKDIR.value)
+
+
+def console():
+    cli.run(main, FLAGS, __doc__, prepare=config_lib.resolve_flags)
+
+
+if __name__ == "__main__":
+    console()

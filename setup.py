@@ -1,0 +1,51 @@
+"""Installs kpose, tfrecords_tools and the recipes (as kpose.configs)."""
+
+import pathlib
+import re
+
+from setuptools import setup
+
+HERE = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "kpose" / "__init__.py").read_text())[1]
+
+setup(
+    name="kpose",
+    version=VERSION,
+    description="Human keypoint regression in Keras: COCO keypoints in, a SavedModel that TF Serving loads out.",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=["kpose", "kpose.models", "kpose.configs", "tfrecords_tools"],
+    # configs/ lies at the top of the repository; installed, it would be too common a name for a package of its own.
+    package_dir={"kpose.configs": "configs"},
+    install_requires=[
+        "absl-py>=2.1",
+        "keras>=3.10",
+        "keras-cv>=0.9",
+        "matplotlib>=3.8",
+        "ml-collections>=1.0",
+        "numpy>=1.26",
+        "pillow>=10.0",
+        "pycocotools>=2.0.8",
+        "tensorboard>=2.18",
+        "tensorflow>=2.18",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "test": ["hypothesis>=6.100", "pytest>=8.0", "ruff>=0.6"],
+        "gpu": ["tensorflow[and-cuda]>=2.18"],
+    },
+    entry_points={
+        "console_scripts": [
+            "kpose-train = kpose.train:console",
+            "kpose-evaluate = kpose.evaluate:console",
+            "kpose-export = kpose.export:console",
+            "kpose-predict = kpose.predict:console",
+            "kpose-benchmark = kpose.benchmark:console",
+            "kpose-write-coco = tfrecords_tools.write_coco:console",
+            "kpose-inspect = tfrecords_tools.inspect:console",
+            "kpose-figures = tfrecords_tools.figures:console",
+        ]
+    },
+)

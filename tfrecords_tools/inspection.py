@@ -1,0 +1,81 @@
+"""What is in record shards: counts, sizes and a contact sheet."""
+
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from kpose import drawing, geometry, records
+
+
+def inspect(pattern, sheet_path, persons=40, seed=0):
+    """Describes records and draws some of them.
+
+    Args:
+        pattern: glob of the record files.
+        sheet_path: the contact sheet's PNG.
+        persons: how many to draw.
+        seed: which ones.
+
+    Returns:
+        Lines of text.
+
+    Raises:
+        InputError: no records, or of another schema version.
+    """
+    files = records.find(pattern)
+    skeleton = files.skeleton
+    columns, shards = _read_labels(files)
+    count = len(columns["area"])
+    visibility, box = columns["visibility"], columns["box"]
+    lines = [
+        f"{pattern}: {count:,} persons of {len(np.unique(columns['image_id'])):,} images in {len(files.paths)} shards, "
+        f"{sum(size for _, size in shards.values()) / 1e6:.1f} MB",
+        f"skeleton {skeleton.name} ({skeleton.num_joints} joints), crops {files.crop_size[0]} x {files.crop_size[1]} "
+        f"pixels of the box times {files.padding:g}",
+        "box height in pixels: " + _quartiles(box[:, 3]) + "; width: " + _quartiles(box[:, 2]),
+        f"fully visible: {(visibility == 2).all(1).sum():,} persons",
+        "joint               visible  occluded  unlabelled",
+    ]
+    for index, joint in enumerate(skeleton.joints):
+        flags = [100 * (visibility[:, index] == flag).mean() for flag in (2, 1, 0)]
+        lines.append(f"  {joint:<16}" + "".join(f"{share:9.1f}%" for share in flags))
+    lines += [f"  {os.path.basename(path)}: {n:,} persons, {size / 1e6:.1f} MB" for path, (n, size) in shards.items()]
+    drawing.save_image(sheet_path, _contact_sheet(files, count, min(persons, count), seed))
+    return [*lines, f"contact sheet: {sheet_path}"]
+
+
+def _quartiles(values):
+    low, middle, high = np.percentile(values, [25, 50, 75])
+    return f"{low:.0f} / {middle:.0f} / {high:.0f} (quartiles)"
+
+
+def _read_labels(files):
+    """All labels as arrays, and file -> (persons, bytes)."""
+    columns, shards = {}, {}
+    for path in files.paths:
+        seen = 0
+        dataset = tf.data.TFRecordDataset(path).batch(512).map(lambda s: records.parse(s, files.skeleton, image=False))
+        for batch in dataset.as_numpy_iterator():
+            seen += len(batch["area"])
+            for name in ("image_id", "area", "box", "visibility"):
+                columns.setdefault(name, []).append(batch[name])
+        shards[path] = (seen, os.path.getsize(path))
+    return {name: np.concatenate(values) for name, values in columns.items()}, shards
+
+
+def _contact_sheet(files, count, persons, seed):
+    chosen = set(np.random.default_rng(seed).choice(count, persons, replace=False).tolist())
+    tiles, captions = [], []
+    for index, serialised in enumerate(tf.data.TFRecordDataset(files.paths)):
+        if index not in chosen:
+            continue
+        features = records.parse(serialised, files.skeleton)
+        image = records.decode_jpeg(features["jpeg"]).numpy()
+        region = features["region"].numpy()
+        normalised = geometry.normalise(features["keypoints"].numpy(), region)
+        tile, points = drawing.unstretch(image, normalised, region)
+        tiles.append(drawing.draw_skeleton(tile, points, files.skeleton, visibility=features["visibility"].numpy()))
+        captions.append(f"{int(features['annotation_id'])}: {region[2]:.0f} x {region[3]:.0f}")
+    title = f"{persons} of {count:,} persons"
+    return drawing.contact_sheet(tiles, columns=min(8, persons), tile_size=192, captions=captions, title=title)
