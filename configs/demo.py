@@ -27,7 +27,7 @@ def get_config():
 
     config.loss.name = "l1"
     config.optimizer.name = "adamw"
-    config.optimizer.learning_rate = 0.002
+    config.optimizer.learning_rate = 0.004
     config.schedule.name = "cosine"
     config.schedule.warmup_steps = 100
     return config

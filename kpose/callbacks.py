@@ -75,6 +75,7 @@ class History(keras.callbacks.Callback):
         self._val_writer = tf.summary.create_file_writer(os.path.join(self.workdir, "tensorboard", "validation"))
         bar = sys.stderr.isatty()
         self._bar = tqdm(total=self.total_steps, initial=start, unit="step", disable=not bar, dynamic_ncols=True)
+        self._warm = False
         self._mark(start)
 
     def _mark(self, step):
@@ -83,6 +84,10 @@ class History(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         step = self.model.steps.done
         self._bar.update(step - self._bar.n)
+        if not self._warm:
+            # The first execution was mostly tracing.
+            self._warm = True
+            self._mark(step)
         if step // self.log_every > self._marked_step // self.log_every or self._marked_step == step:
             self._log(step, logs)
 

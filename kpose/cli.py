@@ -24,15 +24,16 @@ def flag_set():
     return flags.FlagValues()
 
 
-def run(main, flag_values, doc, prepare=None, tensorflow=True):
+def run(main, flag_values, doc, prepare=None, tensorflow=True, choices=()):
     """Runs `main()` as a command-line program.
 
     Args:
-        main: a function of no arguments. `InputError` from it becomes one line on stderr and exit status 1.
+        main: the function that does the work. `InputError` from it becomes one line on stderr and exit status 1.
         flag_values: the binary's flags, from `flag_set`.
         doc: what `--help` prints above the flags.
         prepare: changes the list of arguments before they are parsed.
         tensorflow: whether `main` uses TensorFlow.
+        choices: what the first argument must be one of; `main` is then called with it.
     """
     program = os.path.basename(sys.argv[0])
     if program.endswith(".py"):
@@ -53,14 +54,20 @@ def run(main, flag_values, doc, prepare=None, tensorflow=True):
             fail(f"{error} (--help lists the flags)")
 
     def guarded(argv):
-        if len(argv) > 1:
-            fail(f"unexpected argument {argv[1]!r}: everything is given by flags (--help lists them)")
+        words = argv[1:]
+        if choices and (not words or words[0] not in choices):
+            fail(f"say first which: {', '.join(choices)} (--help explains)")
+        if len(words) > bool(choices):
+            fail(f"unexpected argument {words[-1]!r}: the rest is given by flags (--help lists them)")
         logging.set_verbosity(flags.FLAGS.verbosity if flags.FLAGS["verbosity"].present else logging.INFO)
-        logging.get_absl_handler().setFormatter(None)
+        handler = logging.get_absl_handler()
+        handler.setFormatter(None)
+        # TensorFlow logs through absl too: how long it planned a checkpoint, and the like.
+        handler.addFilter(lambda record: record.levelno > logging.logging.INFO or "tensorflow" not in record.pathname)
         if tensorflow:
             quiet.import_tensorflow()
         try:
-            main()
+            main(*words)
         except InputError as error:
             fail(error)
 

@@ -114,20 +114,21 @@ class Regressor(keras.Model):
         execute = _looped(self._test_step)
 
         def test_function(iterator):
-            execute(iterator, tf.constant(1))
+            steps = min(self.steps_per_execution, self._test_steps_left)
+            self._test_steps_left -= steps
+            execute(iterator, tf.constant(steps))
             results = self.get_metrics_result()
             return {name: value for name, value in results.items() if name != self.gradient_norm_tracker.name}
 
         self.test_function = test_function
 
     def evaluate(self, x, **kwargs):
-        """As `keras.Model.evaluate`."""
-        # Keras counts test batches by executions too; evaluation runs them one by one.
-        executions, self.steps_per_execution = self.steps_per_execution, 1
-        try:
-            return super().evaluate(x, **kwargs)
-        finally:
-            self.steps_per_execution = executions
+        """As `keras.Model.evaluate`, on a dataset of known cardinality."""
+        # Otherwise a last execution would run out of data and leave its batches out of the logs.
+        self._test_steps_left = int(x.cardinality())
+        if self._test_steps_left < 1:
+            raise ValueError(f"x must be a tf.data.Dataset of known cardinality. Received: {x}")
+        return super().evaluate(x, **kwargs)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Nothing: built in the constructor. Keras' own would swallow a batch and assume one host's values."""

@@ -4,6 +4,7 @@ One record is one `tf.train.Example`: the JPEG of the person's crop and everythi
 original image. Shards are `<split>-00000-of-00008`; beside them lies `<split>.manifest.json`.
 """
 
+import collections
 import dataclasses
 import glob
 import os
@@ -91,8 +92,8 @@ def parse(serialised, skeleton, image=True):
 
     Returns:
         `image_id`, `annotation_id` int64 []; `image_size` int64 [2] (height, width); `file_name` string [];
-        `area` float32 []; `box`, `region` float32 [4] xywh in original pixels; `keypoints` float32 [K, 2] in original pixels;
-        `visibility` float32 [K]; and, with `image`, `jpeg` string [].
+        `area` float32 []; `box`, `region` float32 [4] xywh in original pixels; `keypoints` float32 [K, 2] in
+        original pixels; `visibility` float32 [K]; and, with `image`, `jpeg` string [].
     """
     spec = {
         "image/id": tf.io.FixedLenFeature([], tf.int64),
@@ -162,11 +163,7 @@ def find(pattern, wanted_skeleton=None):
     paths = tuple(p for p in sorted(glob.glob(pattern)) if re.search(r"-\d{5}-of-\d{5}$", p))
     if not paths:
         raise InputError(f"no records match {pattern!r}: write some with python -m tfrecords_tools.write_coco")
-    for path in paths:
-        stem, count = re.fullmatch(r"(.*)-\d{5}-of-(\d{5})", path).groups()
-        present = sum(p.startswith(f"{stem}-") and p.endswith(f"-of-{count}") for p in paths)
-        if present != int(count) and "*" in os.path.basename(pattern):
-            raise InputError(f"{stem}-*-of-{count}: {present} of {int(count)} shards are there: write them again")
+    _check_shards(paths, pattern)
     heads = {path: _head(path) for path in paths}
     kinds = {head for head in heads.values() if head is not None}
     if not kinds:
@@ -181,6 +178,22 @@ def find(pattern, wanted_skeleton=None):
     if wanted_skeleton is not None and skeleton != wanted_skeleton.name:
         raise InputError(f"{pattern!r}: labels of skeleton {skeleton!r}, but {wanted_skeleton.name!r} is wanted")
     return RecordFiles(pattern, paths, skeletons.get(skeleton), padding, crop_size)
+
+
+def _check_shards(paths, pattern):
+    """Each split must be there once and whole."""
+    counts, present = {}, collections.Counter()
+    for path in paths:
+        stem, count = re.fullmatch(r"(.*)-\d{5}-of-(\d{5})", path).groups()
+        if counts.setdefault(stem, count) != count:
+            raise InputError(
+                f"{stem}: shards of two writes lie there, of {counts[stem]} and of {count}: remove one set"
+            )
+        present[stem] += 1
+    for stem, count in counts.items():
+        # Whoever names single shards means them.
+        if present[stem] != int(count) and glob.has_magic(os.path.basename(pattern)):
+            raise InputError(f"{stem}-*-of-{count}: {present[stem]} of {int(count)} shards are there: write them again")
 
 
 def _head(path):

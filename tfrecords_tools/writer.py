@@ -3,6 +3,7 @@
 import collections
 import concurrent.futures
 import dataclasses
+import glob
 import hashlib
 import multiprocessing
 import os
@@ -104,6 +105,7 @@ def write_records(options):
         path = records.shard_path(options.output_dir, options.split, index, len(plan))
         jobs.append((path, persons, images, options))
     shards = list(_run(jobs, options.workers, len(selected)))
+    _remove_earlier(options, {job[0] for job in jobs})
     manifest = {
         "schema_version": records.SCHEMA_VERSION,
         "kpose_version": kpose.__version__,
@@ -120,6 +122,13 @@ def write_records(options):
     }
     files.write_json(records.manifest_path(options.output_dir, options.split), manifest)
     return manifest
+
+
+def _remove_earlier(options, written):
+    """Removes what an earlier write of this split left: shards of another count, which a glob would read too."""
+    for path in glob.glob(os.path.join(glob.escape(options.output_dir), f"{options.split}-?????-of-?????")):
+        if path not in written:
+            os.remove(path)
 
 
 def plan_shards(persons, shards, seed):

@@ -1,0 +1,279 @@
+"""The engine: the same training on any number of replicas, compiled or not, in executions of any length."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kpose import engine, losses, metrics, runtime, skeletons
+
+JOINTS = skeletons.COCO.num_joints
+SIDE = 12
+SAMPLES = 48
+BATCH = 16
+
+
+def make_data(seed=0):
+    rng = np.random.default_rng(seed)
+    keypoints = rng.uniform(-0.5, 0.5, (SAMPLES, JOINTS, 3)).astype(np.float32)
+    keypoints[..., 2] = rng.integers(0, 3, (SAMPLES, JOINTS))
+    keypoints[..., :2] *= keypoints[..., 2:] > 0
+    return {
+        "image": rng.integers(0, 256, (SAMPLES, SIDE, SIDE, 3), np.uint8),
+        "keypoints": keypoints,
+        "region": rng.uniform(20, 200, (SAMPLES, 4)).astype(np.float32),
+        "weight": np.ones(SAMPLES, np.float32),
+    }
+
+
+def batches(data, batch=BATCH):
+    return tf.data.Dataset.from_tensor_slices(data).batch(batch, drop_remainder=True)
+
+
+def make_network(batch_norm=True, dropout=0.0):
+    images = keras.Input((SIDE, SIDE, 3))
+    x = keras.layers.Rescaling(1 / 127.5, -1.0)(images)
+    x = keras.layers.Conv2D(6, 3, strides=2, activation="relu")(x)
+    if batch_norm:
+        x = keras.layers.BatchNormalization(momentum=0.9, synchronized=True)(x)
+    x = keras.layers.Flatten()(x)
+    if dropout:
+        x = keras.layers.Dropout(dropout)(x)
+    x = keras.layers.Dense(2 * JOINTS, dtype="float32")(x)
+    return keras.Model(images, {"keypoints": keras.layers.Reshape((JOINTS, 2), dtype="float32")(x)})
+
+
+def make_regressor(
+    replicas=1,
+    xla=False,
+    steps_per_execution=1,
+    precision="float32",
+    network=None,
+    loss=None,
+    optimizer=None,
+    **options,
+):
+    keras.utils.set_random_seed(1)
+    with runtime.make_strategy(replicas).scope(), runtime.dtype_policy(precision):
+        regressor = engine.Regressor(
+            network() if network else make_network(batch_norm=not xla),
+            loss or losses.L2Loss(),
+            pixel_metrics=[metrics.PCP("coco", "strict"), metrics.PCP("coco", "mean")],
+            xla=xla,
+            **options,
+        )
+        regressor.compile(optimizer() if optimizer else keras.optimizers.SGD(1e-3, momentum=0.9), steps_per_execution)
+    return regressor
+
+
+def train(regressor, data, steps=6, steps_per_epoch=3, start_step=0, validation=True, **options):
+    dataset = batches(data).repeat().skip(start_step)
+    history = regressor.fit(
+        dataset,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=steps,
+        start_step=start_step,
+        validation_data=batches(data) if validation else None,
+        verbose=0,
+        **options,
+    )
+    return history.history
+
+
+def weights(regressor):
+    """All weights and BatchNorm statistics in one vector."""
+    variables = regressor.network.variables
+    return np.concatenate([np.ravel(v.numpy()) for v in variables if "float" in str(v.dtype)])
+
+
+CELLS = [(1, False, 4), (2, False, 1), (2, False, 4), (1, True, 1), (1, True, 4), (2, True, 1), (2, True, 4)]
+
+
+@pytest.mark.parametrize("replicas, xla, steps_per_execution", CELLS)
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_replicas_xla_and_executions_do_not_change_the_training(replicas, xla, steps_per_execution, optimizer):
+    def run(*cell):
+        make = {"adamw": lambda: keras.optimizers.AdamW(1e-3), "sgd": None}[optimizer]
+        # A compiled replica cannot synchronise BatchNorm with the others; without BatchNorm all cells are comparable.
+        regressor = make_regressor(*cell, optimizer=make, network=lambda: make_network(batch_norm=not xla))
+        return regressor, train(regressor, make_data())
+
+    reference, reference_history = run(1, False, 1)
+    regressor, history = run(replicas, xla, steps_per_execution)
+    # Six digits: the order of the additions differs.
+    np.testing.assert_allclose(weights(regressor), weights(reference), rtol=2e-4, atol=2e-6)
+    assert history.keys() == reference_history.keys()
+    for name, values in history.items():
+        np.testing.assert_allclose(values, reference_history[name], rtol=1e-3, err_msg=name)
+
+
+@pytest.mark.parametrize("replicas, xla", [(1, False), (2, False), (2, True)])
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_trains_close_to_float32(replicas, xla, precision):
+    data = make_data()
+    exact = make_regressor(network=lambda: make_network(batch_norm=False))
+    mixed = make_regressor(replicas, xla, 2, precision, network=lambda: make_network(batch_norm=False))
+    mixed.loss_scale.assign(64.0 if precision == "mixed_float16" else 1.0)
+    # Gently, so that rounding does not grow through an unstable training.
+    for regressor in (exact, mixed):
+        regressor.optimizer.learning_rate = 1e-4
+    losses_exact, losses_mixed = train(exact, data)["loss"], train(mixed, data)["loss"]
+    np.testing.assert_allclose(losses_mixed, losses_exact, rtol=0.05)
+    assert losses_mixed[-1] < losses_mixed[0]
+    assert all(v.dtype == "float32" for v in mixed.network.trainable_variables)
+
+
+def test_one_step_is_the_closed_form_of_gradient_descent():
+    def linear():
+        images = keras.Input((SIDE, SIDE, 3))
+        x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255.0)(images))
+        x = keras.layers.Dense(2 * JOINTS, name="dense")(x)
+        return keras.Model(images, {"keypoints": keras.layers.Reshape((JOINTS, 2))(x)})
+
+    data = make_data()
+    regressor = make_regressor(network=linear, optimizer=lambda: keras.optimizers.SGD(1e-3), replicas=2)
+    kernel, bias = (v.numpy().astype(np.float64) for v in regressor.network.trainable_variables)
+    train(regressor, data, steps=1, steps_per_epoch=1)
+
+    x = data["image"][:BATCH].reshape(BATCH, -1) / 255.0
+    mask = np.repeat(data["keypoints"][:BATCH, :, 2] > 0, 2, axis=1)
+    error = (x @ kernel + bias - data["keypoints"][:BATCH, :, :2].reshape(BATCH, -1)) * mask
+    # L = sum of squares over the batch, so dL/dW = 2 x^T e.
+    expected = kernel - 1e-3 * 2 * x.T @ error, bias - 1e-3 * 2 * error.sum(0)
+    for variable, value in zip(regressor.network.trainable_variables, expected, strict=True):
+        np.testing.assert_allclose(variable.numpy(), value, rtol=1e-4, atol=1e-5)
+
+
+def test_sum_and_mean_losses_differ_by_the_global_batch_on_any_number_of_replicas():
+    data = make_data()
+
+    def moved(reduction, learning_rate, replicas):
+        regressor = make_regressor(
+            replicas,
+            loss=losses.L2Loss(reduction=reduction),
+            optimizer=lambda: keras.optimizers.SGD(learning_rate),
+            network=lambda: make_network(batch_norm=False),
+        )
+        train(regressor, data, steps=2, steps_per_epoch=2)
+        return weights(regressor)
+
+    by_sum = moved("sum", 1e-4, replicas=1)
+    for replicas in (1, 2):
+        by_mean = moved("sum_over_batch_size", 1e-4 * BATCH, replicas)
+        np.testing.assert_allclose(by_mean, by_sum, rtol=1e-4, atol=1e-6)
+
+
+def test_xla_really_compiles():
+    # XLA has no kernel for a Python function: only a compiled step fails on one.
+    class Uncompilable(losses.L2Loss):
+        def call(self, y_true, y_pred):
+            value = super().call(y_true, y_pred)
+            return tf.ensure_shape(tf.numpy_function(lambda v: v, [value], tf.float32), value.shape) + 0 * value
+
+    data = make_data()
+    plain = make_regressor(loss=Uncompilable(), network=lambda: make_network(batch_norm=False))
+    assert np.isfinite(train(plain, data, steps=1, steps_per_epoch=1)["loss"]).all()
+    compiled = make_regressor(xla=True, loss=Uncompilable(), network=lambda: make_network(batch_norm=False))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="(?i)compil|XLA|unsupported"):
+        train(compiled, data, steps=1, steps_per_epoch=1)
+
+
+def test_executions_never_overrun_an_epoch_or_the_training():
+    seen = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append((epoch, self.model.steps.done))
+
+    regressor = make_regressor(steps_per_execution=4)
+    train(regressor, make_data(), steps=13, steps_per_epoch=5, callbacks=[Watch()])
+    assert seen == [(0, 5), (1, 10), (2, 13)]
+    assert int(regressor.optimizer.iterations.numpy()) == 13
+
+
+def test_a_training_resumed_in_mid_epoch_ends_its_epochs_where_the_whole_one_does():
+    seen = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append((epoch, self.model.steps.done))
+
+    regressor = make_regressor(steps_per_execution=2)
+    train(regressor, make_data(), steps=12, steps_per_epoch=5, start_step=7, callbacks=[Watch()])
+    assert seen == [(1, 10), (2, 12)]
+    assert int(regressor.optimizer.iterations.numpy()) == 5
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_metrics_count_each_sample_once_and_padding_never(replicas):
+    data = make_data()
+    data["weight"][-5:] = 0.0
+    regressor = make_regressor(replicas)
+    logs = regressor.evaluate(batches(data), return_dict=True, verbose=0)
+    real = {name: value[:-5] for name, value in data.items()}
+    prediction = regressor.network(real["image"].astype(np.float32))["keypoints"].numpy()
+
+    labelled = real["keypoints"][..., 2] > 0
+    errors = np.square(prediction - real["keypoints"][..., :2]).sum(-1) * labelled
+    np.testing.assert_allclose(logs["loss"], errors.sum(-1).mean(), rtol=1e-4)
+    truth, points = engine.to_pixels(real, prediction)
+    metric = metrics.PCP("coco", "strict")
+    metric.update_state(truth, points)
+    np.testing.assert_allclose(logs["pcp_strict"], float(metric.result()), rtol=1e-5)
+    assert "gradient_norm" not in logs
+
+
+def test_float16_overflow_on_one_replica_skips_the_step_on_all():
+    data = make_data()
+    regressor = make_regressor(2, precision="mixed_float16", network=lambda: make_network(batch_norm=False))
+    before = weights(regressor)
+    overflowing = {name: value.copy() for name, value in data.items()}
+    # In the second half of the first batch alone: the second replica's.
+    overflowing["keypoints"][BATCH - 1, 0] = [1e6, 1e6, 2]
+    scale = float(regressor.loss_scale.numpy())
+    train(regressor, overflowing, steps=1, steps_per_epoch=1, validation=False)
+    np.testing.assert_array_equal(weights(regressor), before)
+    assert float(regressor.loss_scale.numpy()) == scale / 2
+    assert int(regressor.optimizer.iterations.numpy()) == 0
+    regressor.loss_scale.assign(8.0)
+    train(regressor, data, steps=1, steps_per_epoch=1, validation=False)
+    after = weights(regressor)
+    assert np.isfinite(after).all() and not np.array_equal(after, before)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_gradients_are_clipped_by_the_norm_of_the_reduced_gradient(replicas):
+    data = make_data()
+    regressor = make_regressor(
+        replicas,
+        optimizer=lambda: keras.optimizers.SGD(1.0),
+        clip_norm=0.01,
+        network=lambda: make_network(batch_norm=False),
+    )
+    before = weights(regressor)
+    history = train(regressor, data, steps=1, steps_per_epoch=1, validation=False)
+    assert history["gradient_norm"][0] > 1
+    np.testing.assert_allclose(np.linalg.norm(weights(regressor) - before), 0.01, rtol=1e-3)
+
+
+def test_dropout_masks_differ_between_replicas_and_steps():
+    masks = []
+
+    class Spy(losses.L2Loss):
+        def call(self, y_true, y_pred):
+            tf.py_function(lambda v: masks.append(v.numpy()), [y_pred["keypoints"]], [])
+            return super().call(y_true, y_pred)
+
+    def network():
+        images = keras.Input((SIDE, SIDE, 3))
+        x = keras.layers.Flatten()(images)
+        x = keras.layers.Dense(2 * JOINTS, kernel_initializer="zeros", bias_initializer="ones")(x)
+        x = keras.layers.Dropout(0.5)(x)
+        return keras.Model(images, {"keypoints": keras.layers.Reshape((JOINTS, 2))(x)})
+
+    regressor = make_regressor(2, network=network, loss=Spy(), optimizer=lambda: keras.optimizers.SGD(0.0))
+    train(regressor, make_data(), steps=2, steps_per_epoch=2, validation=False)
+    assert len(masks) == 4
+    for i in range(4):
+        for j in range(i):
+            assert not np.array_equal(masks[i], masks[j])
