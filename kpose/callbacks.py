@@ -96,7 +96,7 @@ class History(keras.callbacks.Callback):
             return
         # The figures are tensors until here: reading them waits for the device.
         figures = {name: float(value) for name, value in logs.items()}
-        figures["learning_rate"] = float(self.model.optimizer.learning_rate)
+        figures["learning_rate"] = _learning_rate(self.model)
         seconds = time.monotonic() - self._marked_time
         figures["images_per_second"] = (step - self._marked_step) * self.batch_size / seconds
         self._mark(step)
@@ -124,7 +124,7 @@ class History(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         step = self.model.steps.done
         row = {"step": step, "epoch": epoch + 1} | {name: float(value) for name, value in logs.items()}
-        row["learning_rate"] = float(self.model.optimizer.learning_rate)
+        row["learning_rate"] = _learning_rate(self.model)
         self.rows.append(row)
         evaluated = {name[4:]: value for name, value in row.items() if name.startswith("val_")}
         if evaluated:
@@ -183,6 +183,11 @@ class PredictionGrid(keras.callbacks.Callback):
         with self._writer.as_default():
             tf.summary.image("truth and prediction", picture[None], step=self.model.steps.done)
         self._writer.flush()
+
+
+def _learning_rate(model):
+    # A tensor from a schedule, or a variable that is mirrored on the replicas.
+    return float(tf.convert_to_tensor(model.optimizer.learning_rate))
 
 
 def _write_scalars(writer, figures, step):

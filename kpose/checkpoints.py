@@ -24,6 +24,8 @@ class Checkpoints:
         self._checkpoint = tf.train.Checkpoint(
             step=self._step,
             network=regressor.network,
+            # Keras' seed generators are no trackable objects: TensorFlow would leave dropout's state out.
+            seeds=[v.value for v in regressor.network.variables if v.name == "seed_generator_state"],
             optimizer=regressor.optimizer,
             loss_scale=regressor.loss_scale,
             finite_steps=regressor.finite_steps,
@@ -37,7 +39,7 @@ class Checkpoints:
             return 0
         try:
             self._checkpoint.restore(self._manager.latest_checkpoint).assert_existing_objects_matched()
-        except (tf.errors.OpError, AssertionError, ValueError) as error:
+        except (tf.errors.OpError, AssertionError, ValueError, IndexError) as error:
             raise InputError(
                 f"{self._manager.latest_checkpoint}: the checkpoint cannot be restored ({str(error).splitlines()[0]})"
             ) from None
@@ -71,5 +73,5 @@ def restore_network(network, checkpoint):
     """
     try:
         tf.train.Checkpoint(network=network).restore(checkpoint).assert_existing_objects_matched().expect_partial()
-    except (tf.errors.OpError, AssertionError, ValueError) as error:
+    except (tf.errors.OpError, AssertionError, ValueError, IndexError) as error:
         raise InputError(f"{checkpoint}: does not fit the recipe's network ({str(error).splitlines()[0]})") from None

@@ -23,3 +23,31 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if "slow" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="slow: run with --runslow"))
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory):
+    """dict: `train` and `val` record globs, their annotation files and the folder of it all."""
+    from tests import tiny
+
+    folder = str(tmp_path_factory.mktemp("tiny"))
+    train, train_annotations = tiny.make_records(folder, "train", 24)
+    val, val_annotations = tiny.make_records(folder, "val", 8)
+    return {
+        "folder": folder,
+        "train": train,
+        "val": val,
+        "train_annotations": train_annotations,
+        "val_annotations": val_annotations,
+    }
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_data, tmp_path_factory):
+    """Workdir of a finished tiny training."""
+    from kpose import trainer
+    from tests import tiny
+
+    workdir = str(tmp_path_factory.mktemp("run"))
+    trainer.train(tiny.make_recipe(tiny_data["train"], tiny_data["val"]), workdir)
+    return workdir

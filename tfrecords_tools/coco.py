@@ -36,9 +36,9 @@ def read_annotations(path, skeleton):
     if not isinstance(data, dict) or not all(isinstance(data.get(key), list) for key in ("images", "annotations")):
         raise InputError(f"{path}: no COCO annotation file: it needs the lists 'images' and 'annotations'")
     try:
-        images = {image["id"]: image for image in data["images"]}
+        images = {image["id"]: image for image in data["images"] if image["file_name"]}
         persons = [person for person in data["annotations"] if "keypoints" in person]
-        orphans = [person["id"] for person in persons if person["image_id"] not in images]
+        orphans = [number for number, image in ((p["id"], p["image_id"]) for p in persons) if image not in images]
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: an image or annotation lacks the field {error}") from None
     if not persons:
@@ -64,11 +64,11 @@ def keypoint_array(person):
 
 # Why a person is not selected, in the order the reasons are looked for; the first that holds is counted.
 CROWD = "a crowd"
-NO_BOX = "no box, or one without area"
 NO_JOINT = "no joint labelled"
 UNLABELLED_JOINT = "some joint not labelled"
 OCCLUDED_JOINT = "some joint occluded"
 ZERO_COORDINATE = "some joint with a coordinate of 0"
+NO_BOX = "no box, or one without area"
 
 SELECTIONS = ("fully_visible", "labelled")
 

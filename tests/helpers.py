@@ -1,0 +1,137 @@
+"""Small builders for the tests of the data side: painted photographs, COCO files and the records made of them."""
+
+import io
+import json
+import os
+
+import numpy as np
+from PIL import Image
+
+from kpose import skeletons
+from tfrecords_tools import writer
+
+# Three joints that a photograph shows in a colour of their own, so that a picture tells where each of them is. They
+# are a middle, a left and a right one.
+PAINTED = tuple(skeletons.COCO.joints.index(name) for name in ("nose", "left_wrist", "right_ankle"))
+
+
+def paint_dots(size, points, sigma=2.0):
+    """Black [H, W, 3] uint8 with a soft dot at points[c] (continuous pixel coordinates) in colour channel c."""
+    height, width = size
+    columns, rows = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+    channels = [250 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * sigma**2)) for x, y in points]
+    return np.round(np.stack(channels, -1)).astype(np.uint8)
+
+
+def find_dot(channel, threshold=40):
+    """(x, y): the centre of what is bright in [H, W], in continuous pixel coordinates."""
+    light = np.where(channel > threshold, channel, 0).astype(np.float64)
+    rows, columns = np.indices(channel.shape) + 0.5
+    return np.array([(light * columns).sum(), (light * rows).sum()]) / light.sum()
+
+
+def keypoints_in(box, seed=0, flag=2):
+    """[17, 3] joints well inside a box, all with one visibility flag."""
+    x, y, w, h = box
+    rng = np.random.default_rng(seed)
+    joints = np.empty((17, 3))
+    joints[:, 0] = np.round(x + w * rng.uniform(0.2, 0.8, 17), 2)
+    joints[:, 1] = np.round(y + h * rng.uniform(0.2, 0.8, 17), 2)
+    joints[:, 2] = flag
+    return joints
+
+
+def annotation(number, image_id, box, keypoints, **fields):
+    """A COCO person."""
+    keypoints = np.asarray(keypoints, float)
+    return {
+        "id": number,
+        "image_id": image_id,
+        "category_id": 1,
+        "iscrowd": 0,
+        "area": round(0.6 * box[2] * box[3], 2),
+        "bbox": [float(side) for side in box],
+        "num_keypoints": int((keypoints[:, 2] > 0).sum()),
+        "keypoints": keypoints.ravel().tolist(),
+    } | fields
+
+
+def image_entry(number, file_name, size):
+    """A COCO image; `size` is (height, width)."""
+    return {"id": number, "file_name": file_name, "height": size[0], "width": size[1]}
+
+
+def write_json(path, data):
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(data, file)
+    return str(path)
+
+
+def write_coco(path, images, annotations):
+    """A COCO keypoint file of image entries and annotations; its path."""
+    return write_json(path, {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "person"}]})
+
+
+def png_bytes(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def painted_dataset(folder, boxes, size=(90, 120), unlabelled=()):
+    """One photograph a box, with dots painted at its person's joints `PAINTED`.
+
+    Args:
+        folder: where `photos/` and `annotations.json` go.
+        boxes: xywh, one a photograph.
+        size: (height, width) of the photographs.
+        unlabelled: joints that nobody has labelled: (0, 0) with flag 0, as COCO writes them.
+
+    Returns:
+        (annotation file, image folder, [N, 17, 3] keypoints).
+    """
+    photos = os.path.join(folder, "photos")
+    os.makedirs(photos, exist_ok=True)
+    images, annotations, everyone = [], [], []
+    for index, box in enumerate(boxes):
+        joints = keypoints_in(box, seed=index)
+        joints[list(unlabelled)] = 0
+        name = f"{index + 1:03d}.png"
+        Image.fromarray(paint_dots(size, joints[list(PAINTED), :2])).save(os.path.join(photos, name))
+        images.append(image_entry(index + 1, name, size))
+        annotations.append(annotation(1000 + index, index + 1, box, joints))
+        everyone.append(joints)
+    return write_coco(os.path.join(folder, "annotations.json"), images, annotations), photos, np.array(everyone)
+
+
+def options(annotations, images, output_dir, **changes):
+    """`WriteOptions` for a small data set."""
+    settings = {
+        "annotations": str(annotations),
+        "images": str(images),
+        "output_dir": str(output_dir),
+        "split": "train",
+        "select": "labelled",
+        "padding": 1.0,
+        "crop_size": (64, 64),
+        "shards": 2,
+        "workers": 1,
+        "seed": 0,
+        "skeleton": skeletons.COCO,
+    }
+    return writer.WriteOptions(**settings | changes)
+
+
+def painted_records(folder, boxes, padding=1.0, size=(90, 120), unlabelled=(), **changes):
+    """Records of `painted_dataset`; returns (their glob, [N, 17, 3] keypoints by image id - 1)."""
+    annotations, photos, keypoints = painted_dataset(str(folder), boxes, size, unlabelled)
+    output_dir = os.path.join(folder, "records")
+    writer.write_records(options(annotations, photos, output_dir, padding=padding, **changes))
+    return os.path.join(output_dir, "train-*"), keypoints
+
+
+def one_line(error):
+    """The message of a `pytest.raises` block, checked to be of one line."""
+    message = str(error.value)
+    assert message and "\n" not in message
+    return message

@@ -1,0 +1,116 @@
+"""Recipes: found, checked, saved and compared."""
+
+import os
+
+import pytest
+
+from kpose import config as config_lib
+from kpose.errors import InputError
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+RECIPES = sorted(
+    name[:-3] for name in os.listdir(os.path.join(ROOT, "configs")) if name.endswith(".py") and name != "__init__.py"
+)
+# What outside scripts set on any recipe.
+CONTRACT = """seed epochs steps batch_size precision xla replicas steps_per_execution data.train data.val model.name
+loss.name optimizer.name schedule.name augment.on checkpoint_every""".split()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_is_sound_and_says_what_it_is(name):
+    config = config_lib.load_recipe(name)
+    config_lib.check(config)
+    assert config.name == name
+    assert set(CONTRACT) <= set(config_lib.flatten(config))
+    with open(config_lib.recipe_path(name)) as file:
+        docstring = file.read().split('"""')[1]
+    assert "Paper:" in docstring and "Reaches" in docstring
+    assert "python -m kpose.train" in docstring or "make demo" in docstring
+
+
+def test_the_published_recipe_is_the_published_one():
+    flat = config_lib.flatten(config_lib.load_recipe("deeppose"))
+    published = {"epochs": 2700, "batch_size": 64, "optimizer.name": "sgd", "optimizer.learning_rate": 0.001}
+    published |= {"loss.name": "l2", "model.dropout": 0.6, "model.input_size": (224, 224), "data.padding": 1.0}
+    assert published.items() <= flat.items()
+
+
+def test_recipes_are_found_by_path_by_file_name_and_by_name():
+    path = os.path.join(ROOT, "configs", "deeppose.py")
+    for name in (path, "configs/deeppose.py", "deeppose.py", "deeppose"):
+        assert os.path.samefile(config_lib.recipe_path(name), path)
+    with pytest.raises(InputError, match="deepose.*deeppose"):
+        config_lib.recipe_path("deepose")
+
+
+@pytest.mark.parametrize(
+    "field, value, message",
+    [
+        ("batch_size", 0, "batch_size is 0"),
+        ("precision", "float8", "precision is 'float8'.*mixed_bfloat16"),
+        ("xla", "perhaps", "xla is 'perhaps'"),
+        ("augment.flip", 1.5, "between 0.0 and 1.0"),
+        ("augment.flip", float("nan"), "between"),
+        ("loss.name", "l17", "loss.name is 'l17'"),
+        ("optimizer.name", "adam", "optimizer.name is 'adam'"),
+        ("schedule.name", "cosin", "schedule.name is 'cosin'"),
+        ("skeleton", "octopus", "octopus"),
+        ("replicas", 3, "64 cannot be shared out among 3"),
+        ("model.input_size", (224,), "2 positive whole numbers"),
+    ],
+)
+def test_bad_values_are_named(field, value, message):
+    config = config_lib.default()
+    section, _, key = field.rpartition(".")
+    (config[section] if section else config)[key] = value
+    with pytest.raises(InputError, match=message):
+        config_lib.check(config)
+
+
+def test_unknown_missing_and_mistyped_fields_are_named():
+    config = config_lib.default()
+    config.optimizer.learning_rat = 1.0
+    with pytest.raises(InputError, match="'optimizer.learning_rat': did you mean 'optimizer.learning_rate'"):
+        config_lib.check(config)
+    config = config_lib.default()
+    del config.optimizer["momentum"]
+    with pytest.raises(InputError, match="lacks the field 'optimizer.momentum'"):
+        config_lib.check(config)
+    config = config_lib.default()
+    with config.ignore_type():
+        config.epochs = "many"
+    with pytest.raises(InputError, match="epochs is 'many'"):
+        config_lib.check(config)
+
+
+def test_a_saved_config_comes_back_the_same(tmp_path):
+    config = config_lib.load_recipe("demo")
+    path = str(tmp_path / "config.json")
+    config_lib.save(config, path)
+    assert config_lib.flatten(config_lib.load(path)) == config_lib.flatten(config)
+    assert config_lib.differences(config, config_lib.load(path)) == []
+
+
+def test_only_what_changes_the_meaning_of_a_checkpoint_is_a_difference():
+    config, other = config_lib.default(), config_lib.default()
+    other.epochs, other.xla, other.data.val = 7, "on", "elsewhere"
+    assert config_lib.differences(other, config) == []
+    other.optimizer.learning_rate = 0.5
+    assert config_lib.differences(other, config) == ["optimizer.learning_rate: 0.001 -> 0.5"]
+
+
+def test_a_recipe_that_cannot_be_read_is_one_clear_error(tmp_path):
+    path = tmp_path / "broken.py"
+    path.write_text("def get_config():\n    return 1 / 0\n")
+    with pytest.raises(InputError, match="broken.py.*ZeroDivisionError"):
+        config_lib.load_recipe(str(path))
+
+
+@pytest.mark.parametrize("content, message", [("", "empty"), ("{", "not JSON"), ("[1]", "not the config")])
+def test_a_damaged_config_file_is_named(tmp_path, content, message):
+    path = tmp_path / "config.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=f"config.json.*{message}"):
+        config_lib.load(str(path))
+    with pytest.raises(InputError, match="no such"):
+        config_lib.load(str(tmp_path / "none.json"))

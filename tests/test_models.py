@@ -1,0 +1,92 @@
+"""The networks: the published shapes, and what they promise of their outputs."""
+
+import keras
+import numpy as np
+import pytest
+
+from kpose import config as config_lib
+from kpose import models, runtime, skeletons
+from kpose.errors import InputError
+from kpose.models.deeppose import deeppose
+from kpose.models.integral import SoftArgmax, integral
+
+
+def test_deeppose_is_the_published_network():
+    network = deeppose()
+    shapes = {layer.name: tuple(layer.output.shape[1:]) for layer in network.layers}
+    assert shapes["conv1"] == (56, 56, 96)
+    assert [shapes[f"conv{i}"][-1] for i in range(1, 6)] == [96, 256, 384, 384, 256]
+    assert [network.get_layer(f"conv{i}").kernel_size[0] for i in range(1, 6)] == [11, 5, 3, 3, 3]
+    assert [network.get_layer(f"conv{i}").strides[0] for i in range(1, 6)] == [4, 1, 1, 1, 1]
+    # Stride-1 convolutions keep the size; pools of 3 with stride 2 halve it.
+    assert [shapes[f"pool{i}"][:2] for i in (1, 2, 5)] == [(27, 27), (13, 13), (6, 6)]
+    assert (shapes["fc1"], shapes["fc2"], shapes["regressor"]) == ((4096,), (4096,), (34,))
+    assert [network.get_layer(f"dropout{i}").rate for i in (1, 2)] == [0.6, 0.6]
+    # Counted by hand: convolutions, BatchNorms (4 each), fully connected layers.
+    filters, kernels, inputs = [96, 256, 384, 384, 256], [11, 5, 3, 3, 3], [3, 96, 256, 384, 384]
+    convolutions = sum(k * k * i * f + f + 4 * f for f, k, i in zip(filters, kernels, inputs, strict=True))
+    connected = (9216 + 1) * 4096 + (4096 + 1) * 4096 + (4096 + 1) * 34
+    assert network.count_params() == convolutions + connected
+    order = [layer.name for layer in network.layers]
+    assert order.index("conv2") < order.index("batch_norm2") < order.index("pool2")
+
+
+SMALL = {
+    "deeppose": lambda: deeppose((64, 48), filters=(4, 4, 4, 4, 4), first_stride=2, hidden=(8,)),
+    "integral": lambda: integral((64, 48), filters=(4, 6, 8), head_filters=4),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_outputs_are_normalised_float32_keypoints_in_any_precision(name, precision):
+    with runtime.dtype_policy(precision):
+        network = SMALL[name]()
+    images = np.random.default_rng(0).integers(0, 256, (3, 64, 48, 3)).astype(np.float32)
+    keypoints = network(images)["keypoints"]
+    assert keypoints.dtype == "float32" and tuple(keypoints.shape) == (3, 17, 2)
+    assert np.isfinite(keypoints).all()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_networks_save_and_load_without_custom_objects(name, tmp_path):
+    network = SMALL[name]()
+    path = str(tmp_path / "network.keras")
+    network.save(path)
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 48, 3)).astype(np.float32)
+    again = keras.models.load_model(path)
+    np.testing.assert_array_equal(again(images)["keypoints"], network(images)["keypoints"])
+
+
+def test_soft_argmax_finds_a_sharp_peak_and_the_centre_of_a_flat_map():
+    maps = np.zeros((1, 4, 8, 2), np.float32)
+    maps[0, 3, 1, 0] = 50
+    points = np.asarray(SoftArgmax()(maps))[0]
+    # Centres of the cells: column 1 of 8, row 3 of 4.
+    np.testing.assert_allclose(points[0], [1.5 / 8 - 0.5, 3.5 / 4 - 0.5], atol=1e-5)
+    np.testing.assert_allclose(points[1], [0, 0], atol=1e-6)
+
+
+def test_every_shipped_recipe_builds_its_network():
+    for name in ("demo", "coco_integral"):
+        config = config_lib.load_recipe(name)
+        config_lib.check(config)
+        network = models.build(config.model, skeletons.get(config.skeleton))
+        assert tuple(network.input.shape[1:3]) == tuple(config.model.input_size)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"name": "resnet99"}, "resnet99.*deeppose, integral"),
+        ({"input_size": (40, 40)}, "57 pixels"),
+        ({"filters": (96, 256)}, "5 positive whole numbers"),
+        ({"name": "integral", "filters": (8, 8), "input_size": (66, 64)}, "multiples of 4"),
+        ({"name": "integral", "filters": (8, 8), "head_level": 2}, "levels 0 to 1"),
+    ],
+)
+def test_impossible_networks_are_refused_before_anything_is_built(changes, message):
+    config = config_lib.default().model
+    config.update(changes)
+    with pytest.raises(InputError, match=message):
+        models.check(config)

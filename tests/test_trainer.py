@@ -1,0 +1,184 @@
+"""Training runs: what they leave behind, and that a killed one goes on where it was."""
+
+import csv
+import glob
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from kpose import checkpoints, records, trainer
+from kpose import config as config_lib
+from kpose.errors import InputError
+from tests import tiny
+
+
+def final_weights(workdir):
+    """Every saved variable of the newest checkpoint, optimiser and seeds included."""
+    reader = tf.train.load_checkpoint(checkpoints.latest(workdir))
+    names = [name for name in reader.get_variable_to_shape_map() if "save_counter" not in name]
+    return {name: reader.get_tensor(name) for name in sorted(names) if name.endswith("VARIABLE_VALUE")}
+
+
+def assert_same_weights(one, other):
+    first, second = final_weights(one), final_weights(other)
+    assert first.keys() == second.keys() and any("seeds" in name for name in first)
+    for name, value in first.items():
+        np.testing.assert_array_equal(second[name], value, err_msg=name)
+
+
+def test_a_run_leaves_config_history_mean_pose_pictures_and_tensorboard(tiny_run, tiny_data):
+    assert config_lib.load(os.path.join(tiny_run, "config.json")).name == "tiny"
+    with open(os.path.join(tiny_run, "history.csv")) as file:
+        rows = list(csv.DictReader(file))
+    assert int(rows[-1]["step"]) == 6
+    assert {"loss", "val_loss", "val_pcp_strict", "val_pcp_mean", "learning_rate"} <= rows[-1].keys()
+    assert Image.open(os.path.join(tiny_run, "learning_curve.png")).size[0] > 300
+    mean_pose = trainer.load_mean_pose(tiny_run)
+    assert mean_pose.shape == (17, 2) and np.abs(mean_pose).max() < 0.5
+
+    tags, images = set(), []
+    for path in glob.glob(os.path.join(tiny_run, "tensorboard", "*", "events*")):
+        for event in tf.compat.v1.train.summary_iterator(path):
+            for value in event.summary.value:
+                tags.add(value.tag)
+                if value.tag == "truth and prediction":
+                    images.append(value.tensor.string_val)
+    assert {"loss", "pcp_strict", "mean_pose_pcp_strict", "learning_rate", "images_per_second"} <= tags
+    assert images and tf.io.decode_png(images[0][2]).shape[-1] == 3
+
+
+def test_stopped_and_started_again_a_run_ends_bit_for_bit_as_the_uninterrupted_one(tiny_data, tmp_path):
+    whole, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
+    recipe = {"model__dropout": 0.5, "steps_per_execution": 2}
+    trainer.train(tiny.make_recipe(tiny_data["train"], steps=9, **recipe), whole)
+    for steps in (3, 4, 9):
+        trainer.train(tiny.make_recipe(tiny_data["train"], steps=steps, **recipe), parts)
+    assert_same_weights(whole, parts)
+
+
+def test_a_run_killed_in_mid_training_goes_on_where_it_was(tiny_data, tmp_path):
+    killed, whole = str(tmp_path / "killed"), str(tmp_path / "whole")
+    steps = 40
+    config = tiny.make_recipe(tiny_data["train"], steps=100_000, checkpoint_every=5, keep_checkpoints=2)
+    path = str(tmp_path / "config.json")
+    config_lib.save(config, path)
+    script = f"from kpose import config, trainer; trainer.train(config.load({path!r}), {killed!r})"
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while len(glob.glob(os.path.join(killed, "checkpoints", "step-*.index"))) < 2:
+            assert process.poll() is None and time.monotonic() < deadline, "the training did not get going"
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = int(checkpoints.latest(killed).rsplit("-", 1)[1])
+    assert done % 5 == 0
+    steps = done + 7
+    trainer.train(tiny.make_recipe(tiny_data["train"], steps=steps, checkpoint_every=5, keep_checkpoints=2), killed)
+    trainer.train(tiny.make_recipe(tiny_data["train"], steps=steps, checkpoint_every=5, keep_checkpoints=2), whole)
+    assert_same_weights(whole, killed)
+
+
+def test_a_finished_run_started_again_changes_nothing(tiny_data, tiny_run):
+    before = final_weights(tiny_run)
+    logs = trainer.train(tiny.make_recipe(tiny_data["train"], tiny_data["val"]), tiny_run)
+    assert logs["step"] == 6 and "val_pcp_strict" in logs
+    after = final_weights(tiny_run)
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_two_replicas_train_as_one(tiny_data, tmp_path):
+    logs = {}
+    for replicas in (1, 2):
+        config = tiny.make_recipe(tiny_data["train"], tiny_data["val"], replicas=replicas, model__dropout=0.0)
+        logs[replicas] = trainer.train(config, str(tmp_path / str(replicas)))
+    for name in ("loss", "val_loss", "val_pcp_mean", "gradient_norm"):
+        assert logs[2][name] == pytest.approx(logs[1][name], rel=1e-3)
+
+
+def test_augmentation_on_the_device_is_the_one_on_the_host(tiny_data, tmp_path):
+    logs = {}
+    for place in ("host", "device"):
+        config = tiny.make_recipe(tiny_data["train"], steps=4, augment__on=place, xla="on", model__dropout=0.0)
+        logs[place] = trainer.train(config, str(tmp_path / place))
+    assert logs["device"]["loss"] == pytest.approx(logs["host"]["loss"], rel=1e-4)
+
+
+def test_training_learns(tiny_data, tmp_path):
+    recipe = {
+        "model__name": "integral",
+        "model__filters": (16, 24, 32),
+        "model__head_filters": 16,
+        "augment__flip": 0.0,
+    }
+    config = tiny.make_recipe(tiny_data["train"], steps=150, optimizer__learning_rate=0.01, **recipe)
+    config.checkpoint_every = config.log_every = 1000
+    logs = trainer.train(config, str(tmp_path / "run"))
+    # A small network can fit the few persons it sees; the mean pose has 10 to 15 percent of them right.
+    assert logs["pcp_strict"] > 0.5
+
+
+def test_the_mean_pose_is_that_of_the_labelled_joints(tiny_data, tiny_run):
+    import json
+
+    with open(tiny_data["train_annotations"]) as file:
+        persons = json.load(file)["annotations"]
+    sums, counts = np.zeros((17, 2)), np.zeros((17, 1))
+    for person in persons:
+        x, y, w, h = person["bbox"]
+        for joint in range(17):
+            px, py, flag = person["keypoints"][3 * joint : 3 * joint + 3]
+            if flag:
+                sums[joint] += [(px - x) / w - 0.5, (py - y) / h - 0.5]
+                counts[joint] += 1
+    np.testing.assert_allclose(trainer.load_mean_pose(tiny_run), sums / counts, atol=1e-5)
+
+
+def test_a_workdir_of_another_recipe_is_refused(tiny_data, tiny_run, tmp_path):
+    with pytest.raises(InputError, match="another recipe.*optimizer.learning_rate: 0.001 -> 0.1"):
+        trainer.train(tiny.make_recipe(tiny_data["train"], optimizer__learning_rate=0.1), tiny_run)
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(InputError, match="no config.json to tell whose"):
+        trainer.train(tiny.make_recipe(tiny_data["train"]), str(tmp_path))
+
+
+def test_bad_records_and_recipes_are_refused_before_the_workdir_is_touched(tiny_data, tmp_path):
+    workdir = str(tmp_path / "run")
+    cases = [
+        ({"train": ""}, {}, "data.train is empty"),
+        ({"train": "nowhere/train-*"}, {}, "no records match"),
+        ({"train": tiny_data["train"]}, {"batch_size": 7, "replicas": 2}, "cannot be shared out"),
+        ({"train": tiny_data["train"]}, {"loss__name": "l17"}, "loss.name"),
+    ]
+    for patterns, fields, message in cases:
+        with pytest.raises(InputError, match=message):
+            trainer.train(tiny.make_recipe(**patterns, **fields), workdir)
+    assert not os.path.exists(workdir)
+
+
+def test_records_without_the_recipe_s_padding_are_refused(tiny_data, tmp_path):
+    with pytest.raises(InputError, match="data.padding is 1.25"):
+        trainer.train(tiny.make_recipe(tiny_data["train"], data__padding=1.25), str(tmp_path))
+
+
+def test_a_damaged_checkpoint_is_one_clear_error(tiny_data, tmp_path):
+    workdir = str(tmp_path)
+    trainer.train(tiny.make_recipe(tiny_data["train"], steps=2), workdir)
+    data = glob.glob(os.path.join(workdir, "checkpoints", "*.data-*"))[0]
+    with open(data, "r+b") as file:
+        file.truncate(100)
+    with pytest.raises(InputError, match="cannot be restored"):
+        trainer.train(tiny.make_recipe(tiny_data["train"], steps=4), workdir)
+
+
+def test_fully_visible_and_labelled_records_name_their_kind(tiny_data):
+    found = records.find(tiny_data["train"])
+    assert (found.skeleton.name, found.padding, found.crop_size) == ("coco", 1.0, (48, 48))
