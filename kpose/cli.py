@@ -10,6 +10,7 @@ A binary keeps its flags in a set of its own, so that any of them can be importe
     def console(): cli.run(main, FLAGS, __doc__)
 """
 
+import difflib
 import os
 import sys
 
@@ -49,6 +50,7 @@ def run(main, flag_values, doc, prepare=None, tensorflow=True, choices=()):
 
     def parse(argv):
         try:
+            _check_names(argv[1:], flag_values)
             return flags.FLAGS(flag_values(prepare(argv) if prepare else argv, known_only=True))
         except (flags.Error, InputError) as error:
             fail(f"{error} (--help lists the flags)")
@@ -75,6 +77,19 @@ def run(main, flag_values, doc, prepare=None, tensorflow=True, choices=()):
         app.run(guarded, flags_parser=parse)
     except KeyboardInterrupt:
         fail("interrupted")
+
+
+def _check_names(arguments, flag_values):
+    """Unknown flags first: absl would rather complain of the missing ones that they were meant to be."""
+    known = {*flag_values, *flags.FLAGS}
+    for argument in arguments:
+        name = argument.lstrip("-").partition("=")[0]
+        if not argument.startswith("--") or name.startswith("config.") or name in known | {"", "flagfile", "undefok"}:
+            continue
+        if name.startswith("no") and name[2:] in known:
+            continue
+        near = difflib.get_close_matches(name, flag_values, n=1)
+        raise InputError(f"there is no flag --{name}" + (f": did you mean --{near[0]}?" if near else ""))
 
 
 def _usage(flag_values, doc):

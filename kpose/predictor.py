@@ -90,10 +90,17 @@ def serve(model, image_bytes, boxes, path):
                 image_bytes=tf.constant([image_bytes] * len(part)), boxes=tf.constant(part)
             )
         except tf.errors.InvalidArgumentError as error:
-            raise InputError(f"{path}: {error.message.splitlines()[0]}") from None
+            raise InputError(f"{path}: {_reason(error)}") from None
         for name in answer:
             answer[name].append(outputs[name].numpy())
     return np.concatenate(answer["keypoints"]), np.concatenate(answer["scores"])
+
+
+def _reason(error):
+    """What an error of the graph says, without where in the graph it was said."""
+    lines = error.message.splitlines()
+    places = [index for index, line in enumerate(lines) if line.lstrip().startswith("[[{{node")]
+    return lines[places[0] - 1] if places and places[0] else lines[0]
 
 
 def find_images(images):

@@ -1,0 +1,259 @@
+"""From a trained run to numbers, a SavedModel and drawn keypoints: all of them the same answer."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from kpose import config as config_lib
+from kpose import evaluator, exporter, inference, predictor, skeletons
+from kpose.errors import InputError
+from kpose.images import read_image
+from tests import tiny
+from tfrecords_tools import crops
+
+
+@pytest.fixture(scope="module")
+def evaluation(tiny_run, tiny_data, tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp("evaluation"))
+    table = evaluator.evaluate(tiny_run, tiny_data["val"], tiny_data["val_annotations"], folder)
+    return folder, table
+
+
+@pytest.fixture(scope="module")
+def model_dir(tiny_run, tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp("serving"))
+    assert exporter.export(tiny_run, folder) == os.path.join(folder, "1")
+    return folder
+
+
+def load(path):
+    with open(path) as file:
+        return json.load(file)
+
+
+def images_of(tiny_data):
+    return os.path.join(tiny_data["folder"], "images", "val")
+
+
+def test_metrics_json_holds_what_the_contract_says(evaluation, tiny_data):
+    folder, table = evaluation
+    assert load(os.path.join(folder, "metrics.json")) == table
+    groups = {"upper_arms", "lower_arms", "upper_legs", "lower_legs", "average"}
+    for key in ("pcp", "mean_pose_pcp"):
+        assert table[key].keys() == {"strict", "mean"}
+        assert all(rule.keys() == groups for rule in table[key].values())
+        assert all(0 <= value <= 1 for rule in table[key].values() for value in rule.values())
+    assert table["pdj"].keys() == {"0.1", "0.2"}
+    assert len(table["oks_ap"]) == 10
+    persons = load(tiny_data["val_annotations"])["annotations"]
+    assert table["num_persons"] == len(persons)
+    assert (table["box_source"], table["flip_test"], table["records"]) == ("ground truth", False, tiny_data["val"])
+    assert table["checkpoint"].endswith("step-6")
+    for name in ("pcp.png", "predictions.png"):
+        assert Image.open(os.path.join(folder, name)).size[0] > 300
+
+
+def test_results_are_in_coco_s_format_for_every_person(evaluation, tiny_data):
+    results = load(os.path.join(evaluation[0], "keypoints.json"))
+    persons = {(p["image_id"], tuple(p["bbox"])) for p in load(tiny_data["val_annotations"])["annotations"]}
+    assert {(r["image_id"], tuple(r["bbox"])) for r in results} == persons
+    assert len({r["score"] for r in results}) > len(results) / 2, "equal scores would leave AP to chance"
+
+
+def test_the_mean_pose_is_scored_as_a_model_that_always_predicts_it(evaluation, tiny_run, tiny_data):
+    from kpose import scoring, trainer
+
+    persons = load(tiny_data["val_annotations"])["annotations"]
+    truth = np.array([p["keypoints"] for p in persons], float).reshape(-1, 17, 3)
+    mean_pose = trainer.load_mean_pose(tiny_run)
+    placed = np.array([[b[0], b[1]] + (mean_pose + 0.5) * b[2:] for b in np.array([p["bbox"] for p in persons])])
+    assert evaluation[1]["mean_pose_pcp"] == scoring.pcp_table(truth, placed, skeletons.COCO)
+
+
+def test_without_annotations_there_is_no_ap_and_flip_test_is_said(tiny_run, tiny_data, tmp_path):
+    table = evaluator.evaluate(tiny_run, tiny_data["val"], output_dir=str(tmp_path), flip_test=True)
+    assert table["oks_ap"] is None and table["flip_test"] is True
+
+
+def test_flip_test_answers_a_mirror_image_with_the_mirrored_answer(tiny_run):
+    network, _ = evaluator.load_network(tiny_run, config_lib.load(os.path.join(tiny_run, "config.json")))
+    image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3)).astype(np.float32)
+    region = np.float32([[0, 0, 100, 100]])
+    keypoints = [
+        inference.predict(network, picture, region, skeletons.COCO, flip_test=True)[0].numpy()[0, :, :2]
+        for picture in (image, image[:, :, ::-1])
+    ]
+    mirrored = keypoints[1][list(skeletons.COCO.flip_order)] * [-1, 1] + [100, 0]
+    np.testing.assert_allclose(mirrored, keypoints[0], atol=1e-3)
+
+
+def test_the_exported_model_answers_as_the_network_does_on_the_same_crop(model_dir, tiny_run, tiny_data):
+    network, _ = evaluator.load_network(tiny_run, config_lib.load(os.path.join(tiny_run, "config.json")))
+    data = load(tiny_data["val_annotations"])
+    model, skeleton = predictor.load_model(model_dir)
+    assert skeleton is skeletons.COCO
+    for person in data["annotations"][:4]:
+        name = next(i["file_name"] for i in data["images"] if i["id"] == person["image_id"])
+        path = os.path.join(images_of(tiny_data), name)
+        box = np.float32([person["bbox"]])
+        with open(path, "rb") as file:
+            served = predictor.serve(model, file.read(), box, path)[0][0]
+        crop = np.asarray(crops.crop_image(read_image(path), person["bbox"], (32, 32)))
+        expected = inference.predict(network, crop[None], box, skeleton)[0].numpy()[0]
+        # The two decoders and resamplers may differ by a grey level: far less than a pixel of the answer.
+        np.testing.assert_allclose(served, expected, atol=0.25)
+
+
+def test_served_and_evaluated_answers_agree(model_dir, evaluation, tiny_data, tmp_path):
+    results = predictor.predict(model_dir, images_of(tiny_data), tiny_data["val_annotations"], str(tmp_path))
+    evaluated = {(r["image_id"], tuple(r["bbox"])): r for r in load(os.path.join(evaluation[0], "keypoints.json"))}
+    assert len(results) == len(evaluated)
+    for result in results:
+        other = evaluated[result["image_id"], tuple(result["bbox"])]
+        # The record's crop went through one more JPEG and, of another size, one more resampling.
+        gap = np.subtract(result["keypoints"], other["keypoints"]).reshape(-1, 3)
+        assert np.abs(gap[:, :2]).max() < 0.05 * max(result["bbox"][2:])
+        assert result["score"] == pytest.approx(other["score"], abs=1e-5)
+
+
+def test_predict_writes_overlays_and_results_in_the_order_of_the_boxes(model_dir, tiny_data, tmp_path):
+    data = load(tiny_data["val_annotations"])
+    detections = [
+        {"image_id": p["image_id"], "category_id": 1, "bbox": p["bbox"], "score": 0.9}
+        for p in data["annotations"][::-1]
+    ]
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text(json.dumps(detections))
+    results = predictor.predict(model_dir, images_of(tiny_data), str(boxes), str(tmp_path / "out"))
+    assert [(r["image_id"], r["bbox"]) for r in results] == [(d["image_id"], d["bbox"]) for d in detections]
+    assert load(tmp_path / "out" / "keypoints.json") == results
+    names = {f"{image_id:012d}.png" for image_id in {d["image_id"] for d in detections}}
+    assert set(os.listdir(tmp_path / "out")) == names | {"keypoints.json"}
+    name = sorted(names)[0]
+    overlay = np.asarray(Image.open(tmp_path / "out" / name), float)
+    photo = np.asarray(read_image(os.path.join(images_of(tiny_data), name.replace("png", "jpg"))), float)
+    assert overlay.shape == photo.shape and (np.abs(overlay - photo).max(-1) > 60).sum() > 20
+
+    predictor.predict(model_dir, images_of(tiny_data), str(boxes), str(tmp_path / "bare"), overlays=False)
+    assert os.listdir(tmp_path / "bare") == ["keypoints.json"]
+
+
+def test_without_boxes_the_whole_image_is_the_box_and_the_log_says_so(model_dir, tiny_data, tmp_path, caplog):
+    caplog.set_level("INFO")
+    path = os.path.join(images_of(tiny_data), "000000000001.jpg")
+    results = predictor.predict(model_dir, path, output_dir=str(tmp_path))
+    width, height = read_image(path).size
+    assert [r["bbox"] for r in results] == [[0.0, 0.0, width, height]]
+
+
+def test_the_export_loads_without_kpose(model_dir, tiny_data):
+    path = os.path.join(images_of(tiny_data), "000000000001.jpg")
+    script = f"""
+import sys, tensorflow as tf
+signature = tf.saved_model.load({os.path.join(model_dir, "1")!r}).signatures["serving_default"]
+image = open({path!r}, "rb").read()
+answer = signature(image_bytes=tf.constant([image] * 2), boxes=tf.constant([[10., 10., 90., 120.]] * 2))
+assert "kpose" not in sys.modules
+print(answer["keypoints"].shape, answer["scores"].shape, answer["keypoints"].dtype.name)
+"""
+    # -I: neither the working folder nor the environment leads Python to kpose; -S would lose TensorFlow itself.
+    done = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, cwd="/")
+    assert done.stdout.strip() == "(2, 17, 3) (2,) float32", done.stderr
+
+
+def test_the_signature_is_what_tf_serving_will_see(model_dir):
+    signature = tf.saved_model.load(os.path.join(model_dir, "1")).signatures["serving_default"]
+    inputs = {
+        name: (spec.dtype.name, spec.shape.as_list()) for name, spec in signature.structured_input_signature[1].items()
+    }
+    assert inputs == {"image_bytes": ("string", [None]), "boxes": ("float32", [None, 4])}
+    assert set(signature.structured_outputs) == {"keypoints", "scores"}
+
+
+def test_png_and_jpeg_give_the_same_answer_and_boxes_may_leave_the_image(model_dir, tiny_data):
+    model, _ = predictor.load_model(model_dir)
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8).repeat(20, 0).repeat(20, 1)
+    boxes = [[10, 10, 100, 80], [-40, -30, 120, 120], [150, 100, 50, 50]]
+    png = predictor.serve(model, tf.io.encode_png(pixels).numpy(), boxes, "x.png")[0]
+    jpeg = predictor.serve(model, tf.io.encode_jpeg(pixels, quality=100).numpy(), boxes, "x.jpg")[0]
+    np.testing.assert_allclose(png, jpeg, atol=2.0)
+    assert np.isfinite(png).all()
+
+
+@pytest.mark.parametrize(
+    "boxes, message",
+    [
+        ([[0, 0, float("nan"), 5]], "NaN"),
+        ([[0, 0, 0, 5]], "no width or no height"),
+        ([[0, 0, 5, -5]], "no width or no height"),
+    ],
+)
+def test_bad_boxes_are_refused_by_the_graph(model_dir, boxes, message):
+    model, _ = predictor.load_model(model_dir)
+    image = tf.io.encode_png(np.zeros((20, 20, 3), np.uint8)).numpy()
+    with pytest.raises(InputError, match=message):
+        predictor.serve(model, image, boxes, "photo.png")
+
+
+def test_counts_that_differ_and_bytes_that_are_no_image_are_refused_by_the_graph(model_dir):
+    signature = predictor.load_model(model_dir)[0].signatures["serving_default"]
+    image = tf.io.encode_png(np.zeros((20, 20, 3), np.uint8)).numpy()
+    with pytest.raises(tf.errors.InvalidArgumentError, match="differ in number"):
+        signature(image_bytes=tf.constant([image]), boxes=tf.ones([2, 4]))
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        signature(image_bytes=tf.constant([b"GIF? no"]), boxes=tf.ones([1, 4]))
+
+
+def test_each_export_is_a_new_version_and_nothing_half_written_stays(tiny_run, tmp_path, monkeypatch):
+    folder = str(tmp_path)
+    assert [exporter.export(tiny_run, folder) for _ in range(2)] == [os.path.join(folder, v) for v in "12"]
+
+    def fails(*_, **__):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(tf.saved_model, "save", fails)
+    with pytest.raises(OSError, match="disk full"):
+        exporter.export(tiny_run, folder)
+    assert sorted(os.listdir(folder)) == ["1", "2"]
+
+
+def test_bad_input_is_one_clear_error(model_dir, tiny_run, tiny_data, tmp_path):
+    images = images_of(tiny_data)
+    boxes = tiny_data["val_annotations"]
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(open(os.path.join(images, "000000000001.jpg"), "rb").read()[:500])
+    text = tmp_path / "text.jpg"
+    text.write_text("no image")
+    strangers = tmp_path / "strangers.json"
+    strangers.write_text(json.dumps([{"image_id": 10**6, "bbox": [0, 0, 1, 1]}]))
+    odd = tmp_path / "odd.json"
+    odd.write_text(json.dumps([{"image_id": 1}]))
+    out = str(tmp_path / "out")
+    cases = [
+        (lambda: predictor.predict(str(tmp_path), images, boxes, out), "no exported model"),
+        (lambda: predictor.predict(model_dir, str(tmp_path / "none*.jpg"), boxes, out), "no image there"),
+        (lambda: predictor.predict(model_dir, str(broken), output_dir=out), "broken.jpg.*cut short"),
+        (lambda: predictor.predict(model_dir, str(text), output_dir=out), "text.jpg.*not an image"),
+        (lambda: predictor.predict(model_dir, images, str(tmp_path / "none.json"), out), "none.json: no such"),
+        (lambda: predictor.predict(model_dir, images, str(strangers), out), "none of its 1 boxes"),
+        (lambda: predictor.predict(model_dir, images, str(odd), out), "'bbox'"),
+        (lambda: evaluator.evaluate(str(tmp_path), tiny_data["val"]), "workdir|no such config"),
+        (lambda: evaluator.evaluate(tiny_run, "nowhere/val-*"), "no records match"),
+        (lambda: exporter.export(str(tmp_path), out), "no such config"),
+    ]
+    for call, message in cases:
+        with pytest.raises(InputError, match=message) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_run_without_checkpoints_is_named(tiny_data, tmp_path):
+    config_lib.save(tiny.make_recipe(tiny_data["train"]), str(tmp_path / "config.json"))
+    with pytest.raises(InputError, match="no checkpoint"):
+        exporter.export(str(tmp_path), str(tmp_path / "serving"))
