@@ -26,7 +26,7 @@ setup(
         "matplotlib>=3.8",
         "ml-collections>=1.0",
         "numpy>=1.26",
-        "pillow>=10.0",
+        "pillow>=10.1",
         "pycocotools>=2.0.8",
         "tensorboard>=2.18",
         "tensorflow>=2.18",

@@ -15,15 +15,15 @@ def get_config():
     config.name = "demo"
 
     config.batch_size = 32
-    config.epochs = 5
+    config.epochs = 4
     config.checkpoint_every = 250
 
     config.augment.flip = 0.5
 
     config.model.name = "integral"
     config.model.input_size = (96, 96)
-    config.model.filters = (32, 64, 96, 128)
-    config.model.head_filters = 64
+    config.model.filters = (24, 48, 96, 128)
+    config.model.head_filters = 48
 
     config.loss.name = "l1"
     config.optimizer.name = "adamw"

@@ -1,83 +1,223 @@
 """Pictures of persons with their skeletons.
 
-Left limbs are drawn orange, right ones blue, the middle green; an occluded joint is hollow. All functions take and
-give uint8 [H, W, 3] RGB arrays and leave their arguments as they are.
+Left limbs are drawn orange, right ones blue, the middle green; an occluded joint is hollow and what the model is
+unsure of is faint. Images come as uint8 [H, W, 3] RGB, as grey [H, W] or as floats in 0..255; all functions give a
+new uint8 [H, W, 3] array and leave their arguments as they are.
+
+Points are [x, y] in continuous pixel coordinates: pixel i covers [i, i + 1).
 """
 
 import math
+import os
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from kpose import files, geometry
 
-COLOURS = {"left": (255, 140, 40), "right": (50, 150, 255), "middle": (90, 220, 130)}
-OUTLINE = (20, 20, 20)
+COLOURS = {"left": (255, 140, 40), "right": (50, 150, 255), "middle": (120, 225, 150)}
+OUTLINE = (15, 15, 20)
+HOLLOW = (255, 255, 255)
 BACKGROUND = (245, 245, 245)
 INK = (40, 40, 40)
-SUPERSAMPLING = 3
+
+GUTTER = 6
 CAPTION_HEIGHT = 16
+CAPTION_SIZE = 11
+TITLE_HEIGHT = 32
+TITLE_SIZE = 16
+
+# A layer is drawn this many times enlarged, or less if it would have more pixels than the limit.
+SUPERSAMPLING = 4
+LAYER_PIXELS = 16_000_000
+
+# Width of a bone as a part of the person's size, and its limits in pixels.
+BONE_WIDTH = 0.017
+BONE_LIMITS = (1.4, 40.0)
+OCCLUDED_STRENGTH = 0.6
+FAINTEST = 0.2
 
 
-def draw_skeleton(image, keypoints, skeleton, visibility=None):
-    """Draws one person.
+def draw_skeleton(image, keypoints, skeleton, visibility=None, *, confidence=None, scale=None, threshold=None):
+    """Draws the bones and joints of one person.
 
     Args:
-        image: [H, W, 3] uint8.
-        keypoints: [K, 2] in pixels of the image; joints that are not finite are left out.
+        image: [H, W, 3] or [H, W], uint8 or float in 0..255.
+        keypoints: [K, 2] in pixels of the image. Joints that are not finite, or further outside than the image is
+            long, are left out.
         skeleton: the `Skeleton`.
-        visibility: [K] flags: 0 is left out, 1 (occluded) drawn hollow; None: all visible.
+        visibility: [K] flags: 0 is left out, 1 (occluded) drawn hollow, 2 full; None: all visible.
+        confidence: [K] floats in 0..1: the lower, the fainter; NaN is left out. None: all certain.
+        scale: the person's size in pixels, which sets the width of the lines; None: from the joints' extent.
+        threshold: joints of a lower confidence are left out; without `confidence` it does nothing.
+
+    Returns:
+        [H, W, 3] uint8.
+
+    Raises:
+        ValueError: an array does not have the shape above.
+    """
+    canvas = _as_rgb(image)
+    count = skeleton.num_joints
+    keypoints = _checked("keypoints", keypoints, (count, 2))
+    visibility = _checked("visibility", np.full(count, 2) if visibility is None else visibility, (count,))
+    confidence = _checked("confidence", np.ones(count) if confidence is None else confidence, (count,))
+    drawn = (visibility > 0) & _near(keypoints, canvas.shape) & np.isfinite(confidence)
+    if threshold is not None:
+        drawn &= confidence >= threshold
+    if not drawn.any() or not canvas.size:
+        return canvas
+    width = _bone_width(keypoints[drawn], canvas.shape, scale)
+    box = _layer_box(keypoints[drawn], canvas.shape, margin=math.ceil(3 * width + 2))
+    if box is None:
+        return canvas
+    hollow = visibility == 1
+    # Never wholly transparent: what is drawn at all must be found.
+    strength = FAINTEST + (1 - FAINTEST) * np.clip(np.where(drawn, confidence, 0), 0, 1)
+    layer = _paint(keypoints, skeleton, drawn, hollow, strength, width, box)
+    picture = Image.fromarray(canvas)
+    picture.paste(layer, box[:2], mask=layer.getchannel("A"))
+    return np.array(picture)
+
+
+def _as_rgb(image):
+    """Any image this module takes as a new uint8 [H, W, 3] array."""
+    image = np.asarray(image)
+    if image.ndim == 2:
+        image = np.repeat(image[..., None], 3, axis=2)
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"an image is [H, W, 3] or [H, W], not {list(image.shape)}")
+    if image.dtype != np.uint8:
+        image = np.rint(np.clip(np.nan_to_num(image.astype(np.float32)), 0, 255))
+    return np.array(image, np.uint8)
+
+
+def _checked(name, values, shape):
+    values = np.asarray(values, np.float64)
+    if values.shape != shape:
+        raise ValueError(f"{name} are {list(shape)}, not {list(values.shape)}")
+    return values
+
+
+def _near(points, shape):
+    """[K] bool: finite and not so far outside that coordinates or layers would become huge."""
+    height, width = shape[:2]
+    reach = max(height, width)
+    points = np.nan_to_num(points, nan=np.inf)
+    return ((points > -reach) & (points < np.array([width, height]) + reach)).all(1)
+
+
+def _bone_width(points, shape, scale):
+    """Width of a bone in pixels: by the person's size, and visible in any image."""
+    if scale is None or not math.isfinite(scale):
+        # A person of whom little is labelled is still no speck.
+        scale = max(np.ptp(points, axis=0).max(), 0.1 * min(shape[:2]))
+    return float(np.clip(BONE_WIDTH * scale, *BONE_LIMITS))
+
+
+def _layer_box(points, shape, margin):
+    """(left, top, right, bottom) of the image's part that the points can touch, or None."""
+    left, top = np.maximum(np.floor(points.min(0)) - margin, 0).astype(int).tolist()
+    right, bottom = np.minimum(np.ceil(points.max(0)) + margin, shape[1::-1]).astype(int).tolist()
+    return (left, top, right, bottom) if left < right and top < bottom else None
+
+
+def _paint(keypoints, skeleton, drawn, hollow, strength, width, box):
+    """The RGBA layer of `box` with one person, anti-aliased."""
+    size = (box[2] - box[0], box[3] - box[1])
+    factor = max(1, min(SUPERSAMPLING, math.isqrt(LAYER_PIXELS // (size[0] * size[1]))))
+    layer = Image.new("RGBA", (size[0] * factor, size[1] * factor))
+    brush = ImageDraw.Draw(layer)
+    # Pillow's coordinates mean the centres of pixels.
+    points = (np.where(drawn[:, None], keypoints, 0) - box[:2]) * factor - 0.5
+    bones = [(a, b) for a, b in skeleton.bones if drawn[a] and drawn[b]]
+    widths = [_narrowed(width, np.hypot(*(keypoints[a] - keypoints[b]))) for a, b in bones]
+    strengths = [min(strength[[a, b]]) * (OCCLUDED_STRENGTH if hollow[[a, b]].any() else 1) for a, b in bones]
+    edge = max(0.6, 0.28 * width)
+    # The brush replaces what is below it, alpha too: faint bones first, or they would cut the strong ones.
+    order = np.argsort(strengths, kind="stable")
+    for i in order:
+        _line(brush, points[list(bones[i])], (widths[i] + 2 * edge) * factor, OUTLINE, 0.6 * strengths[i])
+    for i in order:
+        _line(brush, points[list(bones[i])], widths[i] * factor, _bone_colour(skeleton, bones[i]), strengths[i])
+    radii = _radii(keypoints, drawn, bones, width)
+    for joint in sorted(np.flatnonzero(drawn), key=lambda k: strength[k]):
+        colour = COLOURS[skeleton.sides[joint]]
+        radius, opacity = radii[joint], strength[joint]
+        _disc(brush, points[joint], (radius + edge) * factor, OUTLINE, 0.75 * opacity)
+        _disc(brush, points[joint], radius * factor, colour, opacity)
+        if hollow[joint]:
+            _disc(brush, points[joint], 0.55 * radius * factor, HOLLOW, opacity)
+    return layer.resize(size, Image.Resampling.BOX)
+
+
+def _bone_colour(skeleton, bone):
+    """Colour of the side a bone is on; from the middle to a side it is on that side, across it is the middle's."""
+    sides = {skeleton.sides[joint] for joint in bone} - {"middle"}
+    return COLOURS[sides.pop() if len(sides) == 1 else "middle"]
+
+
+def _narrowed(width, length):
+    """Width of a bone: short ones, as in a face, are narrower, so that they do not run into a blob."""
+    return float(np.clip(0.3 * length, 0.55 * width, width))
+
+
+def _radii(keypoints, drawn, bones, width):
+    """[K] radii of joints in pixels: smaller where another joint is close."""
+    radii = np.full(len(keypoints), 1.35 * width)
+    for a, b in bones:
+        length = np.hypot(*(keypoints[a] - keypoints[b]))
+        for joint in (a, b):
+            radii[joint] = min(radii[joint], max(0.75 * width, 0.3 * length))
+    return radii
+
+
+def _line(brush, ends, width, colour, opacity):
+    """A line with round ends; the ends are [2, 2] in pixels of the layer."""
+    fill = (*colour, round(255 * opacity))
+    brush.line([tuple(end) for end in ends.tolist()], fill=fill, width=max(1, round(width)))
+    for end in ends:
+        _disc(brush, end, width / 2, colour, opacity)
+
+
+def _disc(brush, centre, radius, colour, opacity):
+    x, y = centre.tolist()
+    brush.ellipse([x - radius, y - radius, x + radius, y + radius], fill=(*colour, round(255 * opacity)))
+
+
+def draw_box(image, box, colour=(255, 255, 255), width=None):
+    """Draws a thin rectangle with a dark rim.
+
+    Args:
+        image: [H, W, 3] or [H, W], uint8 or float in 0..255.
+        box: [4] xywh in pixels; one that is empty, not finite or outside the image draws nothing.
+        colour: (red, green, blue) in 0..255.
+        width: of the line in pixels; None: by the size of the image.
 
     Returns:
         [H, W, 3] uint8.
     """
-    keypoints = np.asarray(keypoints, np.float64)
-    height, width = image.shape[:2]
-    visibility = np.full(len(keypoints), 2) if visibility is None else np.asarray(visibility)
-    # Far outside there is nothing to see, and a line to there can overflow the drawing code.
-    near = (np.abs(keypoints) < 10 * max(height, width)).all(1) & np.isfinite(keypoints).all(1)
-    drawn = (visibility > 0) & near
-    if not drawn.any():
-        return image.copy()
-    thickness = _thickness(keypoints[drawn], min(height, width))
-    picture = Image.fromarray(image)
-    layer = Image.new("RGBA", (width * SUPERSAMPLING, height * SUPERSAMPLING))
-    brush = ImageDraw.Draw(layer)
-    points = keypoints * SUPERSAMPLING
-    for a, b in skeleton.bones:
-        if drawn[a] and drawn[b]:
-            side = skeleton.sides[a] if skeleton.sides[a] == skeleton.sides[b] else "middle"
-            ends = [tuple(points[a]), tuple(points[b])]
-            brush.line(ends, fill=(*OUTLINE, 150), width=round((thickness + 1) * SUPERSAMPLING))
-            brush.line(ends, fill=(*COLOURS[side], 235), width=round(thickness * SUPERSAMPLING))
-    for joint in np.flatnonzero(drawn):
-        radius = 1.1 * thickness * SUPERSAMPLING
-        x, y = points[joint]
-        colour = (*COLOURS[skeleton.sides[joint]], 255)
-        fill = colour if visibility[joint] == 2 else (255, 255, 255, 200)
-        ring = OUTLINE if visibility[joint] == 2 else colour
-        brush.ellipse([x - radius, y - radius, x + radius, y + radius], fill, ring, round(0.4 * radius))
-    small = layer.resize((width, height), Image.Resampling.BOX)
-    picture.paste(small, mask=small.getchannel("A"))
-    return np.asarray(picture)
-
-
-def _thickness(points, shorter_side):
-    """Width of a bone in pixels: by the person's size, and visible in any image."""
-    extent = np.ptp(points, axis=0).max()
-    return float(np.clip(0.015 * max(extent, 0.25 * shorter_side), 1.2, 12))
-
-
-def draw_box(image, box, colour=(255, 255, 255)):
-    """Draws a box, [4] xywh in pixels."""
-    picture = Image.fromarray(image)
-    height, width = image.shape[:2]
+    canvas = _as_rgb(image)
+    height, length = canvas.shape[:2]
+    width = max(1, round(min(height, length) / 400)) if width is None else width
     x, y, w, h = (float(value) for value in box)
-    if all(math.isfinite(value) for value in (x, y, w, h)) and w > 0 and h > 0:
-        corners = [max(x, -1), max(y, -1), min(x + w, width), min(y + h, height)]
-        if corners[0] < corners[2] and corners[1] < corners[3]:
-            ImageDraw.Draw(picture).rectangle(corners, outline=colour, width=max(1, round(min(height, width) / 300)))
-    return np.asarray(picture)
+    if not all(math.isfinite(value) for value in (x, y, w, h)) or w <= 0 or h <= 0:
+        return canvas
+    # Clipped to just beyond the image: sides that lie outside stay unseen, and the numbers small.
+    beyond = width + 2
+    left, top = round(max(x, -beyond)), round(max(y, -beyond))
+    right, bottom = round(min(x + w, length + beyond)) - 1, round(min(y + h, height + beyond)) - 1
+    if left > right or top > bottom:
+        return canvas
+    picture = Image.fromarray(canvas)
+    # In this mode the brush blends instead of replacing.
+    brush = ImageDraw.Draw(picture, "RGBA")
+    for grown in (1, -width):
+        rim = (left - grown, top - grown, right + grown, bottom + grown)
+        if rim[0] <= rim[2] and rim[1] <= rim[3]:
+            brush.rectangle(rim, outline=(*OUTLINE, 110))
+    brush.rectangle((left, top, right, bottom), outline=(*colour, 255), width=width)
+    return np.array(picture)
 
 
 def unstretch(image, normalised, region, longest=256):
@@ -93,40 +233,152 @@ def unstretch(image, normalised, region, longest=256):
         ([h, w, 3] uint8, [K, 2] points in its pixels).
     """
     width, height = (max(1, round(side)) for side in np.asarray(region[2:]) * longest / max(region[2:]))
-    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(resized), geometry.to_crop(np.asarray(normalised), (height, width))
+    return _resized(_as_rgb(image), (width, height)), geometry.to_crop(np.asarray(normalised), (height, width))
+
+
+def _resized(image, size):
+    """`image` as [h, w, 3] with `size` = (w, h)."""
+    return np.array(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+
+
+def side_by_side(images, labels=None, height=None):
+    """Joins images horizontally.
+
+    Args:
+        images: one or more images of any size; the lower ones are padded, centred, to the highest.
+        labels: a text below each image; None: no room for texts.
+        height: enlarge or shrink all images to this height in pixels instead of padding.
+
+    Returns:
+        [H, W, 3] uint8.
+
+    Raises:
+        ValueError: no images, or not one label for each.
+    """
+    images = [_as_rgb(image) for image in images]
+    if not images:
+        raise ValueError("side_by_side needs an image")
+    labels = _one_each("labels", labels, images)
+    if height is not None:
+        images = [_resized(i, (max(1, round(i.shape[1] * height / i.shape[0])), height)) for i in images]
+    tallest = max(len(image) for image in images)
+    total = sum(image.shape[1] for image in images) + GUTTER * (len(images) - 1)
+    joined = Image.new("RGB", (total, tallest + (CAPTION_HEIGHT if labels else 0)), BACKGROUND)
+    x = 0
+    for index, image in enumerate(images):
+        joined.paste(Image.fromarray(image), (x, (tallest - len(image)) // 2))
+        if labels:
+            _write(joined, (x, tallest), labels[index], image.shape[1], CAPTION_HEIGHT, CAPTION_SIZE)
+        x += image.shape[1] + GUTTER
+    return np.array(joined)
+
+
+def _one_each(name, texts, images):
+    texts = None if texts is None else list(texts)
+    if texts and len(texts) != len(images):
+        raise ValueError(f"{len(texts)} {name} for {len(images)} images")
+    return texts
+
+
+def _write(picture, corner, text, width, height, size):
+    """Writes one line, centred in a field of the given size; what does not fit is cut off with dots."""
+    text = " ".join(str(text).split())
+    font = ImageFont.load_default(size)
+    if font.getlength(text) > width:
+        while text and font.getlength(text + "...") > width:
+            text = text[:-1]
+        text += "..." if text else ""
+    middle = (corner[0] + width / 2, corner[1] + height / 2)
+    ImageDraw.Draw(picture).text(middle, text, INK, font, anchor="mm")
 
 
 def contact_sheet(tiles, columns, tile_size, captions=None, title=None):
-    """Pictures side by side.
+    """Pictures in a grid, row by row.
+
+    Each picture is fitted, in its own shape, into a square of `tile_size`; if all of them are wide, the rows are only
+    as high as the highest. The place of tile i begins at GUTTER + (i % columns) * (tile_size + GUTTER) from the left.
+    A title adds TITLE_HEIGHT at the top, captions add CAPTION_HEIGHT below each row.
 
     Args:
-        tiles: arrays [h, w, 3] of any size; each is shrunk or enlarged to fit its place.
+        tiles: images of any size; each is shrunk or enlarged to fit its place, and centred there.
         columns: pictures a row.
-        tile_size: side of a place in pixels.
+        tile_size: width of a place and its greatest height, in pixels.
         captions: a text below each picture.
         title: a text above all.
 
     Returns:
         [H, W, 3] uint8.
+
+    Raises:
+        ValueError: no column, no pixel a tile, or not one caption for each tile.
     """
-    gap, caption = 6, CAPTION_HEIGHT if captions else 0
-    top = 2 * CAPTION_HEIGHT if title else 0
+    if columns < 1 or tile_size < 1:
+        raise ValueError(f"a contact sheet needs columns and a tile size of 1 or more, not {columns} and {tile_size}")
+    tiles = [_fitted(_as_rgb(tile), tile_size) for tile in tiles]
+    captions = _one_each("captions", captions, tiles)
     rows = -(-len(tiles) // columns)
-    place = (tile_size + gap, tile_size + caption + gap)
-    sheet = Image.new("RGB", (columns * place[0] + gap, top + rows * place[1] + gap), BACKGROUND)
-    brush = ImageDraw.Draw(sheet)
+    top = TITLE_HEIGHT if title else 0
+    row_height = max((len(tile) for tile in tiles), default=0)
+    step_x, step_y = tile_size + GUTTER, row_height + GUTTER + (CAPTION_HEIGHT if captions else 0)
+    sheet = Image.new("RGB", (columns * step_x + GUTTER, top + rows * step_y + GUTTER), BACKGROUND)
     if title:
-        brush.text((gap, gap), title, INK, ImageFont.load_default(16))
+        size = _fitting(title, sheet.width - 2 * GUTTER, TITLE_SIZE, CAPTION_SIZE)
+        _write(sheet, (GUTTER, 0), title, sheet.width - 2 * GUTTER, TITLE_HEIGHT + GUTTER, size)
     for index, tile in enumerate(tiles):
-        x, y = gap + index % columns * place[0], top + gap + index // columns * place[1]
-        scale = tile_size / max(tile.shape[:2])
-        size = tuple(max(1, round(side * scale)) for side in tile.shape[1::-1])
-        picture = Image.fromarray(tile).resize(size, Image.Resampling.BICUBIC)
-        sheet.paste(picture, (x + (tile_size - size[0]) // 2, y + (tile_size - size[1]) // 2))
+        x, y = GUTTER + index % columns * step_x, top + GUTTER + index // columns * step_y
+        height, width = tile.shape[:2]
+        sheet.paste(Image.fromarray(tile), (x + (tile_size - width) // 2, y + (row_height - height) // 2))
         if captions:
-            brush.text((x, y + tile_size), captions[index], INK, ImageFont.load_default(11))
-    return np.asarray(sheet)
+            _write(sheet, (x, y + row_height), captions[index], tile_size, CAPTION_HEIGHT, CAPTION_SIZE)
+    return np.array(sheet)
+
+
+def _fitted(image, side):
+    """`image` in its own shape, its longer side `side` pixels."""
+    factor = side / max(image.shape[:2])
+    return _resized(image, tuple(max(1, round(length * factor)) for length in image.shape[1::-1]))
+
+
+def _fitting(text, width, largest, smallest):
+    """The largest font size at which a text fits into `width`, or the smallest."""
+    sizes = range(largest, smallest, -1)
+    return next((size for size in sizes if ImageFont.load_default(size).getlength(text) <= width), smallest)
+
+
+def truth_and_prediction(
+    image, truth, prediction, skeleton, truth_visibility=None, confidence=None, threshold=None, scale=None, labels=None
+):
+    """One person twice: the truth at the left, the prediction at the right, in lines of the same width.
+
+    Args:
+        image: [H, W, 3] or [H, W], uint8 or float in 0..255.
+        truth, prediction: [K, 2] in pixels of the image.
+        skeleton: the `Skeleton`.
+        truth_visibility: [K] flags 0, 1 or 2 of the truth.
+        confidence, threshold: of the prediction, as for `draw_skeleton`.
+        scale: the person's size in pixels; None: from the extent of the true joints.
+        labels: two texts to put below.
+
+    Returns:
+        [H, 2 W + GUTTER, 3] uint8; with labels CAPTION_HEIGHT higher.
+
+    Raises:
+        ValueError: an array of another shape, or not two labels.
+    """
+    if scale is None:
+        scale = _extent(truth, truth_visibility)
+    left = draw_skeleton(image, truth, skeleton, truth_visibility, scale=scale)
+    right = draw_skeleton(image, prediction, skeleton, confidence=confidence, threshold=threshold, scale=scale)
+    return side_by_side([left, right], labels)
+
+
+def _extent(points, visibility):
+    """Longer side of the box round the labelled points, in pixels; None if there are not two of them."""
+    points = np.asarray(points, np.float64)
+    labelled = np.isfinite(points).all(1)
+    if visibility is not None:
+        labelled &= np.asarray(visibility) > 0
+    return float(np.ptp(points[labelled], axis=0).max()) if labelled.sum() > 1 else None
 
 
 def prediction_grid(images, truth, prediction, skeleton, regions, columns=6):
@@ -146,14 +398,22 @@ def prediction_grid(images, truth, prediction, skeleton, regions, columns=6):
     tiles = []
     for image, true, predicted, region in zip(images, truth, prediction, regions, strict=True):
         picture, points = unstretch(image, true[:, :2], region)
-        left = draw_skeleton(picture, points, skeleton, visibility=true[:, 2])
-        right = draw_skeleton(picture, unstretch(image, predicted, region)[1], skeleton)
-        tiles.append(np.concatenate([left, np.full((len(left), 4, 3), BACKGROUND, np.uint8), right], axis=1))
-    columns = min(columns, len(tiles))
+        guess = geometry.to_crop(np.asarray(predicted), picture.shape[:2])
+        tiles.append(truth_and_prediction(picture, points, guess, skeleton, truth_visibility=true[:, 2]))
+    columns = max(1, min(columns, len(tiles)))
     return contact_sheet(tiles, columns, 256, title="left: ground truth, right: prediction")
 
 
-def save_image(path, image):
-    """Writes a PNG file."""
+def save_image(path, array):
+    """Writes an image file: JPEG if the name ends in .jpg or .jpeg, PNG otherwise.
+
+    The file is written aside and renamed into place, so there is never half of one; its folder is made if need be.
+
+    Args:
+        path: the file.
+        array: [H, W, 3] or [H, W], uint8 or float in 0..255.
+    """
+    picture = Image.fromarray(_as_rgb(array))
+    jpeg = os.path.splitext(path)[1].lower() in (".jpg", ".jpeg")
     with files.replacing(path, "wb") as file:
-        Image.fromarray(image).save(file, "PNG")
+        picture.save(file, "JPEG" if jpeg else "PNG", **({"quality": 92} if jpeg else {}))

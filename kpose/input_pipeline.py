@@ -38,17 +38,22 @@ class LabelSummary:
 
 
 def summarise_labels(files, padding):
-    """One pass over the labels of `files` (`records.RecordFiles`), without decoding images."""
+    """One pass over the labels of `files` (`records.RecordFiles`), without decoding images.
+
+    Raises:
+        InputError: a file is damaged.
+    """
     count, total, squares, labelled = 0, 0.0, 0.0, 0.0
     dataset = tf.data.TFRecordDataset(files.paths, num_parallel_reads=4).batch(512)
     dataset = dataset.map(lambda s: _label(records.parse(s, files.skeleton, image=False), padding)["keypoints"])
-    for keypoints in dataset.prefetch(2).as_numpy_iterator():
-        keypoints = keypoints.astype(np.float64)
-        mask = (keypoints[..., 2:] > 0).astype(np.float64)
-        count += len(keypoints)
-        labelled = labelled + mask.sum(0)
-        total = total + (keypoints[..., :2] * mask).sum(0)
-        squares = squares + (keypoints[..., :2] ** 2 * mask).sum(0)
+    with records.reading(files.pattern):
+        for keypoints in dataset.prefetch(2).as_numpy_iterator():
+            keypoints = keypoints.astype(np.float64)
+            mask = (keypoints[..., 2:] > 0).astype(np.float64)
+            count += len(keypoints)
+            labelled = labelled + mask.sum(0)
+            total = total + (keypoints[..., :2] * mask).sum(0)
+            squares = squares + (keypoints[..., :2] ** 2 * mask).sum(0)
     seen = np.maximum(labelled, 1)
     mean = total / seen
     variance = (squares - seen * mean**2).clip(0) * (labelled > 0)

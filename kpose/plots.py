@@ -1,84 +1,138 @@
 """Figures of a run: its learning curve, and its limbs against the mean pose."""
 
+import math
+
 from kpose import files
 
 MODEL_COLOUR = "#1f6fb4"
-FLOOR_COLOUR = "#b0b0b0"
+SECOND_COLOUR = "#e8833a"
+THIRD_COLOUR = "#59a869"
+FLOOR_COLOUR = "#b4b8bd"
+INK = "#33373d"
+
+LOSSES = {"loss": ("training", FLOOR_COLOUR), "val_loss": ("validation", MODEL_COLOUR)}
+SCORES = {
+    "pcp_strict": ("training, strict", FLOOR_COLOUR),
+    "val_pcp_strict": ("validation, strict", MODEL_COLOUR),
+    "val_pcp_mean": ("validation, mean rule", THIRD_COLOUR),
+}
 
 
 def learning_curve(rows, path, mean_pose_pcp=None):
     """Draws loss and PCP over the steps of a run.
 
     Args:
-        rows: dicts with `step` and any of `loss`, `val_loss`, `pcp_strict`, `val_pcp_strict`, `val_pcp_mean`
-            (fractions).
-        path: the PNG file.
-        mean_pose_pcp: strict PCP of the mean pose, the floor that is drawn dashed.
+        rows: dicts with `step` and any of `loss`, `val_loss` and, as fractions, `pcp_strict`, `val_pcp_strict`,
+            `val_pcp_mean`; a value that is None or not finite is a gap, other keys are ignored.
+        path: the PNG file; written aside and renamed into place.
+        mean_pose_pcp: strict PCP of the mean pose as a fraction, the floor that is drawn dashed.
     """
     figure, (loss_axes, pcp_axes) = _figure(2)
-    curves = {
-        loss_axes: {"loss": "training", "val_loss": "validation"},
-        pcp_axes: {
-            "pcp_strict": "training, strict",
-            "val_pcp_strict": "validation, strict",
-            "val_pcp_mean": "validation, mean rule",
-        },
-    }
-    for axes, names in curves.items():
-        for name, label in names.items():
-            points = [(row["step"], row[name] * (1 if axes is loss_axes else 100)) for row in rows if name in row]
-            if points:
-                axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
-        axes.set_xlabel("step")
-        axes.grid(alpha=0.3)
-    losses = [row[name] for row in rows for name in ("loss", "val_loss") if row.get(name, 0) > 0]
-    if losses and max(losses) > 10 * min(losses):
-        loss_axes.set_yscale("log")
-    loss_axes.set_title("loss")
-    pcp_axes.set_title("PCP in percent")
-    if mean_pose_pcp is not None:
-        pcp_axes.axhline(100 * mean_pose_pcp, color="grey", linestyle="--", label="mean pose, strict")
-    for axes in (loss_axes, pcp_axes):
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend()
+    losses = _curves(loss_axes, rows, LOSSES, 1, "{:.3g}")
+    scores = _curves(pcp_axes, rows, SCORES, 100, "{:.1f}")
+    loss_axes.set_title("loss", loc="left")
+    pcp_axes.set_title("PCP@0.5 in percent", loc="left")
+    if losses and min(losses) > 0 and max(losses) > 10 * min(losses):
+        _make_logarithmic(loss_axes)
+    if _is_number(mean_pose_pcp):
+        floor = 100 * mean_pose_pcp
+        pcp_axes.axhline(floor, color=SECOND_COLOUR, linestyle="--", linewidth=1.2, label="mean pose, strict")
+        scores.append(floor)
+    # From zero, and no higher than there is something to see.
+    pcp_axes.set_ylim(0, min(102, 1.15 * max(scores)) if scores and max(scores) > 0 else 102)
+    for axes, values in ((loss_axes, losses), (pcp_axes, scores)):
+        if values:
+            axes.legend(frameon=False, fontsize=9)
+        else:
+            axes.text(0.5, 0.5, "nothing measured", transform=axes.transAxes, ha="center", color=INK)
     _save(figure, path)
+
+
+def _curves(axes, rows, curves, factor, form):
+    """Draws the curves that `rows` have, with the last value written at the end; the list of all values drawn."""
+    drawn = []
+    validated = any(_is_number(row.get(name)) for row in rows for name in curves if name.startswith("val_"))
+    for name, (label, colour) in curves.items():
+        points = sorted((row["step"], factor * row[name]) for row in rows if _is_number(row.get(name)))
+        if not points:
+            continue
+        steps, values = zip(*points, strict=True)
+        # Dots tell single evaluations apart; of many they would make a thick line.
+        marker = "o" if len(points) <= 40 else None
+        axes.plot(steps, values, color=colour, marker=marker, markersize=3.5, linewidth=1.6, label=label)
+        drawn += values
+        # The training figure is close to the validation's at first: the two numbers would lie on each other.
+        if name.startswith("val_") or not validated:
+            text, place = form.format(values[-1]), {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
+            axes.annotate(text, points[-1], fontsize=8, color=INK, **place)
+    axes.set_xlabel("step")
+    axes.grid(alpha=0.25, linewidth=0.7)
+    # Room for the numbers at the curves' ends.
+    axes.margins(x=0.1)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    return drawn
+
+
+def _make_logarithmic(axes):
+    """A logarithmic y axis whose ticks are plain numbers, 0.2 and not 2 x 10^-1."""
+    from matplotlib import ticker
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    axes.yaxis.set_minor_formatter(ticker.NullFormatter())
 
 
 def pcp_bars(metrics, path):
-    """Draws PCP by limb group beside the mean pose's.
+    """Draws PCP by limb group beside the mean pose's, one panel a rule.
 
     Args:
-        metrics: the dict of metrics.json: `pcp` and `mean_pose_pcp` by rule and group, as fractions or None.
-        path: the PNG file.
+        metrics: the dict of metrics.json: `pcp` and `mean_pose_pcp`, each rule ("strict", "mean") -> group ->
+            fraction, or None where there was no such limb.
+        path: the PNG file; written aside and renamed into place.
     """
     figure, panels = _figure(2)
+    series = (("pcp", "model", MODEL_COLOUR, -0.2), ("mean_pose_pcp", "mean pose", FLOOR_COLOUR, 0.2))
     for axes, rule in zip(panels, ("strict", "mean"), strict=True):
         groups = list(metrics["pcp"][rule])
-        series = (("pcp", "model", MODEL_COLOUR, -0.2), ("mean_pose_pcp", "mean pose", FLOOR_COLOUR, 0.2))
         for key, label, colour, offset in series:
-            values = [metrics[key][rule][group] for group in groups]
-            heights = [0 if value is None else 100 * value for value in values]
+            values = [metrics[key][rule].get(group) for group in groups]
+            heights = [100 * value if _is_number(value) else 0 for value in values]
             bars = axes.bar([i + offset for i in range(len(groups))], heights, 0.38, label=label, color=colour)
-            texts = ["none" if value is None else f"{100 * value:.0f}" for value in values]
-            axes.bar_label(bars, texts, fontsize=8)
+            texts = [f"{100 * value:.1f}" if _is_number(value) else "none" for value in values]
+            axes.bar_label(bars, texts, fontsize=8, padding=2, color=INK)
+        if "average" in groups[1:]:
+            # The average is of another kind than its neighbours.
+            axes.axvline(groups.index("average") - 0.5, color=FLOOR_COLOUR, linewidth=0.8, linestyle=":")
         axes.set_xticks(range(len(groups)), [group.replace("_", "\n") for group in groups])
-        axes.set_ylim(0, 105)
-        axes.set_title(f"PCP@0.5 in percent, {'strict' if rule == 'strict' else 'mean rule'}")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend()
+        axes.tick_params(axis="x", length=0)
+        axes.set_ylim(0, 108)
+        axes.set_yticks(range(0, 101, 20))
+        axes.grid(axis="y", alpha=0.25, linewidth=0.7)
+        axes.set_title(f"PCP@0.5 in percent, {'strict' if rule == 'strict' else 'mean rule'}", loc="left")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False, fontsize=9)
     _save(figure, path)
 
 
+def _is_number(value):
+    return value is not None and math.isfinite(value)
+
+
 def _figure(panels):
+    """A figure and its panels, side by side."""
     # The object interface: pyplot keeps state and may look for a screen.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.5 * panels, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.subplots(1, panels)
+    axes = figure.subplots(1, panels)
+    for panel in axes:
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.set_axisbelow(True)
+    return figure, axes
 
 
 def _save(figure, path):
     with files.replacing(path, "wb") as file:
-        figure.savefig(file, format="png", dpi=110)
+        figure.savefig(file, format="png", dpi=120)

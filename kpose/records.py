@@ -5,6 +5,7 @@ original image. Shards are `<split>-00000-of-00008`; beside them lies `<split>.m
 """
 
 import collections
+import contextlib
 import dataclasses
 import glob
 import os
@@ -155,8 +156,8 @@ def find(pattern, wanted_skeleton=None):
         wanted_skeleton: the `Skeleton` their labels must be of; None: any.
 
     Raises:
-        InputError: nothing matches, a shard is missing, a file is empty or not TFRecord, another schema version,
-            another skeleton, or files that do not belong together.
+        InputError: nothing matches, a shard is missing, a file is not TFRecord, all are empty, another schema
+            version, another skeleton, or files that do not belong together.
     """
     if not pattern:
         raise InputError("no records given: name them by a glob, as in --records='records/val-*'")
@@ -218,6 +219,17 @@ def _head(path):
     height, width, _ = tf.io.decode_jpeg(features["crop/jpeg"].bytes_list.value[0]).shape
     name = features["skeleton"].bytes_list.value[0].decode()
     return name, features["crop/padding"].float_list.value[0], (height, width)
+
+
+@contextlib.contextmanager
+def reading(name):
+    """Turns TensorFlow's error about a damaged record file, read in the block, into an `InputError` with its name."""
+    try:
+        yield
+    except tf.errors.DataLossError:
+        raise InputError(
+            f"{name}: damaged or cut short: write the records again with python -m tfrecords_tools.write_coco"
+        ) from None
 
 
 def _first_line(error):

@@ -21,7 +21,7 @@ def inspect(pattern, sheet_path, persons=40, seed=0):
         Lines of text.
 
     Raises:
-        InputError: no records, or of another schema version.
+        InputError: no records, damaged ones, or of another schema version.
     """
     files = records.find(pattern)
     skeleton = files.skeleton
@@ -56,10 +56,11 @@ def _read_labels(files):
     for path in files.paths:
         seen = 0
         dataset = tf.data.TFRecordDataset(path).batch(512).map(lambda s: records.parse(s, files.skeleton, image=False))
-        for batch in dataset.as_numpy_iterator():
-            seen += len(batch["area"])
-            for name in ("image_id", "area", "box", "visibility"):
-                columns.setdefault(name, []).append(batch[name])
+        with records.reading(path):
+            for batch in dataset.as_numpy_iterator():
+                seen += len(batch["area"])
+                for name in ("image_id", "area", "box", "visibility"):
+                    columns.setdefault(name, []).append(batch[name])
         shards[path] = (seen, os.path.getsize(path))
     return {name: np.concatenate(values) for name, values in columns.items()}, shards
 

@@ -60,6 +60,8 @@ class WriteOptions:
             raise InputError(f"{self.workers} workers: give a number of processes, or 0 for one a core")
         if len(self.crop_size) != 2 or not all(8 <= side <= 4096 for side in self.crop_size):
             raise InputError(f"crop size {self.crop_size}: height and width are between 8 and 4096 pixels")
+        if self.seed < 0:
+            raise InputError(f"seed {self.seed}: give a number that is not negative")
 
 
 def describe_selection(annotations, selected, dropped):
@@ -75,7 +77,8 @@ def describe_selection(annotations, selected, dropped):
 def write_records(options):
     """Writes the shards and, last of all, the manifest.
 
-    Each file is written aside and renamed into place when it is whole.
+    The shards are written aside and renamed into place when all are whole: a write that fails leaves earlier records
+    as they were.
 
     Args:
         options: `WriteOptions`.
@@ -104,8 +107,16 @@ def write_records(options):
         images = {p["image_id"]: annotations.images[p["image_id"]] for p in persons}
         path = records.shard_path(options.output_dir, options.split, index, len(plan))
         jobs.append((path, persons, images, options))
-    shards = list(_run(jobs, options.workers, len(selected)))
-    _remove_earlier(options, {job[0] for job in jobs})
+    paths = [job[0] for job in jobs]
+    try:
+        shards = list(_run(jobs, options.workers, len(selected)))
+        for path in paths:
+            os.replace(_aside(path), path)
+    finally:
+        for path in paths:
+            if os.path.exists(_aside(path)):
+                os.remove(_aside(path))
+    _remove_earlier(options, set(paths))
     manifest = {
         "schema_version": records.SCHEMA_VERSION,
         "kpose_version": kpose.__version__,
@@ -126,7 +137,7 @@ def write_records(options):
 
 def _remove_earlier(options, written):
     """Removes what an earlier write of this split left: shards of another count, which a glob would read too."""
-    for path in glob.glob(os.path.join(glob.escape(options.output_dir), f"{options.split}-?????-of-?????")):
+    for path in glob.glob(glob.escape(os.path.join(options.output_dir, options.split)) + "-?????-of-?????"):
         if path not in written:
             os.remove(path)
 
@@ -180,27 +191,26 @@ def _log_progress(done, total, started):
     logging.info("%d of %d persons (%.0f a second, %.0f s left)", done, total, rate, (total - done) / max(rate, 1e-9))
 
 
+def _aside(path):
+    """Where a shard is while the write may still fail."""
+    return f"{path}.tmp"
+
+
 def _write_shard(path, persons, images, options):
-    """Writes one shard aside, renames it into place and returns its entry in the manifest."""
+    """Writes one shard aside and returns its entry in the manifest."""
     quiet.import_tensorflow()
     import tensorflow as tf
 
     from kpose import records
 
-    temporary = f"{path}.tmp"
-    try:
-        with tf.io.TFRecordWriter(temporary) as writer:
-            for image_id, group in _by_image(persons):
-                image = read_image(os.path.join(options.images, images[image_id]["file_name"]))
-                for annotation in group:
-                    person = make_person(image, images[image_id], annotation, options)
-                    writer.write(records.encode(person, options.skeleton))
-        with open(temporary, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
+    with tf.io.TFRecordWriter(_aside(path)) as writer:
+        for image_id, group in _by_image(persons):
+            image = read_image(os.path.join(options.images, images[image_id]["file_name"]))
+            for annotation in group:
+                person = make_person(image, images[image_id], annotation, options)
+                writer.write(records.encode(person, options.skeleton))
+    with open(_aside(path), "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"file": os.path.basename(path), "persons": len(persons), "sha256": digest}
 
 

@@ -1,0 +1,266 @@
+"""Drawn persons: joints where they are, sides apart, doubts faint, and no coordinates that break it."""
+
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kpose import drawing, skeletons
+
+COCO = skeletons.COCO
+LEFT_WRIST, RIGHT_WRIST = COCO.joints.index("left_wrist"), COCO.joints.index("right_wrist")
+GREY = np.full((120, 100, 3), 128, np.uint8)
+# A person facing us, all joints well apart, in an image of GREY's size.
+PERSON = np.array(
+    [
+        *[(50, 14), (56, 8), (44, 8), (62, 12), (38, 12)],
+        *[(66, 32), (34, 32), (78, 50), (22, 50), (82, 68), (18, 68)],
+        *[(60, 66), (40, 66), (62, 86), (38, 86), (64, 108), (36, 108)],
+    ],
+    np.float64,
+)
+
+
+def _pixel(picture, point):
+    return picture[int(point[1]), int(point[0])].astype(int)
+
+
+def _change(picture, point, before=GREY):
+    return np.abs(_pixel(picture, point) - _pixel(before, point)).sum()
+
+
+def _flags(**changes):
+    flags = np.full(COCO.num_joints, 2)
+    for joint, flag in changes.items():
+        flags[COCO.joints.index(joint)] = flag
+    return flags
+
+
+def _dot(colour, size):
+    return np.full((*size, 3), colour, np.uint8)
+
+
+def test_joints_are_painted_where_they_are():
+    picture = drawing.draw_skeleton(GREY, PERSON, COCO)
+    assert picture.shape == GREY.shape and picture.dtype == np.uint8
+    for joint, point in enumerate(PERSON):
+        assert np.abs(_pixel(picture, point) - drawing.COLOURS[COCO.sides[joint]]).max() < 30, COCO.joints[joint]
+    rows, columns = np.nonzero((picture != GREY).any(2))
+    low, high = PERSON.min(0) - 6, PERSON.max(0) + 6
+    assert columns.min() > low[0] and rows.min() > low[1] and columns.max() < high[0] and rows.max() < high[1]
+
+
+def test_bones_are_painted_between_joints():
+    picture = drawing.draw_skeleton(GREY, PERSON, COCO)
+    for a, b in COCO.bones:
+        assert _change(picture, PERSON[[a, b]].mean(0)) > 60
+
+
+def test_left_is_warm_and_right_is_cool():
+    picture = drawing.draw_skeleton(GREY, PERSON, COCO)
+    left, right = _pixel(picture, PERSON[LEFT_WRIST]), _pixel(picture, PERSON[RIGHT_WRIST])
+    assert left[0] > left[2] + 50 and right[2] > right[0] + 50
+    nose = _pixel(picture, PERSON[0])
+    assert nose[1] == max(nose)
+
+
+def test_a_joint_without_label_is_not_drawn_nor_its_bone():
+    picture = drawing.draw_skeleton(GREY, PERSON, COCO, visibility=_flags(left_wrist=0))
+    assert _change(picture, PERSON[LEFT_WRIST]) == 0
+    assert _change(picture, (PERSON[LEFT_WRIST] + PERSON[COCO.joints.index("left_elbow")]) / 2) == 0
+    assert _change(picture, PERSON[RIGHT_WRIST]) > 60
+    assert np.array_equal(drawing.draw_skeleton(GREY, PERSON, COCO, visibility=np.zeros(17)), GREY)
+
+
+def test_an_occluded_joint_is_hollow_and_its_bone_fainter():
+    full = drawing.draw_skeleton(GREY, PERSON, COCO, scale=300)
+    hollow = drawing.draw_skeleton(GREY, PERSON, COCO, visibility=_flags(left_wrist=1), scale=300)
+    assert _pixel(hollow, PERSON[LEFT_WRIST]).min() > 230 > _pixel(full, PERSON[LEFT_WRIST]).min()
+    middle = PERSON[[COCO.joints.index("left_elbow"), LEFT_WRIST]].mean(0)
+    assert 0 < _change(hollow, middle) < _change(full, middle)
+
+
+def test_low_confidence_is_fainter():
+    changes = []
+    for confidence in (0.0, 0.3, 0.7, 1.0):
+        values = np.ones(COCO.num_joints)
+        values[LEFT_WRIST] = confidence
+        picture = drawing.draw_skeleton(GREY, PERSON, COCO, confidence=values)
+        changes.append(_change(picture, PERSON[LEFT_WRIST]))
+        assert _change(picture, PERSON[RIGHT_WRIST]) > 100
+    assert changes == sorted(changes) and len(set(changes)) == 4 and changes[0] > 0
+
+
+def test_below_the_threshold_nothing_is_drawn():
+    confidence = np.where(np.arange(COCO.num_joints) == LEFT_WRIST, 0.2, 0.9)
+    picture = drawing.draw_skeleton(GREY, PERSON, COCO, confidence=confidence, threshold=0.3)
+    assert _change(picture, PERSON[LEFT_WRIST]) == 0 and _change(picture, PERSON[RIGHT_WRIST]) > 60
+    confidence[LEFT_WRIST] = np.nan
+    assert _change(drawing.draw_skeleton(GREY, PERSON, COCO, confidence=confidence), PERSON[LEFT_WRIST]) == 0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e6, -1e6, 1e300])
+def test_impossible_coordinates_are_left_out(bad):
+    points = PERSON.copy()
+    points[LEFT_WRIST] = (bad, 50)
+    expected = drawing.draw_skeleton(GREY, PERSON, COCO, visibility=_flags(left_wrist=0))
+    assert np.array_equal(drawing.draw_skeleton(GREY, points, COCO), expected)
+    assert np.array_equal(drawing.draw_skeleton(GREY, np.full((17, 2), bad), COCO), GREY)
+
+
+def test_a_bone_to_a_joint_just_outside_reaches_the_edge():
+    points = PERSON.copy()
+    points[LEFT_WRIST] = (120, 50)
+    picture = drawing.draw_skeleton(GREY, points, COCO)
+    assert _change(picture, (99, 50)) > 60
+    assert np.array_equal(drawing.draw_skeleton(GREY, PERSON + (150, 0), COCO), GREY)
+
+
+def test_lines_grow_with_the_person():
+    def share(factor):
+        image = np.full((120 * factor, 100 * factor, 3), 128, np.uint8)
+        return (drawing.draw_skeleton(image, PERSON * factor, COCO) != image).any(2).mean()
+
+    assert share(8) == pytest.approx(share(2), rel=0.25)
+    thin, thick = (drawing.draw_skeleton(GREY, PERSON, COCO, scale=scale) for scale in (50, 400))
+    assert (thick != GREY).sum() > 1.5 * (thin != GREY).sum()
+
+
+def test_large_photographs_stay_affordable():
+    image = np.zeros((3000, 4000, 3), np.uint8)
+    picture = drawing.draw_skeleton(image, PERSON * 25, COCO)
+    assert _pixel(picture, PERSON[LEFT_WRIST] * 25).tolist() == list(drawing.COLOURS["left"])
+
+
+@pytest.mark.parametrize("image", [GREY[..., 0], GREY.astype(np.float32), GREY.astype(np.float64)[..., 0]])
+def test_grey_and_float_images(image):
+    before = image.copy()
+    assert np.array_equal(drawing.draw_skeleton(image, PERSON, COCO), drawing.draw_skeleton(GREY, PERSON, COCO))
+    assert np.array_equal(image, before)
+
+
+def test_arguments_are_not_modified():
+    image, points, flags = GREY.copy(), PERSON.copy(), _flags(nose=1)
+    picture = drawing.draw_skeleton(image, points, COCO, visibility=flags)
+    drawing.draw_box(image, (10, 10, 50, 50))[:] = 0
+    drawing.draw_skeleton(image, points, COCO, visibility=np.zeros(17))[:] = 0
+    picture[:] = 0
+    assert np.array_equal(image, GREY) and np.array_equal(points, PERSON) and np.array_equal(flags, _flags(nose=1))
+
+
+def test_wrong_shapes_are_refused():
+    with pytest.raises(ValueError, match="keypoints"):
+        drawing.draw_skeleton(GREY, np.ones((17, 3)), COCO)
+    with pytest.raises(ValueError, match="visibility"):
+        drawing.draw_skeleton(GREY, PERSON, COCO, visibility=[2, 2])
+    with pytest.raises(ValueError, match="image"):
+        drawing.draw_skeleton(np.zeros((4, 5, 4)), PERSON, COCO)
+
+
+def test_box_is_a_thin_rectangle():
+    picture = drawing.draw_box(GREY, (20, 30, 40, 50), colour=(255, 0, 0))
+    red = (picture == (255, 0, 0)).all(2)
+    expected = np.zeros(red.shape, bool)
+    expected[30:80, 20:60] = True
+    expected[31:79, 21:59] = False
+    assert np.array_equal(red, expected)
+    assert np.array_equal(picture[33:77, 23:57], GREY[33:77, 23:57])
+
+
+def test_box_of_the_whole_image_is_seen_and_a_larger_one_is_not():
+    assert (drawing.draw_box(GREY, (0, 0, 100, 120))[[0, -1]] == 255).all()
+    assert np.array_equal(drawing.draw_box(GREY, (-50, -50, 1e9, 1e9)), GREY)
+
+
+@pytest.mark.parametrize("box", [(np.nan, 0, 5, 5), (0, 0, np.inf, 5), (0, 0, 0, 5), (5, 5, -3, 4), (1e12, 0, 5, 5)])
+def test_impossible_boxes_draw_nothing(box):
+    assert np.array_equal(drawing.draw_box(GREY, box), GREY)
+
+
+def test_side_by_side_pads_or_resizes():
+    images = [_dot((255, 0, 0), (20, 30)), _dot((0, 0, 255), (40, 10))]
+    joined = drawing.side_by_side(images)
+    assert joined.shape == (40, 40 + drawing.GUTTER, 3)
+    assert joined[20, 5].tolist() == [255, 0, 0] and joined[20, -1].tolist() == [0, 0, 255]
+    assert joined[2, 5].tolist() == list(drawing.BACKGROUND)
+    assert drawing.side_by_side(images, height=80).shape == (80, 120 + drawing.GUTTER + 20, 3)
+    labelled = drawing.side_by_side(images, labels=["one", "a label far too long for its picture"])
+    assert labelled.shape == (40 + drawing.CAPTION_HEIGHT, *joined.shape[1:])
+    assert labelled[40:, :30].min() < 100 and np.array_equal(labelled[:40], joined)
+    with pytest.raises(ValueError, match="labels"):
+        drawing.side_by_side(images, labels=["one"])
+
+
+def test_contact_sheet_places_tiles():
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255)]
+    tiles = [_dot(colour, (30, 30)) for colour in colours]
+    sheet = drawing.contact_sheet(tiles, 3, 60, captions=["caption"] * 5, title="five colours")
+    step_x, step_y = 60 + drawing.GUTTER, 60 + drawing.GUTTER + drawing.CAPTION_HEIGHT
+    top = drawing.TITLE_HEIGHT + drawing.GUTTER
+    assert sheet.dtype == np.uint8 and sheet.shape == (top + 2 * step_y, drawing.GUTTER + 3 * step_x, 3)
+    for index, colour in enumerate(colours):
+        x, y = drawing.GUTTER + index % 3 * step_x, top + index // 3 * step_y
+        assert (sheet[y : y + 60, x : x + 60] == colour).all()
+        assert sheet[y + 60 : y + step_y, x : x + 60].min() < 100, "its caption"
+    assert (sheet[top + step_y :, drawing.GUTTER + 2 * step_x :] == drawing.BACKGROUND).all()
+    assert sheet[: drawing.TITLE_HEIGHT].min() < 100
+
+
+def test_contact_sheet_keeps_shapes():
+    tall, wide = _dot((255, 0, 0), (40, 10)), _dot((0, 0, 255), (25, 100))
+    sheet = drawing.contact_sheet([tall, wide], 2, 80)
+    assert sheet.shape == (80 + 2 * drawing.GUTTER, 2 * 80 + 3 * drawing.GUTTER, 3)
+    assert (sheet == (255, 0, 0)).all(2).sum() == 80 * 20 and (sheet == (0, 0, 255)).all(2).sum() == 20 * 80
+    # Wide pictures alone make low rows.
+    assert drawing.contact_sheet([wide], 1, 80).shape[0] == 20 + 2 * drawing.GUTTER
+
+
+def test_contact_sheet_of_nothing_and_of_nonsense():
+    assert drawing.contact_sheet([], 2, 32, title="none").shape[2] == 3
+    with pytest.raises(ValueError, match="captions"):
+        drawing.contact_sheet([GREY], 1, 32, captions=["a", "b"])
+    with pytest.raises(ValueError, match="columns"):
+        drawing.contact_sheet([GREY], 0, 32)
+
+
+def test_truth_is_left_and_prediction_right():
+    flags = _flags(left_wrist=0)
+    tile = drawing.truth_and_prediction(GREY, PERSON, PERSON + 3, COCO, truth_visibility=flags)
+    assert tile.shape == (120, 200 + drawing.GUTTER, 3)
+    scale = np.ptp(PERSON[flags > 0], axis=0).max()
+    truth = drawing.draw_skeleton(GREY, PERSON, COCO, visibility=flags, scale=scale)
+    assert np.array_equal(tile[:, :100], truth)
+    assert np.array_equal(tile[:, -100:], drawing.draw_skeleton(GREY, PERSON + 3, COCO, scale=scale))
+    nothing = drawing.truth_and_prediction(GREY, PERSON * np.nan, PERSON, COCO, labels=["truth", "prediction"])
+    assert np.array_equal(nothing[:120, :100], GREY) and len(nothing) == 120 + drawing.CAPTION_HEIGHT
+
+
+def test_prediction_grid_shows_persons_in_their_own_shape():
+    normalised = PERSON / (100, 120) - 0.5
+    truth = np.concatenate([normalised, _flags()[:, None]], axis=1)
+    images = np.full((3, 64, 64, 3), 128, np.uint8)
+    grid = drawing.prediction_grid(images, [truth] * 3, [normalised] * 3, COCO, np.array([[0, 0, 50, 100]] * 3), 2)
+    assert grid.shape[1] == 2 * 256 + 3 * drawing.GUTTER
+    left, right = grid[:, : 256 // 2 + drawing.GUTTER], grid[:, 256 // 2 + drawing.GUTTER : 256 + drawing.GUTTER]
+    for half in (left, right):
+        assert (np.ptp(half.astype(int), axis=2) > 100).sum() > 200, "a coloured skeleton"
+
+
+@pytest.mark.parametrize(("name", "kind"), [("picture.png", "PNG"), ("picture.jpg", "JPEG"), ("picture", "PNG")])
+def test_save_image(tmp_path, name, kind):
+    path = str(tmp_path / "new" / "folder" / name)
+    for _ in range(2):
+        drawing.save_image(path, GREY)
+    with Image.open(path) as saved:
+        assert saved.format == kind and saved.size == (100, 120)
+        assert np.abs(np.asarray(saved).astype(int) - GREY).max() <= 2
+    assert os.listdir(tmp_path / "new" / "folder") == [name]
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path):
+    path = str(tmp_path / "picture.png")
+    drawing.save_image(path, GREY)
+    with pytest.raises(ValueError):
+        drawing.save_image(path, np.zeros((3, 3, 7)))
+    assert os.listdir(tmp_path) == ["picture.png"] and Image.open(path).size == (100, 120)
