@@ -1,6 +1,7 @@
 """What happens beside training: log lines, TensorBoard, history, checkpoints, pictures."""
 
 import csv
+import math
 import os
 import sys
 import time
@@ -12,6 +13,7 @@ from absl import logging
 from tqdm import tqdm
 
 from kpose import drawing, files, plots
+from kpose.errors import InputError
 
 HISTORY_FILE = "history.csv"
 
@@ -38,6 +40,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         step = self.model.steps.done
         if step // self.every > self._saved // self.every or (step >= self.total_steps and step > self._saved):
+            _check_finite(logs, step)
             self.saver.save(step)
             self._saved = step
 
@@ -94,6 +97,7 @@ class History(keras.callbacks.Callback):
     def _log(self, step, logs):
         if step == self._marked_step:
             return
+        _check_finite(logs, step)
         # The figures are tensors until here: reading them waits for the device.
         figures = {name: float(value) for name, value in logs.items()}
         figures["learning_rate"] = _learning_rate(self.model)
@@ -183,6 +187,15 @@ class PredictionGrid(keras.callbacks.Callback):
         with self._writer.as_default():
             tf.summary.image("truth and prediction", picture[None], step=self.model.steps.done)
         self._writer.flush()
+
+
+def _check_finite(logs, step):
+    """Ends a training that has diverged, before its weights become a checkpoint."""
+    if not math.isfinite(float(logs["loss"])):
+        raise InputError(
+            f"the loss is {float(logs['loss'])} at step {step}: lower config.optimizer.learning_rate or set "
+            "config.optimizer.clip_norm, in another --workdir; the last checkpoint is from before"
+        )
 
 
 def _learning_rate(model):

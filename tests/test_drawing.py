@@ -51,6 +51,15 @@ def test_joints_are_painted_where_they_are():
     assert columns.min() > low[0] and rows.min() > low[1] and columns.max() < high[0] and rows.max() < high[1]
 
 
+@pytest.mark.parametrize("joint", range(COCO.num_joints), ids=COCO.joints)
+def test_a_joint_alone_is_centred_on_its_coordinates(joint):
+    flags = np.zeros(COCO.num_joints)
+    flags[joint] = 2
+    rows, columns = np.nonzero((drawing.draw_skeleton(GREY, PERSON + 0.5, COCO, flags) != GREY).any(2))
+    assert len(rows) and max(np.ptp(rows), np.ptp(columns)) < 12
+    assert np.abs([columns.mean() + 0.5, rows.mean() + 0.5] - (PERSON[joint] + 0.5)).max() < 0.4
+
+
 def test_bones_are_painted_between_joints():
     picture = drawing.draw_skeleton(GREY, PERSON, COCO)
     for a, b in COCO.bones:
@@ -178,6 +187,31 @@ def test_impossible_boxes_draw_nothing(box):
     assert np.array_equal(drawing.draw_box(GREY, box), GREY)
 
 
+@pytest.mark.parametrize(
+    ("region", "shape"),
+    [
+        ((5, 5, 100, 200), (256, 128)),
+        ((5, 5, 300, 100), (85, 256)),
+        ((0, 0, 7, 7), (256, 256)),
+        ((0, 0, 1, 900), (256, 1)),
+    ],
+)
+def test_unstretching_gives_the_region_its_shape_back(region, shape):
+    points = np.array([[-0.5, -0.5], [0.5, 0.5], [0.0, 0.25]])
+    picture, pixels = drawing.unstretch(GREY, points, np.array(region, float))
+    assert picture.shape == (*shape, 3) and picture.dtype == np.uint8
+    height, width = shape
+    np.testing.assert_allclose(pixels, [[0, 0], [width, height], [width / 2, 0.75 * height]])
+
+
+def test_unstretching_moves_picture_and_points_together():
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[16:24, 40:48] = 255
+    picture, pixels = drawing.unstretch(image, np.array([[44.0, 20.0]]) / 64 - 0.5, (0, 0, 50, 100))
+    white = np.argwhere(picture[..., 0] > 127)
+    np.testing.assert_allclose(pixels[0], white.mean(0)[::-1] + 0.5, atol=1)
+
+
 def test_side_by_side_pads_or_resizes():
     images = [_dot((255, 0, 0), (20, 30)), _dot((0, 0, 255), (40, 10))]
     joined = drawing.side_by_side(images)
@@ -264,3 +298,18 @@ def test_a_failed_save_leaves_the_old_file(tmp_path):
     with pytest.raises(ValueError):
         drawing.save_image(path, np.zeros((3, 3, 7)))
     assert os.listdir(tmp_path) == ["picture.png"] and Image.open(path).size == (100, 120)
+
+
+def test_a_save_that_breaks_off_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "picture.png"
+    drawing.save_image(str(path), GREY)
+    before = path.read_bytes()
+
+    def full_disk(picture, file, *args, **named):
+        file.write(b"half a picture")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        drawing.save_image(str(path), GREY[:8])
+    assert path.read_bytes() == before and os.listdir(tmp_path) == ["picture.png"]

@@ -259,6 +259,12 @@ def test_photographs_of_either_kind_are_cropped_in_a_graph():
         assert np.abs(helpers.find_dot(cut[..., 0]) - expected).max() < 0.5
 
 
+def test_the_order_of_files_changes_with_the_epoch(exact):
+    """With nothing to shuffle in memory, it is all that is left."""
+    order = _who(_train(exact[0], N, shuffle_buffer=1))
+    assert len({tuple(order[start : start + N]) for start in range(0, 4 * N, N)}) > 1
+
+
 def test_training_and_evaluation_see_a_person_alike(padded):
     """Both take their narrower view of the stored crops by the same rule."""
     files, _ = padded

@@ -31,6 +31,18 @@ def test_deeppose_is_the_published_network():
     assert order.index("conv2") < order.index("batch_norm2") < order.index("pool2")
 
 
+def test_training_begins_where_the_published_loss_is_stable_at_the_published_rate():
+    config = config_lib.load_recipe("deeppose")
+    keras.utils.set_random_seed(0)
+    network = deeppose()
+    before = keras.Model(network.input, network.get_layer("dropout2").output)
+    images = np.random.default_rng(0).integers(0, 256, (8, 7, 7, 3)).repeat(32, 1).repeat(32, 2).astype(np.float32)
+    hidden = np.asarray(before(images, training=True))
+    # The loss is quadratic in the last layer: curvature 2 sum h h^T over a batch of 64, stable below 2 / rate.
+    curvature = 2 * np.linalg.eigvalsh(hidden @ hidden.T).max() * config.batch_size / len(images)
+    assert 0 < curvature * config.optimizer.learning_rate < 2
+
+
 SMALL = {
     "deeppose": lambda: deeppose((64, 48), filters=(4, 4, 4, 4, 4), first_stride=2, hidden=(8,)),
     "integral": lambda: integral((64, 48), filters=(4, 6, 8), head_filters=4),

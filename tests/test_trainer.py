@@ -180,6 +180,18 @@ def test_a_damaged_checkpoint_is_one_clear_error(tiny_data, tmp_path):
         trainer.train(tiny.make_recipe(tiny_data["train"], steps=4), workdir)
 
 
+def test_a_training_that_diverges_ends_with_a_clear_error_and_no_bad_checkpoint(tiny_data, tmp_path):
+    config = tiny.make_recipe(
+        tiny_data["train"], steps=40, optimizer__name="sgd", optimizer__learning_rate=1e12, **tiny.DEEPPOSE
+    )
+    with pytest.raises(InputError, match="loss is (nan|inf) at step .*learning_rate"):
+        trainer.train(config, str(tmp_path))
+    for name, value in (
+        final_weights(str(tmp_path)).items() if os.path.exists(tmp_path / "checkpoints/checkpoint") else ()
+    ):
+        assert np.isfinite(value).all(), name
+
+
 def test_fully_visible_and_labelled_records_name_their_kind(tiny_data):
     found = records.find(tiny_data["train"])
     assert (found.skeleton.name, found.padding, found.crop_size) == ("coco", 1.0, (48, 48))

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -344,3 +345,34 @@ def test_command_bad_flags(arguments, complaint):
     assert done.returncode == 1 and done.stdout == ""
     assert complaint in done.stderr and "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_images_in_a_zip_file_give_the_same_records_as_in_a_folder(tmp_path):
+    annotations = figures.render_dataset(str(tmp_path), 6, seed=9, split="train", workers=1)
+    folder = tmp_path / "images" / "train"
+    with zipfile.ZipFile(tmp_path / "train.zip", "w") as archive:
+        for path in sorted(folder.iterdir()):
+            archive.write(path, f"train2017/{path.name}")
+    written = {}
+    for source in (str(folder), str(tmp_path / "train.zip")):
+        out = str(tmp_path / f"records{len(written)}")
+        written[source] = writer.write_records(helpers.options(annotations, source, out))["shards"]
+    first, second = written.values()
+    assert first == second
+
+    with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
+        pass
+    (tmp_path / "text.zip").write_text("no archive")
+    for source, message in (("empty.zip", "no such image in the .zip"), ("text.zip", "neither a folder nor a .zip")):
+        with pytest.raises(InputError, match=message):
+            writer.write_records(helpers.options(annotations, str(tmp_path / source), str(tmp_path / "none")))
+
+
+def test_images_of_another_size_than_their_labels_are_refused(tmp_path):
+    annotations = figures.render_dataset(str(tmp_path), 2, seed=9, split="train", workers=1)
+    folder = tmp_path / "images" / "train"
+    path = sorted(folder.iterdir())[0]
+    with Image.open(path) as image:
+        image.resize((image.width // 2, image.height // 2)).save(path)
+    with pytest.raises(InputError, match=f"{path.name}: the image has .* but its annotations are for"):
+        writer.write_records(helpers.options(annotations, str(folder), str(tmp_path / "records")))

@@ -3,30 +3,16 @@
 import os
 
 import kpose.config as config_lib
-from kpose import skeletons
+from tests import helpers
 from tfrecords_tools import figures, writer
 
-CROP_SIZE = 48
 
-
-def make_records(folder, split, num_images, select="labelled", **options):
+def make_records(folder, split, num_images):
     """Renders people and writes their records; returns the records' glob and the annotation file."""
     annotations = figures.render_dataset(folder, num_images, seed=5, split=split, workers=1)
-    settings = {
-        "annotations": annotations,
-        "images": os.path.join(folder, "images", split),
-        "output_dir": os.path.join(folder, "records"),
-        "split": split,
-        "select": select,
-        "padding": 1.0,
-        "crop_size": (CROP_SIZE, CROP_SIZE),
-        "shards": 2,
-        "workers": 1,
-        "seed": 0,
-        "skeleton": skeletons.COCO,
-    }
-    writer.write_records(writer.WriteOptions(**settings | options))
-    return os.path.join(folder, "records", f"{split}-*"), annotations
+    images, output_dir = os.path.join(folder, "images", split), os.path.join(folder, "records")
+    writer.write_records(helpers.options(annotations, images, output_dir, split=split, crop_size=(48, 48)))
+    return os.path.join(output_dir, f"{split}-*"), annotations
 
 
 # The published network, with dropout, in small: for `make_recipe(..., **DEEPPOSE)`.

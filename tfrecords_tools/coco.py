@@ -48,12 +48,15 @@ def read_annotations(path, skeleton):
         )
     if orphans:
         raise InputError(f"{path}: annotation {orphans[0]} is of an image that the file does not list")
-    wrong = next((p for p in persons if len(p["keypoints"]) != 3 * skeleton.num_joints), None)
-    if wrong is not None:
-        raise InputError(
-            f"{path}: annotation {wrong['id']} has {len(wrong['keypoints'])} keypoint numbers, but skeleton "
-            f"{skeleton.name!r} wants {3 * skeleton.num_joints} (x, y, v of {skeleton.num_joints} joints)"
-        )
+    for person in persons:
+        numbers = person["keypoints"]
+        if not isinstance(numbers, list) or not all(isinstance(value, (int, float)) for value in numbers):
+            raise InputError(f"{path}: the keypoints of annotation {person['id']} are no list of numbers")
+        if len(numbers) != 3 * skeleton.num_joints:
+            raise InputError(
+                f"{path}: annotation {person['id']} has {len(numbers)} keypoint numbers, but skeleton "
+                f"{skeleton.name!r} wants {3 * skeleton.num_joints} (x, y, v of {skeleton.num_joints} joints)"
+            )
     return Annotations(path, images, persons, skeleton)
 
 
@@ -93,7 +96,10 @@ def drop_reason(person, select):
             return OCCLUDED_JOINT
         if (keypoints[:, :2] == 0).any():
             return ZERO_COORDINATE
-    box = np.asarray(person.get("bbox", ()), np.float64)
+    try:
+        box = np.asarray(person.get("bbox", ()), np.float64)
+    except (TypeError, ValueError):
+        return NO_BOX
     if box.shape != (4,) or not np.isfinite(box).all() or (box[2:] <= 0).any():
         return NO_BOX
     return None

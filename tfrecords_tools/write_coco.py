@@ -17,7 +17,7 @@ FLAGS = cli.flag_set()
 _ANNOTATIONS = flags.DEFINE_string(
     "annotations", None, "COCO keypoint annotations, .json or .json.gz.", required=True, flag_values=FLAGS
 )
-_IMAGES = flags.DEFINE_string("images", None, "Folder with the images.", flag_values=FLAGS)
+_IMAGES = flags.DEFINE_string("images", None, "Folder or .zip file with the images.", flag_values=FLAGS)
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder for the shards.", flag_values=FLAGS)
 _SPLIT = flags.DEFINE_string("split", "train", "The shards' name.", flag_values=FLAGS)
 _SELECT = flags.DEFINE_enum(

@@ -15,7 +15,7 @@ from absl import logging
 import kpose
 from kpose import files, geometry, quiet
 from kpose.errors import InputError
-from kpose.images import read_image
+from kpose.images import ImageFolder
 from tfrecords_tools import coco, crops
 
 
@@ -25,7 +25,7 @@ class WriteOptions:
 
     Attributes:
         annotations: COCO keypoint JSON file, plain or .gz.
-        images: folder that the file names are relative to.
+        images: folder or .zip file that the file names are relative to.
         output_dir: where the shards go.
         split: the shards' name: train, val ...
         select: see `coco.drop_reason`.
@@ -98,8 +98,7 @@ def write_records(options):
         logging.info("%s", line)
     if not selected:
         raise InputError(f"{options.annotations}: no person is left by --select={options.select}")
-    if not os.path.isdir(options.images):
-        raise InputError(f"{options.images}: no such image folder")
+    ImageFolder(options.images)  # Says what is wrong with it before any worker starts.
     os.makedirs(options.output_dir, exist_ok=True)
     plan = plan_shards(selected, options.shards, options.seed)
     jobs = []
@@ -203,15 +202,27 @@ def _write_shard(path, persons, images, options):
 
     from kpose import records
 
+    folder = ImageFolder(options.images)
     with tf.io.TFRecordWriter(_aside(path)) as writer:
         for image_id, group in _by_image(persons):
-            image = read_image(os.path.join(options.images, images[image_id]["file_name"]))
+            image = folder.read(images[image_id]["file_name"])
+            _check_size(image, images[image_id])
             for annotation in group:
                 person = make_person(image, images[image_id], annotation, options)
                 writer.write(records.encode(person, options.skeleton))
     with open(_aside(path), "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"file": os.path.basename(path), "persons": len(persons), "sha256": digest}
+
+
+def _check_size(image, image_entry):
+    """Refuses an image of another size than its labels were made on: they would lie beside the joints."""
+    labelled = image_entry.get("width", image.width), image_entry.get("height", image.height)
+    if labelled != image.size:
+        raise InputError(
+            f"{image_entry['file_name']}: the image has {image.width} x {image.height} pixels, but its annotations are "
+            f"for {labelled[0]} x {labelled[1]}: give the images that they were made on"
+        )
 
 
 def _by_image(persons):
