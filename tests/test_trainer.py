@@ -186,10 +186,7 @@ def test_a_training_that_diverges_ends_with_a_clear_error_and_no_bad_checkpoint(
     )
     with pytest.raises(InputError, match="loss is (nan|inf) at step .*learning_rate"):
         trainer.train(config, str(tmp_path))
-    for name, value in (
-        final_weights(str(tmp_path)).items() if os.path.exists(tmp_path / "checkpoints/checkpoint") else ()
-    ):
-        assert np.isfinite(value).all(), name
+    assert not os.path.exists(tmp_path / "checkpoints" / "checkpoint")
 
 
 def test_fully_visible_and_labelled_records_name_their_kind(tiny_data):
