@@ -51,6 +51,7 @@ def run(main, flag_values, doc, prepare=None, tensorflow=True, choices=()):
     def parse(argv):
         try:
             _check_names(argv[1:], flag_values)
+            _check_required(argv[1:], flag_values)
             return flags.FLAGS(flag_values(prepare(argv) if prepare else argv, known_only=True))
         except (flags.Error, InputError) as error:
             fail(f"{error} (--help lists the flags)")
@@ -90,6 +91,14 @@ def _check_names(arguments, flag_values):
             continue
         near = difflib.get_close_matches(name, flag_values, n=1)
         raise InputError(f"there is no flag --{name}" + (f": did you mean --{near[0]}?" if near else ""))
+
+
+def _check_required(arguments, flag_values):
+    """Missing flags by name and meaning: absl would say that they must have a value other than None."""
+    given = {argument.lstrip("-").partition("=")[0] for argument in arguments}
+    for name in flag_values:
+        if flag_values[name].default is None and name not in given and flag_values[name].validators:
+            raise InputError(f"--{name} is missing: {flag_values[name].help}")
 
 
 def _usage(flag_values, doc):

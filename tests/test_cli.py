@@ -53,7 +53,7 @@ def test_help_explains_every_flag(module, monkeypatch, capfd):
 
 BAD = [
     ("kpose.train", ["--workdir=w"], "--config is missing"),
-    ("kpose.train", ["--config=deeppose"], "--workdir"),
+    ("kpose.train", ["--config=deeppose"], "--workdir is missing: Folder of the run"),
     ("kpose.train", ["--config=deeposse", "--workdir=w"], "no recipe 'deeposse'"),
     (
         "kpose.train",
