@@ -79,5 +79,6 @@ def integral(
         x = layers.UpSampling2D(interpolation="bilinear", name=f"up{index + 1}")(x)
         x = layers.Add(name=f"merge{index + 1}")([x, conv(levels[index], head_filters, f"lateral{index + 1}", 1)])
         x = conv(x, head_filters, f"out{index + 1}")
-    maps = layers.Conv2D(num_joints, 1, name="maps")(x)
+    # The head in float32 always: a softmax of bfloat16 maps is off by several percent.
+    maps = layers.Conv2D(num_joints, 1, dtype="float32", name="maps")(x)
     return keras.Model(images, {"keypoints": SoftArgmax(name="keypoints")(maps)}, name="integral")
