@@ -15,7 +15,7 @@ def get_config():
     config.name = "demo"
 
     config.batch_size = 32
-    config.epochs = 4
+    config.epochs = 5
     config.checkpoint_every = 250
 
     config.augment.flip = 0.5

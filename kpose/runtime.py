@@ -5,6 +5,7 @@ Each choice that a recipe leaves to "auto" is decided by one small function here
 
 import contextlib
 import dataclasses
+import functools
 
 import keras
 import tensorflow as tf
@@ -69,7 +70,7 @@ def make_strategy(replicas=0):
     if gpus:
         if replicas > len(gpus):
             raise InputError(f"config.replicas is {replicas}, but there are {len(gpus)} GPUs")
-        return tf.distribute.MirroredStrategy([f"GPU:{i}" for i in range(replicas or len(gpus))])
+        return _mirrored("GPU", replicas or len(gpus))
     wanted = max(replicas, 1)
     try:
         if wanted > 1:
@@ -81,7 +82,14 @@ def make_strategy(replicas=0):
     there = len(tf.config.list_logical_devices("CPU"))
     if there < wanted:
         raise InputError(f"config.replicas is {wanted}, but TensorFlow already runs here with {there} CPU device(s)")
-    return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(wanted)])
+    return _mirrored("CPU", wanted)
+
+
+@functools.cache
+def _mirrored(kind, replicas):
+    # One strategy for the life of the process: each numbers its all-reduces from the same start, and TensorFlow
+    # refuses a number that it saw before with another shape, as a second network's would be.
+    return tf.distribute.MirroredStrategy([f"{kind}:{i}" for i in range(replicas)])
 
 
 def choose_precision(requested):

@@ -30,10 +30,10 @@ def batches(data, batch=BATCH):
     return tf.data.Dataset.from_tensor_slices(data).batch(batch, drop_remainder=True)
 
 
-def make_network(batch_norm=True, dropout=0.0):
+def make_network(batch_norm=True, dropout=0.0, filters=6):
     images = keras.Input((SIDE, SIDE, 3))
     x = keras.layers.Rescaling(1 / 127.5, -1.0)(images)
-    x = keras.layers.Conv2D(6, 3, strides=2, activation="relu")(x)
+    x = keras.layers.Conv2D(filters, 3, strides=2, activation="relu")(x)
     if batch_norm:
         x = keras.layers.BatchNormalization(momentum=0.9, synchronized=True)(x)
     x = keras.layers.Flatten()(x)
@@ -105,6 +105,13 @@ def test_replicas_xla_and_executions_do_not_change_the_training(replicas, xla, s
     assert history.keys() == reference_history.keys()
     for name, values in history.items():
         np.testing.assert_allclose(values, reference_history[name], rtol=1e-3, err_msg=name)
+
+
+def test_networks_of_other_shapes_train_one_after_the_other():
+    for filters in (6, 5):
+        regressor = make_regressor(2, network=lambda filters=filters: make_network(filters=filters))
+        history = train(regressor, make_data(), steps=2, steps_per_epoch=1)
+        assert history["loss"][1] < history["loss"][0]
 
 
 @pytest.mark.parametrize("replicas, xla", [(1, False), (2, False), (2, True)])
