@@ -127,6 +127,7 @@ class History(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         step = self.model.steps.done
+        _check_finite(logs, step)
         row = {"step": step, "epoch": epoch + 1} | {name: float(value) for name, value in logs.items()}
         row["learning_rate"] = _learning_rate(self.model)
         self.rows.append(row)
