@@ -1,5 +1,6 @@
 """COCO annotation files: the counts the report's selection must give, and one clear line for each bad file."""
 
+import functools
 import gzip
 import json
 import os
@@ -8,7 +9,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from kpose import skeletons
+from kpose import geometry, scoring, skeletons
 from kpose.errors import InputError
 from tests import helpers
 from tfrecords_tools import coco
@@ -17,6 +18,7 @@ DATA = pathlib.Path(os.environ.get("KPOSE_DATA") or pathlib.Path(__file__).paren
 BOX = (10, 10, 40, 60)
 
 
+@functools.cache
 def _real_labels(split):
     path = DATA / "coco" / "annotations" / f"person_keypoints_{split}2017.labels.json.gz"
     if not path.exists():
@@ -33,6 +35,16 @@ def test_fully_visible_persons_of_coco(split, persons, zero_coordinate):
     assert len(selected) + sum(dropped.values()) == len(annotations.persons)
     labels = np.array([person["keypoints"] for person in selected]).reshape(-1, 17, 3)
     assert (labels[..., 2] == 2).all() and (labels[..., :2] > 0).all()
+
+
+def test_mean_pose_of_cocos_fully_visible_persons():
+    """The README's floor: what the average of the report's training persons scores on its validation persons."""
+    selected = {split: coco.select_persons(_real_labels(split), "fully_visible")[0] for split in ("train", "val")}
+    boxes = {split: np.array([p["bbox"] for p in persons], np.float64) for split, persons in selected.items()}
+    truth = {split: np.array([coco.keypoint_array(p) for p in persons]) for split, persons in selected.items()}
+    mean_pose = geometry.normalise(truth["train"][..., :2], boxes["train"]).mean(0)
+    table = scoring.pcp_table(truth["val"], geometry.denormalise(mean_pose[None], boxes["val"]), skeletons.COCO)
+    assert table["strict"]["average"] == pytest.approx(0.447, abs=5e-4)
 
 
 def _file(tmp_path, annotations, images=None):
