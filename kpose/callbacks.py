@@ -1,13 +1,11 @@
 """What happens beside training: log lines, TensorBoard, history, checkpoints, pictures."""
 
 import csv
-import math
 import os
 import sys
 import time
 
 import keras
-import numpy as np
 import tensorflow as tf
 from absl import logging
 from tqdm import tqdm
@@ -15,6 +13,8 @@ from tqdm import tqdm
 from kpose import drawing, files, plots
 from kpose.errors import InputError
 
+# No person's loss is that large unless the predictions are hundreds of crops away.
+DIVERGED = 1e6
 HISTORY_FILE = "history.csv"
 
 
@@ -40,7 +40,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         step = self.model.steps.done
         if step // self.every > self._saved // self.every or (step >= self.total_steps and step > self._saved):
-            _check_finite(logs, step)
+            _check_converging(logs, step)
             self.saver.save(step)
             self._saved = step
 
@@ -97,7 +97,7 @@ class History(keras.callbacks.Callback):
     def _log(self, step, logs):
         if step == self._marked_step:
             return
-        _check_finite(logs, step)
+        _check_converging(logs, step)
         # The figures are tensors until here: reading them waits for the device.
         figures = {name: float(value) for name, value in logs.items()}
         figures["learning_rate"] = _learning_rate(self.model)
@@ -127,7 +127,7 @@ class History(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         step = self.model.steps.done
-        _check_finite(logs, step)
+        _check_converging(logs, step)
         row = {"step": step, "epoch": epoch + 1} | {name: float(value) for name, value in logs.items()}
         row["learning_rate"] = _learning_rate(self.model)
         self.rows.append(row)
@@ -159,15 +159,13 @@ class PredictionGrid(keras.callbacks.Callback):
 
     Args:
         workdir: the run's folder.
-        network: the network that predicts.
         evaluation: the validation batches; the persons are the first of them.
         skeleton: the `Skeleton` to draw.
         persons: how many.
     """
 
-    def __init__(self, workdir, network, evaluation, skeleton, persons=12):
+    def __init__(self, workdir, evaluation, skeleton, persons=12):
         super().__init__()
-        self.network = network
         self.skeleton = skeleton
         batch = next(evaluation.unbatch().batch(persons).as_numpy_iterator())
         real = batch["weight"] > 0
@@ -177,7 +175,7 @@ class PredictionGrid(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if "val_loss" not in logs:
             return
-        prediction = self.network(self.batch["image"].astype(np.float32), training=False)["keypoints"]
+        prediction = self.model.predict_crops(self.batch["image"])["keypoints"]
         picture = drawing.prediction_grid(
             self.batch["image"],
             self.batch["keypoints"],
@@ -190,11 +188,12 @@ class PredictionGrid(keras.callbacks.Callback):
         self._writer.flush()
 
 
-def _check_finite(logs, step):
+def _check_converging(logs, step):
     """Ends a training that has diverged, before its weights become a checkpoint."""
-    if not math.isfinite(float(logs["loss"])):
+    loss = float(logs["loss"])
+    if not loss < DIVERGED:
         raise InputError(
-            f"the loss is {float(logs['loss'])} at step {step}: lower config.optimizer.learning_rate or set "
+            f"the loss is {loss:.4g} at step {step}: lower config.optimizer.learning_rate or set "
             "config.optimizer.clip_norm, in another --workdir; the last checkpoint is from before"
         )
 

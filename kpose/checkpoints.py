@@ -14,8 +14,8 @@ class Checkpoints:
 
     Args:
         workdir: the run's folder.
-        regressor: the `engine.Regressor` whose weights, BatchNorm statistics, dropout seeds, optimiser and loss
-            scale are saved.
+        regressor: the `engine.Regressor` whose weights, their averages, BatchNorm statistics, dropout seeds, the
+            loss' own variables, optimiser and loss scale are saved.
         keep: how many of the newest are kept.
     """
 
@@ -26,6 +26,8 @@ class Checkpoints:
             network=regressor.network,
             # Keras' seed generators are no trackable objects: TensorFlow would leave dropout's state out.
             seeds=[v.value for v in regressor.network.variables if v.name == "seed_generator_state"],
+            averages=list(regressor.averages),
+            loss=[v.value for v in regressor.sample_loss.trainable_variables],
             optimizer=regressor.optimizer,
             loss_scale=regressor.loss_scale,
             finite_steps=regressor.finite_steps,
@@ -65,13 +67,22 @@ def latest(workdir):
     return path
 
 
-def restore_network(network, checkpoint):
+def restore_network(network, checkpoint, averaged=False):
     """Loads the network's weights from a checkpoint that training wrote.
+
+    Args:
+        network: the recipe's network.
+        checkpoint: the checkpoint's path.
+        averaged: take the moving averages of the weights.
 
     Raises:
         InputError: it is missing, damaged, or of another network.
     """
     try:
         tf.train.Checkpoint(network=network).restore(checkpoint).assert_existing_objects_matched().expect_partial()
+        if averaged:
+            reader = tf.train.load_checkpoint(checkpoint)
+            for index, variable in enumerate(network.trainable_variables):
+                variable.assign(reader.get_tensor(f"averages/{index}/.ATTRIBUTES/VARIABLE_VALUE"))
     except (tf.errors.OpError, AssertionError, ValueError, IndexError) as error:
         raise InputError(f"{checkpoint}: does not fit the recipe's network ({str(error).splitlines()[0]})") from None

@@ -55,18 +55,26 @@ def default():
     config.model.batch_norm_momentum = 0.9
 
     config.loss = ConfigDict()
-    config.loss.name = "l2"  # l2 (published: the sum over the batch), l1.
+    # l2 (published: the sum over the batch), masked_l2 (published, with visibility), l1, smooth_l1, laplace, rle.
+    config.loss.name = "l2"
+    config.loss.beta = 0.02  # Of smooth_l1: where the square ends, as a fraction of the crop.
+    config.loss.flow_layers = 6  # Of rle: coupling layers of the flow.
+    config.loss.flow_units = 64  # Of rle: units of its networks' hidden layers.
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "sgd"  # sgd, adamw.
     config.optimizer.learning_rate = 0.001
     config.optimizer.momentum = 0.0  # Of sgd.
-    config.optimizer.weight_decay = 0.0  # Decoupled from the gradient.
+    config.optimizer.weight_decay = 0.0  # Decoupled from the gradient; not of biases and norms.
     config.optimizer.clip_norm = 0.0  # Longest gradient, in the global norm (0: any).
+    config.optimizer.ema = 0.0  # Evaluate and export a moving average of the weights with this memory (0: none).
 
     config.schedule = ConfigDict()
-    config.schedule.name = "constant"  # constant, cosine (to zero).
-    config.schedule.warmup_steps = 0  # Of cosine: linear from zero.
+    config.schedule.name = "constant"  # constant, step, cosine (to zero), flat_cosine (constant, then to zero).
+    config.schedule.warmup_steps = 0  # Linear from zero.
+    config.schedule.milestones = (0.7, 0.9)  # Of step: fractions of the training.
+    config.schedule.factor = 0.1  # Of step: what the rate is multiplied by at each.
+    config.schedule.flat = 0.5  # Of flat_cosine: the fraction of the training before the cosine.
     return config
 
 
@@ -100,7 +108,13 @@ RANGES = {
     "optimizer.momentum": (0.0, 1.0),
     "optimizer.weight_decay": (0.0, None),
     "optimizer.clip_norm": (0.0, None),
+    "optimizer.ema": (0.0, 0.99999),
     "schedule.warmup_steps": (0, None),
+    "schedule.factor": (0.0, 1.0),
+    "schedule.flat": (0.0, 1.0),
+    "loss.beta": (1e-6, 1.0),
+    "loss.flow_layers": (2, None),
+    "loss.flow_units": (1, None),
 }
 # Fields that a run may change when it goes on: they do not change what its checkpoints mean.
 RESUMABLE = (
@@ -141,6 +155,7 @@ def check(config):
             raise InputError(f"config.{field} is {value}: it is {wanted}")
     skeletons.get(config.skeleton)
     models.check(config.model)
+    optimizers.check(config.schedule)
     if config.replicas and config.batch_size % config.replicas:
         raise InputError(f"config.batch_size {config.batch_size} cannot be shared out among {config.replicas} replicas")
 

@@ -31,16 +31,17 @@ class Regressor(keras.Model):
     Args:
         network: a functional `keras.Model`: images [B, H, W, 3] of 0..255 -> dict with "keypoints" [B, K, 2],
             normalised.
-        loss: a `keras.losses.Loss` as in `kpose.losses`. With reduction "sum" the optimiser minimises the sum over
-            the global batch, otherwise the mean over it.
+        loss: a `kpose.losses.KeypointLoss`; variables of its own are trained with the network's. With reduction "sum"
+            the optimiser minimises the sum over the global batch, otherwise the mean over it.
         pixel_metrics: `keras.metrics.Metric`s of (truth [B, K, 3], prediction [B, K, 2], weight [B]), in original
             pixels.
         augmentation: `augmentation(batch)` -> batch, run in the training step (None: nothing).
         xla: compile the replica's part of each step with XLA.
         clip_norm: the longest gradient applied, in the global norm of the reduced gradient (0: any length).
+        ema: weight of the past in the moving average of the weights that evaluation uses (0: the weights themselves).
     """
 
-    def __init__(self, network, loss, pixel_metrics=(), augmentation=None, xla=False, clip_norm=0.0, **kwargs):
+    def __init__(self, network, loss, pixel_metrics=(), augmentation=None, xla=False, clip_norm=0.0, ema=0.0, **kwargs):
         super().__init__(**kwargs)
         self.network = network
         self.sample_loss = loss
@@ -48,6 +49,9 @@ class Regressor(keras.Model):
         self.augmentation = augmentation
         self.xla = xla
         self.clip_norm = clip_norm
+        self.ema = ema
+        # Polyak averages of the network's trainable variables, in their order.
+        self.averages = [tf.Variable(v.value, trainable=False) for v in network.trainable_variables] if ema else []
         self.loss_tracker = keras.metrics.Mean(name="loss")
         self.gradient_norm_tracker = keras.metrics.Mean(name="gradient_norm")
         self.scales_loss = network.compute_dtype == "float16"
@@ -66,7 +70,14 @@ class Regressor(keras.Model):
         super().compile(
             optimizer=optimizer, steps_per_execution=steps_per_execution, jit_compile=False, auto_scale_loss=False
         )
-        optimizer.build(self.network.trainable_variables)
+        trained = self._trained_variables()
+        # Decay is for what multiplies: shrinking a bias or a norm's scale only shifts the function (He et al., "Bag of
+        # Tricks for Image Classification with Convolutional Neural Networks", CVPR 2019).
+        optimizer.exclude_from_weight_decay(var_list=[v for v in trained if len(v.shape) < 2])
+        optimizer.build(trained)
+
+    def _trained_variables(self):
+        return [*self.network.trainable_variables, *self.sample_loss.trainable_variables]
 
     @property
     def metrics(self):
@@ -147,7 +158,7 @@ class Regressor(keras.Model):
 
     def _replica_train_step(self, batch, sample_scale):
         replica_id = tf.distribute.get_replica_context().replica_id_in_sync_group
-        trainable = [tf.convert_to_tensor(v.value) for v in self.network.trainable_variables]
+        trainable = [tf.convert_to_tensor(v.value) for v in self._trained_variables()]
         state = [_seeded(tf.convert_to_tensor(v.value), replica_id) for v in self.network.non_trainable_variables]
         gradients, state, batch, outputs, losses = self._compiled(self._gradients)(
             trainable, state, batch, sample_scale
@@ -162,10 +173,17 @@ class Regressor(keras.Model):
         with tf.GradientTape() as tape:
             tape.watch(trainable)
             images = tf.cast(batch["image"], tf.float32)
-            outputs, state = self.network.stateless_call(trainable, state, images, training=True)
-            losses = self.sample_loss.call(batch["keypoints"], outputs)
+            of_network = len(self.network.trainable_variables)
+            outputs, state = self.network.stateless_call(trainable[:of_network], state, images, training=True)
+            losses = self._loss_values(trainable[of_network:], batch, outputs)
             total = tf.reduce_sum(losses * batch["weight"] * sample_scale)
-        return tape.gradient(total, trainable), state, batch, outputs, losses
+        gradients = tape.gradient(total, trainable, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return gradients, state, batch, outputs, losses
+
+    def _loss_values(self, values, batch, outputs):
+        """[B] losses, the loss' own variables having `values`."""
+        with keras.StatelessScope(state_mapping=list(zip(self.sample_loss.trainable_variables, values, strict=True))):
+            return self.sample_loss.call(batch["keypoints"], outputs)
 
     def _update(self, gradients, state):
         norm = tf.linalg.global_norm(gradients)
@@ -173,7 +191,8 @@ class Regressor(keras.Model):
             gradients = [g * tf.minimum(1.0, self.clip_norm / tf.maximum(norm, 1e-12)) for g in gradients]
 
         def apply():
-            self.optimizer.apply(gradients, self.network.trainable_variables)
+            self.optimizer.apply(gradients, self._trained_variables())
+            self._average()
             for variable, value in zip(self.network.non_trainable_variables, state, strict=True):
                 variable.value.assign(value)
             self.gradient_norm_tracker.update_state(norm)
@@ -189,19 +208,36 @@ class Regressor(keras.Model):
         self.loss_scale.assign(tf.maximum(self.loss_scale * factor, 1.0))
         self.finite_steps.assign(tf.where(tf.logical_and(finite, tf.logical_not(grown)), self.finite_steps + 1, 0))
 
+    def _average(self):
+        if not self.ema:
+            return
+        # A short memory at the start, so that the average does not drag the initial weights along.
+        step = tf.cast(self.optimizer.iterations.value, tf.float32)
+        decay = tf.minimum(self.ema, (1.0 + step) / (10.0 + step))
+        for average, variable in zip(self.averages, self.network.trainable_variables, strict=True):
+            average.assign(decay * average + (1.0 - decay) * variable.value)
+
+    def predict_crops(self, images):
+        """The outputs for images [N, H, W, 3] of 0..255 by the weights that evaluation uses."""
+        return self.network.stateless_call(*self._inference_values(), tf.cast(images, tf.float32), training=False)[0]
+
+    def _inference_values(self):
+        trainable = self.averages or [v.value for v in self.network.trainable_variables]
+        state = [v.value for v in self.network.non_trainable_variables]
+        return [tf.convert_to_tensor(v) for v in trainable], [tf.convert_to_tensor(v) for v in state]
+
     def _test_step(self, batch):
         self.distribute_strategy.run(self._replica_test_step, args=(batch,))
 
     def _replica_test_step(self, batch):
-        variables = self.network.trainable_variables, self.network.non_trainable_variables
-        trainable, state = ([tf.convert_to_tensor(v.value) for v in group] for group in variables)
-        outputs, losses = self._compiled(self._predictions)(trainable, state, batch)
+        of_loss = [tf.convert_to_tensor(v.value) for v in self.sample_loss.trainable_variables]
+        outputs, losses = self._compiled(self._predictions)(*self._inference_values(), of_loss, batch)
         self._update_metrics(batch, outputs, losses)
 
-    def _predictions(self, trainable, state, batch):
+    def _predictions(self, trainable, state, of_loss, batch):
         images = tf.cast(batch["image"], tf.float32)
         outputs, _ = self.network.stateless_call(trainable, state, images, training=False)
-        return outputs, self.sample_loss.call(batch["keypoints"], outputs)
+        return outputs, self._loss_values(of_loss, batch, outputs)
 
     def _update_metrics(self, batch, outputs, losses):
         weight = batch["weight"]

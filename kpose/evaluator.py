@@ -14,6 +14,7 @@ from kpose import (
     geometry,
     inference,
     input_pipeline,
+    losses,
     models,
     plots,
     records,
@@ -26,6 +27,7 @@ from kpose import config as config_lib
 
 BATCH_SIZE = 64
 PICTURED_PERSONS = 24
+VISIBILITY_NAMES = {"auc": "AUC", "f1": "F1", "accuracy": "accuracy"}
 
 
 def evaluate(workdir, records_pattern, annotations=None, output_dir=None, flip_test=False):
@@ -58,11 +60,13 @@ def evaluate(workdir, records_pattern, annotations=None, output_dir=None, flip_t
     truth, prediction = persons["truth"], persons["keypoints"]
     mean_prediction = inference.place(mean_pose, persons["region"])
     results = scoring.coco_results(persons["image_id"].tolist(), persons["box"], prediction, persons["score"].tolist())
+    learned = "visibility" in losses.build(config.loss).outputs
     table = {
         "pcp": scoring.pcp_table(truth, prediction[..., :2], skeleton),
         "mean_pose_pcp": scoring.pcp_table(truth, mean_prediction, skeleton),
         "pdj": scoring.pdj_table(truth, prediction[..., :2], skeleton),
         "oks_ap": scoring.oks_ap(annotations, results, persons["annotation_id"], skeleton) if annotations else None,
+        "visibility": scoring.visibility_table(truth, prediction[..., 2]) if learned else None,
         "num_persons": len(truth),
         "box_source": "ground truth",
         "flip_test": flip_test,
@@ -89,8 +93,8 @@ def load_network(workdir, config):
     """
     checkpoint = checkpoints.latest(workdir)
     with runtime.dtype_policy("float32"):
-        network = models.build(config.model, skeletons.get(config.skeleton))
-    checkpoints.restore_network(network, checkpoint)
+        network = models.build(config.model, skeletons.get(config.skeleton), losses.build(config.loss).outputs)
+    checkpoints.restore_network(network, checkpoint, averaged=config.optimizer.ema > 0)
     return network, checkpoint
 
 
@@ -104,8 +108,12 @@ def describe(table):
             figures = "".join(f"{_percent(table[key][rule][group]):>12}" for group in groups)
             lines.append(f"{f'{name}, {rule}':<24}{figures}")
     pdj = ", ".join(f"PDJ@{threshold} {_percent(value)}" for threshold, value in table["pdj"].items())
-    ap = table["oks_ap"]
-    return lines + [pdj + (f", OKS AP {_percent(ap['AP'])}" if ap else "")]
+    ap, visibility = table["oks_ap"], table["visibility"]
+    lines.append(pdj + (f", OKS AP {_percent(ap['AP'])}" if ap else ""))
+    if visibility:
+        figures = ", ".join(f"{name} {_percent(visibility[key])}" for key, name in VISIBILITY_NAMES.items())
+        lines.append(f"visibility: {figures} ({_percent(visibility['labelled'])} of the joints are labelled)")
+    return lines
 
 
 def _percent(value):

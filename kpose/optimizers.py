@@ -3,62 +3,97 @@
 import math
 
 import keras
+from keras import ops
 
 from kpose.errors import InputError
 
 
 @keras.saving.register_keras_serializable("kpose")
-class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warm-up, then half a cosine to zero (Loshchilov and Hutter, "SGDR", ICLR 2017).
+class Schedule(keras.optimizers.schedules.LearningRateSchedule):
+    """A linear warm-up to the peak, then one of four ways on.
+
+    constant     the peak
+    step         the peak times `factor` at each milestone
+    cosine       half a cosine to zero (Loshchilov and Hutter, "SGDR", ICLR 2017)
+    flat_cosine  the peak for the fraction `flat` of the training, then half a cosine to zero
 
     Args:
+        name: which.
         peak: the learning rate after the warm-up.
         total_steps: steps of the whole training.
         warmup_steps: of which warm-up.
+        milestones: of step: fractions of the training.
+        factor: of step.
+        flat: of flat_cosine.
     """
 
-    def __init__(self, peak, total_steps, warmup_steps=0):
+    def __init__(self, name, peak, total_steps, warmup_steps=0, milestones=(), factor=0.1, flat=0.0):
+        self.name = name
         self.peak = peak
         self.total_steps = total_steps
         self.warmup_steps = warmup_steps
+        self.milestones = tuple(milestones)
+        self.factor = factor
+        self.flat = flat
 
     def __call__(self, step):
-        step = keras.ops.cast(step, "float32")
-        warmup = (step + 1) / max(self.warmup_steps, 1)
-        progress = (step - self.warmup_steps) / max(self.total_steps - self.warmup_steps, 1)
-        cosine = 0.5 * (1 + keras.ops.cos(math.pi * keras.ops.clip(progress, 0.0, 1.0)))
-        return self.peak * keras.ops.where(step < self.warmup_steps, warmup, cosine)
+        step = ops.cast(step, "float32")
+        warmup = ops.minimum((step + 1) / max(self.warmup_steps, 1), 1.0)
+        return self.peak * warmup * self._share(step)
+
+    def _share(self, step):
+        if self.name == "step":
+            passed = [ops.cast(step >= milestone * self.total_steps, "float32") for milestone in self.milestones]
+            return self.factor ** sum(passed, ops.zeros(()))
+        if self.name in ("cosine", "flat_cosine"):
+            begin = max(self.warmup_steps, self.flat * self.total_steps if self.name == "flat_cosine" else 0)
+            progress = (step - begin) / max(self.total_steps - begin, 1)
+            return 0.5 * (1 + ops.cos(math.pi * ops.clip(progress, 0.0, 1.0)))
+        return 1.0
 
     def get_config(self):
-        return {"peak": self.peak, "total_steps": self.total_steps, "warmup_steps": self.warmup_steps}
+        names = ("name", "peak", "total_steps", "warmup_steps", "milestones", "factor", "flat")
+        return {name: getattr(self, name) for name in names}
 
 
-SCHEDULES = ("constant", "cosine")
+SCHEDULES = ("constant", "step", "cosine", "flat_cosine")
 OPTIMIZERS = ("sgd", "adamw")
+
+
+def check(config):
+    """Raises `InputError` unless the recipe's `schedule` section (its numbers being in range) makes a schedule."""
+    milestones = tuple(config.milestones)
+    if not all(isinstance(m, float) and 0 < m < 1 for m in milestones) or list(milestones) != sorted(set(milestones)):
+        raise InputError(
+            f"config.schedule.milestones is {milestones}: fractions of the training between 0 and 1, in ascending order"
+        )
+    if config.name == "step" and not milestones:
+        raise InputError("config.schedule.name is 'step', but config.schedule.milestones names none")
 
 
 def build(optimizer, schedule, total_steps):
     """The optimiser of a recipe.
 
     Args:
-        optimizer, schedule: the recipe's sections of those names.
+        optimizer, schedule: the recipe's sections of those names, checked.
         total_steps: steps of the whole training.
-
-    Raises:
-        InputError: an unknown name.
     """
     rate = build_schedule(schedule, optimizer.learning_rate, total_steps)
     if optimizer.name == "sgd":
         return keras.optimizers.SGD(rate, momentum=optimizer.momentum, weight_decay=optimizer.weight_decay or None)
-    if optimizer.name == "adamw":
-        return keras.optimizers.AdamW(rate, weight_decay=optimizer.weight_decay)
-    raise InputError(f"optimizer.name is {optimizer.name!r}: there are {', '.join(OPTIMIZERS)}")
+    return keras.optimizers.AdamW(rate, weight_decay=optimizer.weight_decay)
 
 
 def build_schedule(schedule, learning_rate, total_steps):
     """A learning rate, or a schedule of it."""
-    if schedule.name == "constant":
+    if schedule.name == "constant" and not schedule.warmup_steps:
         return learning_rate
-    if schedule.name == "cosine":
-        return WarmupCosine(learning_rate, total_steps, schedule.warmup_steps)
-    raise InputError(f"schedule.name is {schedule.name!r}: there are {', '.join(SCHEDULES)}")
+    return Schedule(
+        schedule.name,
+        learning_rate,
+        total_steps,
+        schedule.warmup_steps,
+        schedule.milestones,
+        schedule.factor,
+        schedule.flat,
+    )

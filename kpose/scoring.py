@@ -46,6 +46,39 @@ def pdj_table(truth, prediction, skeleton):
     return table
 
 
+def visibility_table(truth, scores):
+    """How well predicted visibility tells labelled joints from the others.
+
+    Args:
+        truth: [N, K, 3]; a joint is positive where its flag is above 0.
+        scores: [N, K] the predicted visibility.
+
+    Returns:
+        {"auc": area under the ROC curve, "f1" and "accuracy" at 0.5, "labelled": the fraction of positives}; None for a
+        figure that is not defined.
+    """
+    positive, scores = np.ravel(truth[..., 2] > 0), np.ravel(scores).astype(np.float64)
+    total, positives = positive.size, int(positive.sum())
+    chosen = scores > 0.5
+    hits = int((chosen & positive).sum())
+    return {
+        "auc": _area_under_roc(positive, scores),
+        "f1": _fraction(2 * hits, int(chosen.sum()) + positives),
+        "accuracy": _fraction(int((chosen == positive).sum()), total),
+        "labelled": _fraction(positives, total),
+    }
+
+
+def _area_under_roc(positive, scores):
+    """The probability that a positive scores above a negative, a tie counting half (Mann and Whitney)."""
+    positives = int(positive.sum())
+    negatives = positive.size - positives
+    _, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[places]
+    above = ranks[positive].sum() - positives * (positives + 1) / 2
+    return _fraction(above, positives * negatives)
+
+
 def _counts(correct_and_counted):
     """Sums over persons: two float64 arrays, by limb or joint."""
     return [ops.convert_to_numpy(array).astype(np.float64).sum(0) for array in correct_and_counted]

@@ -148,7 +148,55 @@ COCO = Skeleton(
     ),
 )
 
-SKELETONS = {table.name: table for table in (COCO,)}
+# Leeds Sports Pose (Johnson and Everingham, BMVC 2010), in its own order.
+LSP = Skeleton(
+    name="lsp",
+    joints=(
+        "right_ankle",
+        "right_knee",
+        "right_hip",
+        "left_hip",
+        "left_knee",
+        "left_ankle",
+        "right_wrist",
+        "right_elbow",
+        "right_shoulder",
+        "left_shoulder",
+        "left_elbow",
+        "left_wrist",
+        "neck",
+        "head_top",
+    ),
+    pairs=((5, 0), (4, 1), (3, 2), (11, 6), (10, 7), (9, 8)),
+    limbs={
+        "upper_arms": ((9, 10), (8, 7)),
+        "lower_arms": ((10, 11), (7, 6)),
+        "upper_legs": ((3, 4), (2, 1)),
+        "lower_legs": ((4, 5), (1, 0)),
+    },
+    torso=(9, 2),
+    bones=(
+        (0, 1),
+        (1, 2),
+        (2, 3),
+        (3, 4),
+        (4, 5),
+        (6, 7),
+        (7, 8),
+        (8, 9),
+        (9, 10),
+        (10, 11),
+        (8, 2),
+        (9, 3),
+        (8, 12),
+        (9, 12),
+        (12, 13),
+    ),
+    # COCO's where it has the joint; neck and head top as CrowdPose sets them (Li et al., CVPR 2019).
+    sigmas=(0.089, 0.087, 0.107, 0.107, 0.087, 0.089, 0.062, 0.072, 0.079, 0.079, 0.072, 0.062, 0.079, 0.079),
+)
+
+SKELETONS = {table.name: table for table in (COCO, LSP)}
 
 
 def get(name):

@@ -77,7 +77,7 @@ def train(config, workdir):
         return history.last_logs()
     chores = [history, callbacks.SaveCheckpoints(saver, config.checkpoint_every, total_steps)]
     if evaluation is not None:
-        chores.append(callbacks.PredictionGrid(workdir, regressor.network, evaluation, skeleton))
+        chores.append(callbacks.PredictionGrid(workdir, evaluation, skeleton))
     epochs = -(-total_steps // steps_per_epoch)
     regressor.fit(
         _training_batches(files_train, config, labels, start_step),
@@ -97,13 +97,15 @@ def build_regressor(config, run, total_steps):
     skeleton = skeletons.get(config.skeleton)
     augmentation = augment.Augmentation(skeleton, config.augment.flip)
     with run.scope():
+        loss = losses.build(config.loss)
         regressor = engine.Regressor(
-            models.build(config.model, skeleton, run.synchronized),
-            losses.build(config.loss.name),
+            models.build(config.model, skeleton, loss.outputs, run.synchronized),
+            loss,
             pixel_metrics=[metrics.PCP(skeleton, rule) for rule in metrics.RULES],
             augmentation=augmentation if config.augment.on == "device" else None,
             xla=run.xla,
             clip_norm=config.optimizer.clip_norm,
+            ema=config.optimizer.ema,
         )
         regressor.compile(
             optimizers.build(config.optimizer, config.schedule, total_steps),

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kpose import config as config_lib
 from kpose import engine, losses, metrics, runtime, skeletons
+from kpose.models import outputs
 
 JOINTS = skeletons.COCO.num_joints
 SIDE = 12
@@ -30,7 +32,7 @@ def batches(data, batch=BATCH):
     return tf.data.Dataset.from_tensor_slices(data).batch(batch, drop_remainder=True)
 
 
-def make_network(batch_norm=True, dropout=0.0, filters=6):
+def make_network(batch_norm=True, dropout=0.0, filters=6, names=()):
     images = keras.Input((SIDE, SIDE, 3))
     x = keras.layers.Rescaling(1 / 127.5, -1.0)(images)
     x = keras.layers.Conv2D(filters, 3, strides=2, activation="relu")(x)
@@ -39,8 +41,9 @@ def make_network(batch_norm=True, dropout=0.0, filters=6):
     x = keras.layers.Flatten()(x)
     if dropout:
         x = keras.layers.Dropout(dropout)(x)
-    x = keras.layers.Dense(2 * JOINTS, dtype="float32")(x)
-    return keras.Model(images, {"keypoints": keras.layers.Reshape((JOINTS, 2), dtype="float32")(x)})
+    points = keras.layers.Dense(2 * JOINTS, dtype="float32")(x)
+    points = keras.layers.Reshape((JOINTS, 2), dtype="float32")(points)
+    return keras.Model(images, {"keypoints": points} | outputs.extra_outputs(x, JOINTS, names))
 
 
 def make_regressor(
@@ -112,6 +115,75 @@ def test_networks_of_other_shapes_train_one_after_the_other():
         regressor = make_regressor(2, network=lambda filters=filters: make_network(filters=filters))
         history = train(regressor, make_data(), steps=2, steps_per_epoch=1)
         assert history["loss"][1] < history["loss"][0]
+
+
+@pytest.mark.parametrize("name", sorted(losses.LOSSES))
+def test_every_loss_trains_alike_compiled_and_on_two_replicas(name):
+    def run(replicas, xla, precision="float32"):
+        config = config_lib.default().loss
+        config.name, config.flow_units = name, 8
+        keras.utils.set_random_seed(2)
+        with runtime.make_strategy(replicas).scope():
+            loss = losses.build(config)
+        regressor = make_regressor(
+            replicas,
+            xla,
+            precision=precision,
+            loss=loss,
+            network=lambda: make_network(batch_norm=False, names=loss.outputs),
+            optimizer=lambda: keras.optimizers.SGD(1e-4 if loss.reduction == "sum" else 1e-3),
+        )
+        before = [v.numpy() for v in loss.trainable_variables]
+        history = train(regressor, make_data(), steps=4, steps_per_epoch=2)
+        moved = [not np.array_equal(a, v) for a, v in zip(before, loss.trainable_variables, strict=True)]
+        assert all(moved), "the flow is trained too"
+        assert history["loss"][1] < history["loss"][0]
+        return weights(regressor), history["val_loss"]
+
+    expected, expected_loss = run(1, False)
+    for cell in ((1, True), (2, False), (2, True)):
+        found, found_loss = run(*cell)
+        np.testing.assert_allclose(found, expected, rtol=5e-4, atol=5e-6)
+        np.testing.assert_allclose(found_loss, expected_loss, rtol=1e-3)
+    for cell in ((1, True), (2, False)):
+        _, found_loss = run(*cell, precision="mixed_bfloat16")
+        np.testing.assert_allclose(found_loss, expected_loss, rtol=0.05)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_evaluation_uses_the_moving_average_of_the_weights(replicas):
+    data = make_data()
+    regressor = make_regressor(replicas, ema=0.5, network=lambda: make_network(batch_norm=False))
+    expected = [v.numpy() for v in regressor.network.trainable_variables]
+    for step in range(1, 4):
+        train(regressor, data, steps=step, steps_per_epoch=1, start_step=step - 1, validation=False)
+        decay = min(0.5, (1 + step) / (10 + step))
+        now = [v.numpy() for v in regressor.network.trainable_variables]
+        expected = [decay * old + (1 - decay) * new for old, new in zip(expected, now, strict=True)]
+    for average, value in zip(regressor.averages, expected, strict=True):
+        np.testing.assert_allclose(average.numpy(), value, rtol=1e-5, atol=1e-7)
+    averaged = make_network(batch_norm=False)
+    averaged.set_weights(expected)
+    images = data["image"].astype(np.float32)
+    np.testing.assert_allclose(
+        regressor.predict_crops(data["image"])["keypoints"], averaged(images)["keypoints"], rtol=1e-4, atol=1e-5
+    )
+    error = np.square(averaged(images)["keypoints"] - data["keypoints"][..., :2]).sum(-1)
+    loss = (error * (data["keypoints"][..., 2] > 0)).sum(-1).mean()
+    logs = regressor.evaluate(batches(data), return_dict=True, verbose=0)
+    np.testing.assert_allclose(logs["loss"], loss, rtol=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", [keras.optimizers.SGD, keras.optimizers.AdamW])
+def test_weight_decay_is_not_of_norms_and_biases(optimizer):
+    data = make_data()
+    data["weight"][:] = 0
+    regressor = make_regressor(optimizer=lambda: optimizer(0.1, weight_decay=0.5))
+    before = [v.numpy() for v in regressor.network.trainable_variables]
+    train(regressor, data, steps=1, steps_per_epoch=1, validation=False)
+    for old, variable in zip(before, regressor.network.trainable_variables, strict=True):
+        expected = old * (1 - 0.1 * 0.5) if len(old.shape) > 1 else old
+        np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-5, err_msg=variable.path)
 
 
 @pytest.mark.parametrize("replicas, xla", [(1, False), (2, False), (2, True)])

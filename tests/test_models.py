@@ -44,8 +44,8 @@ def test_training_begins_where_the_published_loss_is_stable_at_the_published_rat
 
 
 SMALL = {
-    "deeppose": lambda: deeppose((64, 48), filters=(4, 4, 4, 4, 4), first_stride=2, hidden=(8,)),
-    "integral": lambda: integral((64, 48), filters=(4, 6, 8), head_filters=4),
+    "deeppose": lambda **more: deeppose((64, 48), filters=(4, 4, 4, 4, 4), first_stride=2, hidden=(8,), **more),
+    "integral": lambda **more: integral((64, 48), filters=(4, 6, 8), head_filters=4, **more),
 }
 
 
@@ -53,21 +53,31 @@ SMALL = {
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
 def test_outputs_are_normalised_float32_keypoints_in_any_precision(name, precision):
     with runtime.dtype_policy(precision):
-        network = SMALL[name]()
+        network = SMALL[name](outputs=("scale", "visibility"))
     images = np.random.default_rng(0).integers(0, 256, (3, 64, 48, 3)).astype(np.float32)
-    keypoints = network(images)["keypoints"]
-    assert keypoints.dtype == "float32" and tuple(keypoints.shape) == (3, 17, 2)
-    assert np.isfinite(keypoints).all()
+    answer = network(images)
+    assert {name: tuple(value.shape) for name, value in answer.items()} == {
+        "keypoints": (3, 17, 2),
+        "scale": (3, 17, 2),
+        "visibility": (3, 17),
+    }
+    assert all(value.dtype == "float32" and np.isfinite(value).all() for value in answer.values())
+    assert (np.asarray(answer["scale"]) > 0).all() and (np.asarray(answer["scale"]) < 1).all()
+
+
+def test_the_published_visibility_network_has_51_outputs():
+    assert deeppose(outputs=("visibility",)).get_layer("regressor").units == 51
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_networks_save_and_load_without_custom_objects(name, tmp_path):
-    network = SMALL[name]()
+    network = SMALL[name](outputs=("scale", "visibility"))
     path = str(tmp_path / "network.keras")
     network.save(path)
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 48, 3)).astype(np.float32)
     again = keras.models.load_model(path)
-    np.testing.assert_array_equal(again(images)["keypoints"], network(images)["keypoints"])
+    for output, value in network(images).items():
+        np.testing.assert_array_equal(again(images)[output], value, err_msg=output)
 
 
 def test_soft_argmax_finds_a_sharp_peak_and_the_centre_of_a_flat_map():

@@ -66,3 +66,26 @@ def test_results_repeat_image_and_box_and_are_plain_json(annotations):
     assert [r["image_id"] for r in results] == [p["image_id"] for p in persons]
     assert [r["bbox"] for r in results] == [p["bbox"] for p in persons]
     assert all(len(r["keypoints"]) == 51 and 0 < r["score"] < 1 for r in results)
+
+
+def test_visibility_figures_against_a_count_of_pairs():
+    rng = np.random.default_rng(0)
+    truth = np.zeros((20, 17, 3))
+    truth[..., 2] = rng.integers(0, 3, (20, 17))
+    # Rounded, so that there are ties.
+    scores = np.round(0.3 * (truth[..., 2] > 0) + 0.7 * rng.uniform(0, 1, (20, 17)), 1)
+    table = scoring.visibility_table(truth, scores)
+    positive, negative = scores[truth[..., 2] > 0], scores[truth[..., 2] == 0]
+    wins = [(p > n) + 0.5 * (p == n) for p in positive for n in negative]
+    assert table["auc"] == pytest.approx(np.mean(wins))
+    precision = (positive > 0.5).sum() / ((positive > 0.5).sum() + (negative > 0.5).sum())
+    recall = (positive > 0.5).mean()
+    assert table["f1"] == pytest.approx(2 * precision * recall / (precision + recall))
+    right = (positive > 0.5).sum() + (negative <= 0.5).sum()
+    assert table["accuracy"] == pytest.approx(right / 340) and table["labelled"] == pytest.approx(len(positive) / 340)
+
+
+def test_visibility_figures_where_every_joint_is_labelled():
+    truth = np.full((2, 17, 3), 2.0)
+    table = scoring.visibility_table(truth, np.ones((2, 17)))
+    assert table == {"auc": None, "f1": 1.0, "accuracy": 1.0, "labelled": 1.0}

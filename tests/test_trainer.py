@@ -184,7 +184,7 @@ def test_a_training_that_diverges_ends_with_a_clear_error_and_no_bad_checkpoint(
     config = tiny.make_recipe(
         tiny_data["train"], steps=40, optimizer__name="sgd", optimizer__learning_rate=1e12, **tiny.DEEPPOSE
     )
-    with pytest.raises(InputError, match="loss is (nan|inf) at step .*learning_rate"):
+    with pytest.raises(InputError, match="loss is .* at step .*learning_rate"):
         trainer.train(config, str(tmp_path))
     assert not os.path.exists(tmp_path / "checkpoints" / "checkpoint")
 

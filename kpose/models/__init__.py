@@ -1,4 +1,7 @@
-"""Networks by name: images [B, H, W, 3] of 0..255 -> dict with "keypoints" [B, K, 2], normalised, float32."""
+"""Networks by name: images [B, H, W, 3] of 0..255 -> dict with "keypoints" [B, K, 2], normalised, float32.
+
+The dict also holds the outputs of `kpose.models.outputs` that the recipe's loss asks for.
+"""
 
 from kpose.errors import InputError
 from kpose.models.deeppose import deeppose
@@ -17,10 +20,11 @@ def _check_deeppose(config):
         )
 
 
-def _build_deeppose(config, skeleton, synchronized):
+def _build_deeppose(config, skeleton, outputs, synchronized):
     return deeppose(
         input_size=tuple(config.input_size),
         num_joints=skeleton.num_joints,
+        outputs=outputs,
         filters=tuple(config.filters),
         kernels=tuple(config.kernels),
         first_stride=config.first_stride,
@@ -43,10 +47,11 @@ def _check_integral(config):
         raise InputError(f"config.model.head_level is {config.head_level}: filters give the levels 0 to {levels - 1}")
 
 
-def _build_integral(config, skeleton, synchronized):
+def _build_integral(config, skeleton, outputs, synchronized):
     return integral(
         input_size=tuple(config.input_size),
         num_joints=skeleton.num_joints,
+        outputs=outputs,
         filters=tuple(config.filters),
         head_filters=config.head_filters,
         head_level=config.head_level,
@@ -73,16 +78,17 @@ def check(config):
     MODELS[config.name][0](config)
 
 
-def build(config, skeleton, synchronized=False):
+def build(config, skeleton, outputs=(), synchronized=False):
     """The network of a recipe.
 
     Args:
         config: the recipe's `model` section.
         skeleton: the `Skeleton` it predicts.
+        outputs: what it predicts beside the keypoints (`kpose.models.outputs`).
         synchronized: BatchNorm over all replicas together.
 
     Raises:
         InputError: no such model, or a section that makes no network.
     """
     check(config)
-    return MODELS[config.name][1](config, skeleton, synchronized)
+    return MODELS[config.name][1](config, skeleton, tuple(outputs), synchronized)

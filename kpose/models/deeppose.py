@@ -8,6 +8,8 @@ layer.
 import keras
 from keras import layers
 
+from kpose.models.outputs import extra_outputs
+
 # A pool follows the convolutions of these places.
 POOLED = (0, 1, 4)
 
@@ -20,6 +22,7 @@ INITIAL_STD = 0.002
 def deeppose(
     input_size=(224, 224),
     num_joints=17,
+    outputs=(),
     filters=(96, 256, 384, 384, 256),
     kernels=(11, 5, 3, 3, 3),
     first_stride=4,
@@ -33,6 +36,8 @@ def deeppose(
     Args:
         input_size: (height, width) in pixels.
         num_joints: K.
+        outputs: what is predicted beside the keypoints (`kpose.models.outputs`). Visibility is regressed as a third
+            number of each joint, 3K in all: 51 for COCO (Gupta and Gritton, 4.5.2).
         filters, kernels: of the five convolutions.
         first_stride: of the first convolution; the others have stride 1.
         hidden: units of the hidden fully connected layers.
@@ -70,6 +75,11 @@ def deeppose(
         x = layers.Dense(units, activation="relu", kernel_initializer=small(), name=f"fc{index + 1}")(x)
         x = layers.Dropout(dropout, name=f"dropout{index + 1}")(x)
     # In float32 always: a bfloat16 of 0.4 is off by up to a thousandth of the crop.
-    x = layers.Dense(2 * num_joints, kernel_initializer=small(), dtype="float32", name="regressor")(x)
-    keypoints = layers.Reshape((num_joints, 2), dtype="float32", name="keypoints")(x)
-    return keras.Model(images, {"keypoints": keypoints}, name="deeppose")
+    numbers = 3 if "visibility" in outputs else 2
+    joints = layers.Dense(numbers * num_joints, kernel_initializer=small(), dtype="float32", name="regressor")(x)
+    joints = layers.Reshape((num_joints, numbers), dtype="float32", name="joints")(joints)
+    answer = {"keypoints": joints[..., :2]}
+    if "visibility" in outputs:
+        answer["visibility"] = joints[..., 2]
+    rest = [name for name in outputs if name != "visibility"]
+    return keras.Model(images, answer | extra_outputs(x, num_joints, rest, small), name="deeppose")

@@ -8,6 +8,8 @@ one that need not learn every place anew: it learns many times faster than a ful
 import keras
 from keras import layers, ops
 
+from kpose.models.outputs import extra_outputs
+
 
 @keras.saving.register_keras_serializable("kpose")
 class SoftArgmax(layers.Layer):
@@ -38,6 +40,7 @@ class SoftArgmax(layers.Layer):
 def integral(
     input_size=(96, 96),
     num_joints=17,
+    outputs=(),
     filters=(32, 64, 96, 128),
     head_filters=64,
     head_level=1,
@@ -49,6 +52,8 @@ def integral(
     Args:
         input_size: (height, width) in pixels, multiples of 2 ** len(filters).
         num_joints: K.
+        outputs: what is predicted beside the keypoints (`kpose.models.outputs`), from the coarsest
+            features' mean.
         filters: of the bottom-up levels; each halves the resolution.
         head_filters: of the top-down path.
         head_level: the level, counted from 0, whose resolution the maps have: 1 is a quarter of the input's.
@@ -75,10 +80,12 @@ def integral(
             x = conv(x, channels, f"level{index + 1}")
         levels.append(x)
     x = conv(x, head_filters, "top", kernel=1)
+    pooled = layers.GlobalAveragePooling2D(name="pooled")(x) if outputs else None
     for index in reversed(range(head_level, len(filters) - 1)):
         x = layers.UpSampling2D(interpolation="bilinear", name=f"up{index + 1}")(x)
         x = layers.Add(name=f"merge{index + 1}")([x, conv(levels[index], head_filters, f"lateral{index + 1}", 1)])
         x = conv(x, head_filters, f"out{index + 1}")
     # The head in float32 always: a softmax of bfloat16 maps is off by several percent.
     maps = layers.Conv2D(num_joints, 1, dtype="float32", name="maps")(x)
-    return keras.Model(images, {"keypoints": SoftArgmax(name="keypoints")(maps)}, name="integral")
+    answer = {"keypoints": SoftArgmax(name="keypoints")(maps)}
+    return keras.Model(images, answer | extra_outputs(pooled, num_joints, outputs), name="integral")
