@@ -55,6 +55,11 @@ class Checkpoints:
         self._manager.save(checkpoint_number=step)
 
 
+def exist(workdir):
+    """Whether a workdir holds a checkpoint."""
+    return workdir is not None and tf.train.latest_checkpoint(os.path.join(workdir, FOLDER)) is not None
+
+
 def latest(workdir):
     """The newest checkpoint of a workdir.
 

@@ -35,6 +35,7 @@ def default():
     config.data = ConfigDict()
     config.data.train = ""  # Glob of training records.
     config.data.val = ""  # Glob of validation records; none: no evaluation during training.
+    config.data.errors = ""  # Of cascade: records to measure the stage before on (none: data.train).
     config.data.padding = 1.0  # The network sees the box enlarged by this factor.
     config.data.shuffle_buffer = 10_000  # Encoded records in memory from which the next one is drawn.
 
@@ -52,6 +53,9 @@ def default():
     config.model.dropout = 0.6  # After each hidden fully connected layer.
     config.model.head_filters = 64  # Of integral: channels of the top-down path.
     config.model.head_level = 1  # Of integral: the maps' resolution, 1 being a quarter of the input's.
+    config.model.base = ""  # Of cascade: the workdir of the stage before.
+    config.model.sub_image = 32  # Of cascade: side of the sub-images in pixels.
+    config.model.sigma = 1.0  # Of cascade: their side in torso diameters.
     config.model.batch_norm_momentum = 0.9
 
     config.loss = ConfigDict()
@@ -103,6 +107,8 @@ RANGES = {
     "model.head_filters": (1, None),
     "model.head_level": (0, None),
     "model.dropout": (0.0, 0.99),
+    "model.sub_image": (4, None),
+    "model.sigma": (0.1, 10.0),
     "model.batch_norm_momentum": (0.0, 1.0),
     "optimizer.learning_rate": (0.0, None),
     "optimizer.momentum": (0.0, 1.0),

@@ -153,7 +153,7 @@ class Regressor(keras.Model):
             sample_scale = sample_scale / size
         gradients, state = strategy.run(self._replica_train_step, args=(batch, sample_scale))
         gradients = [strategy.reduce("SUM", g, axis=None) / scale for g in gradients]
-        state = [_reduce_state(strategy, value) for value in state]
+        state = {index: _reduce_state(strategy, value) for index, value in state.items()}
         self._update(gradients, state)
 
     def _replica_train_step(self, batch, sample_scale):
@@ -164,7 +164,7 @@ class Regressor(keras.Model):
             trainable, state, batch, sample_scale
         )
         self._update_metrics(batch, outputs, losses)
-        return gradients, [_unseeded(value, replica_id) for value in state]
+        return gradients, {index: _unseeded(value, replica_id) for index, value in state.items()}
 
     def _gradients(self, trainable, state, batch, sample_scale):
         """Forward, loss and gradient: a pure function of tensors."""
@@ -174,11 +174,15 @@ class Regressor(keras.Model):
             tape.watch(trainable)
             images = tf.cast(batch["image"], tf.float32)
             of_network = len(self.network.trainable_variables)
-            outputs, state = self.network.stateless_call(trainable[:of_network], state, images, training=True)
+            outputs, after = self.network.stateless_call(
+                trainable[:of_network], state, images, training=True, **_start(batch)
+            )
             losses = self._loss_values(trainable[of_network:], batch, outputs)
             total = tf.reduce_sum(losses * batch["weight"] * sample_scale)
         gradients = tape.gradient(total, trainable, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        return gradients, state, batch, outputs, losses
+        # A frozen layer's weights are state too, but state that never changes: it is not carried through the reduction.
+        changed = {str(i): new for i, (old, new) in enumerate(zip(state, after, strict=True)) if new is not old}
+        return gradients, changed, batch, outputs, losses
 
     def _loss_values(self, values, batch, outputs):
         """[B] losses, the loss' own variables having `values`."""
@@ -193,8 +197,8 @@ class Regressor(keras.Model):
         def apply():
             self.optimizer.apply(gradients, self._trained_variables())
             self._average()
-            for variable, value in zip(self.network.non_trainable_variables, state, strict=True):
-                variable.value.assign(value)
+            for index, value in state.items():
+                self.network.non_trainable_variables[int(index)].value.assign(value)
             self.gradient_norm_tracker.update_state(norm)
             return tf.constant(True)
 
@@ -261,6 +265,11 @@ def to_pixels(batch, keypoints):
     points, visibility = batch["keypoints"][..., :2], batch["keypoints"][..., 2:]
     truth = tf.concat([geometry.denormalise(points, batch["region"]), visibility], -1)
     return truth, geometry.denormalise(keypoints, batch["region"])
+
+
+def _start(batch):
+    """What a cascade's stage is to start from (`kpose.models.cascade`), where the batch says."""
+    return {"estimate": batch["estimate"]} if "estimate" in batch else {}
 
 
 class _TrainingSteps(keras.callbacks.Callback):

@@ -8,22 +8,18 @@ import tensorflow as tf
 from absl import logging
 
 from kpose import (
-    checkpoints,
     drawing,
     files,
     geometry,
     inference,
     input_pipeline,
     losses,
-    models,
     plots,
     records,
-    runtime,
+    runs,
     scoring,
     skeletons,
-    trainer,
 )
-from kpose import config as config_lib
 
 BATCH_SIZE = 64
 PICTURED_PERSONS = 24
@@ -50,11 +46,11 @@ def evaluate(workdir, records_pattern, annotations=None, output_dir=None, flip_t
     Raises:
         InputError: no such run, no such records, or annotations of other persons.
     """
-    config = config_lib.load(os.path.join(workdir, trainer.CONFIG_FILE))
+    config = runs.load_config(workdir)
     skeleton = skeletons.get(config.skeleton)
     found = records.find(records_pattern, skeleton)
-    network, checkpoint = load_network(workdir, config)
-    mean_pose = trainer.load_mean_pose(workdir)
+    network, checkpoint = runs.load_network(workdir, config)
+    mean_pose = runs.load_mean_pose(workdir)
     persons = _predict_records(network, found, config, skeleton, flip_test)
 
     truth, prediction = persons["truth"], persons["keypoints"]
@@ -83,19 +79,6 @@ def evaluate(workdir, records_pattern, annotations=None, output_dir=None, flip_t
     for line in describe(table):
         logging.info("%s", line)
     return table
-
-
-def load_network(workdir, config):
-    """The network of a run with the weights of its newest checkpoint, in float32.
-
-    Returns:
-        (network, path of the checkpoint).
-    """
-    checkpoint = checkpoints.latest(workdir)
-    with runtime.dtype_policy("float32"):
-        network = models.build(config.model, skeletons.get(config.skeleton), losses.build(config.loss).outputs)
-    checkpoints.restore_network(network, checkpoint, averaged=config.optimizer.ema > 0)
-    return network, checkpoint
 
 
 def describe(table):

@@ -6,8 +6,7 @@ import shutil
 import tensorflow as tf
 from absl import logging
 
-from kpose import config as config_lib
-from kpose import evaluator, files, geometry, inference, input_pipeline, skeletons, trainer
+from kpose import files, geometry, inference, input_pipeline, runs, skeletons
 
 # Beside saved_model.pb, where TF Serving leaves it alone and `kpose.predict` reads it.
 DESCRIPTION_FILE = "assets.extra/kpose.json"
@@ -83,9 +82,9 @@ def export(workdir, output_dir, flip_test=False):
     Raises:
         InputError: no such run or no checkpoint.
     """
-    config = config_lib.load(os.path.join(workdir, trainer.CONFIG_FILE))
+    config = runs.load_config(workdir)
     skeleton = skeletons.get(config.skeleton)
-    network, checkpoint = evaluator.load_network(workdir, config)
+    network, checkpoint = runs.load_network(workdir, config)
     server = KeypointServer(network, skeleton, config.model.input_size, config.data.padding, flip_test)
     os.makedirs(output_dir, exist_ok=True)
     version = 1 + max((int(name) for name in os.listdir(output_dir) if name.isdigit()), default=0)

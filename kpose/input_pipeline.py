@@ -7,6 +7,7 @@ Every batch is a dict:
     region       [B, 4] float32: what the image shows, xywh in original pixels
     weight       [B] float32: 1, or 0 for the padding that fills the last batch of an evaluation
     draws        [B, D] float32 in [0, 1): the random numbers of this sample's augmentation (training only)
+    normals      [B, K, 2] float32, standard normal: for the displacements that train a cascade (on request)
 
 The order of training samples is a function of the seed and the position alone, so a resumed run sees the batches
 that an uninterrupted one would have seen, whatever the number of replicas.
@@ -61,7 +62,18 @@ def summarise_labels(files, padding):
     return LabelSummary(count, mean.astype(np.float32), spread)
 
 
-def training_batches(files, *, input_size, padding, batch_size, seed, num_records, start_step=0, shuffle_buffer=10_000):
+def training_batches(
+    files,
+    *,
+    input_size,
+    padding,
+    batch_size,
+    seed,
+    num_records,
+    start_step=0,
+    shuffle_buffer=10_000,
+    normals=False,
+):
     """An endless stream of shuffled training batches.
 
     Args:
@@ -73,6 +85,7 @@ def training_batches(files, *, input_size, padding, batch_size, seed, num_record
         num_records: records in `files`.
         start_step: batches already consumed: the stream begins with batch `start_step`.
         shuffle_buffer: records in memory (encoded) from which the next one is drawn.
+        normals: add `normals`.
 
     Returns:
         `tf.data.Dataset` of batches; a batch may hold the end of one epoch and the start of the next.
@@ -97,6 +110,9 @@ def training_batches(files, *, input_size, padding, batch_size, seed, num_record
 
     def sample(position, serialised):
         features = _sample(serialised, files.skeleton, padding)
+        if normals:
+            shape = (files.skeleton.num_joints, 2)
+            features["normals"] = tf.random.stateless_normal(shape, seed=tf.stack([tf.cast(~seed, tf.int64), position]))
         return features | {"draws": augment.draws(seed, position)}
 
     dataset = tf.data.Dataset.zip(positions, dataset).map(sample, num_parallel_calls=tf.data.AUTOTUNE)

@@ -168,13 +168,18 @@ def _laplace(ratio, scale):
 
 
 def _scale(y_pred):
-    return ops.clip(ops.cast(y_pred["scale"], "float32"), 1e-4, FARTHEST)
+    return ops.clip(_in_units(ops.cast(y_pred["scale"], "float32"), y_pred), 1e-4, FARTHEST)
+
+
+def _in_units(values, y_pred):
+    """[B, K, 2] in the unit of length that the network names: the crop unless it gives "unit" [B, K, 2]."""
+    return values / ops.cast(y_pred["unit"], "float32") if "unit" in y_pred else values
 
 
 def _difference(y_true, y_pred):
     """[B, K, 2] float32 prediction minus label."""
     difference = ops.cast(y_pred["keypoints"], "float32") - ops.cast(y_true[..., :2], "float32")
-    return ops.clip(difference, -FARTHEST, FARTHEST)
+    return ops.clip(_in_units(difference, y_pred), -FARTHEST, FARTHEST)
 
 
 def _masked_sum(y_true, values):

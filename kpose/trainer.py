@@ -3,7 +3,6 @@
 import os
 
 import keras
-import numpy as np
 import tensorflow as tf
 from absl import logging
 
@@ -12,14 +11,15 @@ from kpose import (
     augment,
     callbacks,
     checkpoints,
+    displacements,
     engine,
     files,
     input_pipeline,
     losses,
     metrics,
-    models,
     optimizers,
     records,
+    runs,
     runtime,
     skeletons,
 )
@@ -28,8 +28,7 @@ from kpose import (
 )
 from kpose.errors import InputError
 
-CONFIG_FILE = "config.json"
-MEAN_POSE_FILE = "mean_pose.json"
+ERRORS_FILE = "errors.json"
 
 
 def train(config, workdir):
@@ -58,10 +57,12 @@ def train(config, workdir):
     labels = summarise(files_train, config)
     steps_per_epoch = max(1, labels.num_records // config.batch_size)
     total_steps = config.steps or config.epochs * steps_per_epoch
-    regressor = build_regressor(config, run, total_steps)
+    regressor = build_regressor(config, run, total_steps, workdir)
     saver = checkpoints.Checkpoints(workdir, regressor, config.keep_checkpoints)
     start_step = saver.restore()
     _write_start(config, workdir, skeleton, labels)
+    if config.model.name == "cascade":
+        regressor.augmentation = _displacements(config, workdir, regressor, files_train, skeleton)
     _log_summary(config, run, regressor, labels, steps_per_epoch, total_steps, start_step)
 
     evaluation = _evaluation_batches(files_val, config) if files_val else None
@@ -92,15 +93,17 @@ def train(config, workdir):
     return history.last_logs()
 
 
-def build_regressor(config, run, total_steps):
-    """The compiled `engine.Regressor` of a recipe, inside the runtime's scope."""
+def build_regressor(config, run, total_steps, workdir=None):
+    """The compiled `engine.Regressor` of a recipe, inside the runtime's scope.
+
+    `workdir` is the run's folder; only a cascade, whose stages before are described there, needs one.
+    """
     skeleton = skeletons.get(config.skeleton)
-    augmentation = augment.Augmentation(skeleton, config.augment.flip)
+    augmentation = _augmentation(config)
     with run.scope():
-        loss = losses.build(config.loss)
         regressor = engine.Regressor(
-            models.build(config.model, skeleton, loss.outputs, run.synchronized),
-            loss,
+            runs.build_network(config, workdir, run.synchronized, begin=not checkpoints.exist(workdir)),
+            losses.build(config.loss),
             pixel_metrics=[metrics.PCP(skeleton, rule) for rule in metrics.RULES],
             augmentation=augmentation if config.augment.on == "device" else None,
             xla=run.xla,
@@ -114,17 +117,27 @@ def build_regressor(config, run, total_steps):
     return regressor
 
 
+def _augmentation(config):
+    return augment.Augmentation(skeletons.get(config.skeleton), config.augment.flip)
+
+
+def _displacements(config, workdir, regressor, files_train, skeleton):
+    """What the engine does to a cascade's batches: the recipe's augmentation if it is the device's, displacements."""
+    path = os.path.join(workdir, runs.BASE_FOLDER, ERRORS_FILE)
+    if not os.path.exists(path):
+        measured = records.find(config.data.errors, skeleton) if config.data.errors else files_train
+        logging.info("measuring the errors of the stage before on %s", measured.pattern)
+        network = regressor.network
+        errors = displacements.measure(network.before, _evaluation_batches(measured, config), skeleton.torso)
+        displacements.save(errors, path)
+    return displacements.Displacements(displacements.load(path), skeleton.torso, before=regressor.augmentation)
+
+
 def summarise(files_train, config):
     """`input_pipeline.LabelSummary` of the training records, as the recipe's network sees them."""
     labels = input_pipeline.summarise_labels(files_train, config.data.padding)
     logging.info("%s: %d records", files_train.pattern, labels.num_records)
     return labels
-
-
-def load_mean_pose(workdir):
-    """The training set's mean pose of a run: [K, 2] normalised."""
-    saved = files.read_json(os.path.join(workdir, MEAN_POSE_FILE), "mean pose of a training run")
-    return np.asarray(saved["mean_pose"], np.float32)
 
 
 def _find_records(config, skeleton):
@@ -136,7 +149,7 @@ def _find_records(config, skeleton):
 
 def _claim_workdir(config, workdir):
     """Refuses a workdir that holds the run of another recipe."""
-    path = os.path.join(workdir, CONFIG_FILE)
+    path = os.path.join(workdir, runs.CONFIG_FILE)
     if os.path.exists(path):
         changed = config_lib.differences(config, config_lib.load(path))
         if changed:
@@ -145,12 +158,16 @@ def _claim_workdir(config, workdir):
                 "take another --workdir, or the same recipe to go on"
             )
     elif os.path.isdir(os.path.join(workdir, checkpoints.FOLDER)):
-        raise InputError(f"{workdir} holds checkpoints, but no {CONFIG_FILE} to tell whose: take another --workdir")
+        raise InputError(
+            f"{workdir} holds checkpoints, but no {runs.CONFIG_FILE} to tell whose: take another --workdir"
+        )
+    if config.model.name == "cascade" and not checkpoints.exist(workdir):
+        runs.copy_base(config, workdir)
 
 
 def _write_start(config, workdir, skeleton, labels):
     os.makedirs(workdir, exist_ok=True)
-    config_lib.save(config, os.path.join(workdir, CONFIG_FILE))
+    config_lib.save(config, os.path.join(workdir, runs.CONFIG_FILE))
     mean_pose = {
         "skeleton": skeleton.name,
         "records": config.data.train,
@@ -158,7 +175,7 @@ def _write_start(config, workdir, skeleton, labels):
         "spread": labels.spread,
         "mean_pose": labels.mean_pose.tolist(),
     }
-    files.write_json(os.path.join(workdir, MEAN_POSE_FILE), mean_pose)
+    files.write_json(os.path.join(workdir, runs.MEAN_POSE_FILE), mean_pose)
 
 
 def _log_summary(config, run, regressor, labels, steps_per_epoch, total_steps, start_step):
@@ -193,8 +210,9 @@ def _training_batches(files_train, config, labels, start_step):
         num_records=labels.num_records,
         start_step=start_step,
         shuffle_buffer=config.data.shuffle_buffer,
+        normals=config.model.name == "cascade",
     )
-    augmentation = augment.Augmentation(skeletons.get(config.skeleton), config.augment.flip)
+    augmentation = _augmentation(config)
     if augmentation and config.augment.on == "host":
         dataset = dataset.map(augmentation, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
     return dataset

@@ -11,7 +11,7 @@ import tensorflow as tf
 from PIL import Image
 
 from kpose import config as config_lib
-from kpose import evaluator, exporter, inference, predictor, skeletons
+from kpose import evaluator, exporter, inference, predictor, runs, skeletons
 from kpose.errors import InputError
 from kpose.images import read_image
 from tests import tiny
@@ -67,11 +67,11 @@ def test_results_are_in_coco_s_format_for_every_person(evaluation, tiny_data):
 
 
 def test_the_mean_pose_is_scored_as_a_model_that_always_predicts_it(evaluation, tiny_run, tiny_data):
-    from kpose import scoring, trainer
+    from kpose import scoring
 
     persons = load(tiny_data["val_annotations"])["annotations"]
     truth = np.array([p["keypoints"] for p in persons], float).reshape(-1, 17, 3)
-    mean_pose = trainer.load_mean_pose(tiny_run)
+    mean_pose = runs.load_mean_pose(tiny_run)
     placed = np.array([[b[0], b[1]] + (mean_pose + 0.5) * b[2:] for b in np.array([p["bbox"] for p in persons])])
     assert evaluation[1]["mean_pose_pcp"] == scoring.pcp_table(truth, placed, skeletons.COCO)
 
@@ -82,7 +82,7 @@ def test_without_annotations_there_is_no_ap_and_flip_test_is_said(tiny_run, tiny
 
 
 def test_flip_test_answers_a_mirror_image_with_the_mirrored_answer(tiny_run):
-    network, _ = evaluator.load_network(tiny_run, config_lib.load(os.path.join(tiny_run, "config.json")))
+    network, _ = runs.load_network(tiny_run, runs.load_config(tiny_run))
     image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3)).astype(np.float32)
     region = np.float32([[0, 0, 100, 100]])
     keypoints = [
@@ -94,7 +94,7 @@ def test_flip_test_answers_a_mirror_image_with_the_mirrored_answer(tiny_run):
 
 
 def test_the_exported_model_answers_as_the_network_does_on_the_same_crop(model_dir, tiny_run, tiny_data):
-    network, _ = evaluator.load_network(tiny_run, config_lib.load(os.path.join(tiny_run, "config.json")))
+    network, _ = runs.load_network(tiny_run, runs.load_config(tiny_run))
     data = load(tiny_data["val_annotations"])
     model, skeleton = predictor.load_model(model_dir)
     assert skeleton is skeletons.COCO

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from kpose import checkpoints, records, trainer
+from kpose import checkpoints, records, runs, trainer
 from kpose import config as config_lib
 from kpose.errors import InputError
 from tests import tiny
@@ -40,7 +40,7 @@ def test_a_run_leaves_config_history_mean_pose_pictures_and_tensorboard(tiny_run
     assert int(rows[-1]["step"]) == 6
     assert {"loss", "val_loss", "val_pcp_strict", "val_pcp_mean", "learning_rate"} <= rows[-1].keys()
     assert Image.open(os.path.join(tiny_run, "learning_curve.png")).size[0] > 300
-    mean_pose = trainer.load_mean_pose(tiny_run)
+    mean_pose = runs.load_mean_pose(tiny_run)
     assert mean_pose.shape == (17, 2) and np.abs(mean_pose).max() < 0.5
 
     tags, images = set(), []
@@ -140,7 +140,7 @@ def test_the_mean_pose_is_that_of_the_labelled_joints(tiny_data, tiny_run):
             if flag:
                 sums[joint] += [(px - x) / w - 0.5, (py - y) / h - 0.5]
                 counts[joint] += 1
-    np.testing.assert_allclose(trainer.load_mean_pose(tiny_run), sums / counts, atol=1e-5)
+    np.testing.assert_allclose(runs.load_mean_pose(tiny_run), sums / counts, atol=1e-5)
 
 
 def test_a_workdir_of_another_recipe_is_refused(tiny_data, tiny_run, tmp_path):

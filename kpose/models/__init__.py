@@ -4,6 +4,7 @@ The dict also holds the outputs of `kpose.models.outputs` that the recipe's loss
 """
 
 from kpose.errors import InputError
+from kpose.models.cascade import cascade
 from kpose.models.deeppose import deeppose
 from kpose.models.integral import integral
 
@@ -20,7 +21,7 @@ def _check_deeppose(config):
         )
 
 
-def _build_deeppose(config, skeleton, outputs, synchronized):
+def _build_deeppose(config, skeleton, outputs, synchronized, base):
     return deeppose(
         input_size=tuple(config.input_size),
         num_joints=skeleton.num_joints,
@@ -47,7 +48,7 @@ def _check_integral(config):
         raise InputError(f"config.model.head_level is {config.head_level}: filters give the levels 0 to {levels - 1}")
 
 
-def _build_integral(config, skeleton, outputs, synchronized):
+def _build_integral(config, skeleton, outputs, synchronized, base):
     return integral(
         input_size=tuple(config.input_size),
         num_joints=skeleton.num_joints,
@@ -60,7 +61,41 @@ def _build_integral(config, skeleton, outputs, synchronized):
     )
 
 
-MODELS = {"deeppose": (_check_deeppose, _build_deeppose), "integral": (_check_integral, _build_integral)}
+def _check_cascade(config):
+    if not config.base:
+        raise InputError(
+            "config.model.name is 'cascade', but config.model.base names no run: give the workdir of the stage before"
+        )
+    _check_numbers(config, "filters")
+    _check_numbers(config, "hidden")
+    if config.sub_image % 2 ** len(config.filters):
+        raise InputError(
+            f"config.model.sub_image is {config.sub_image}: {len(config.filters)} filters halve it as many times: it "
+            f"must be a multiple of {2 ** len(config.filters)}"
+        )
+
+
+def _build_cascade(config, skeleton, outputs, synchronized, base):
+    return cascade(
+        base,
+        input_size=tuple(config.input_size),
+        num_joints=skeleton.num_joints,
+        torso=skeleton.torso,
+        sub_image=config.sub_image,
+        sigma=config.sigma,
+        filters=tuple(config.filters),
+        hidden=tuple(config.hidden),
+        outputs=outputs,
+        batch_norm_momentum=config.batch_norm_momentum,
+        synchronized=synchronized,
+    )
+
+
+MODELS = {
+    "deeppose": (_check_deeppose, _build_deeppose),
+    "integral": (_check_integral, _build_integral),
+    "cascade": (_check_cascade, _build_cascade),
+}
 
 
 def _check_numbers(config, field, length=None):
@@ -78,7 +113,7 @@ def check(config):
     MODELS[config.name][0](config)
 
 
-def build(config, skeleton, outputs=(), synchronized=False):
+def build(config, skeleton, outputs=(), synchronized=False, base=None):
     """The network of a recipe.
 
     Args:
@@ -86,9 +121,10 @@ def build(config, skeleton, outputs=(), synchronized=False):
         skeleton: the `Skeleton` it predicts.
         outputs: what it predicts beside the keypoints (`kpose.models.outputs`).
         synchronized: BatchNorm over all replicas together.
+        base: of a cascade: the network of the stages before.
 
     Raises:
         InputError: no such model, or a section that makes no network.
     """
     check(config)
-    return MODELS[config.name][1](config, skeleton, tuple(outputs), synchronized)
+    return MODELS[config.name][1](config, skeleton, tuple(outputs), synchronized, base)
