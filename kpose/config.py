@@ -42,6 +42,17 @@ def default():
     config.augment = ConfigDict()
     config.augment.on = "host"  # host (in tf.data) or device (in the compiled step).
     config.augment.flip = 0.0  # Probability of a mirror image, left and right joints swapped.
+    config.augment.rotation = 0.0  # Largest angle in degrees, either way.
+    config.augment.scale = (1.0, 1.0)  # (lowest, highest) factor of the size of what is seen.
+    config.augment.shift = 0.0  # Largest shift of what is seen, as a fraction of its sides.
+    config.augment.half_body = 0.0  # Probability of seeing the upper or the lower body alone.
+    config.augment.cutout = 0.0  # Probability of a rectangle of the mean colour; joints in it count as occluded.
+    config.augment.grey = 0.0  # Probability of a shift towards grey, by an amount between none and all.
+    config.augment.jitter = 0.0  # Brightness, contrast, saturation: times 1 +- this; hue: +- a tenth of a turn of this.
+    config.augment.solarise = 0.0  # Probability that bright levels are inverted.
+    config.augment.posterise = 0.0  # Probability that 2 to 6 bits are left of each channel.
+    config.augment.sharpness = 0.0  # Probability of blur or sharpening.
+    config.augment.equalise = 0.0  # Probability that the histogram is equalised.
 
     config.model = ConfigDict()
     config.model.name = "deeppose"
@@ -102,7 +113,14 @@ RANGES = {
     "log_every": (1, None),
     "data.padding": (1.0, 10.0),
     "data.shuffle_buffer": (1, None),
-    "augment.flip": (0.0, 1.0),
+    **{
+        f"augment.{name}": (0.0, 1.0)
+        for name in (
+            *("flip", "shift", "half_body", "cutout"),
+            *("grey", "jitter", "solarise", "posterise", "sharpness", "equalise"),
+        )
+    },
+    "augment.rotation": (0.0, 180.0),
     "model.first_stride": (1, None),
     "model.head_filters": (1, None),
     "model.head_level": (0, None),
@@ -142,7 +160,7 @@ RESUMABLE = (
 
 def check(config):
     """Raises `InputError` unless every field of `config` is known, of the right type and in its range."""
-    from kpose import losses, models, optimizers  # They need Keras; reading a recipe's fields does not.
+    from kpose import augment, losses, models, optimizers  # They need Keras; reading a recipe's fields does not.
 
     choices = CHOICES | {
         "loss.name": tuple(losses.LOSSES),
@@ -162,6 +180,7 @@ def check(config):
     skeletons.get(config.skeleton)
     models.check(config.model)
     optimizers.check(config.schedule)
+    augment.check(config.augment)
     if config.replicas and config.batch_size % config.replicas:
         raise InputError(f"config.batch_size {config.batch_size} cannot be shared out among {config.replicas} replicas")
 

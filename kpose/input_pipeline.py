@@ -73,6 +73,7 @@ def training_batches(
     start_step=0,
     shuffle_buffer=10_000,
     normals=False,
+    stored_crops=False,
 ):
     """An endless stream of shuffled training batches.
 
@@ -86,11 +87,13 @@ def training_batches(
         start_step: batches already consumed: the stream begins with batch `start_step`.
         shuffle_buffer: records in memory (encoded) from which the next one is drawn.
         normals: add `normals`.
+        stored_crops: leave the image as it was stored, for an augmentation that warps it to the input size; only
+            shrunk first where it has many more pixels than the input needs.
 
     Returns:
         `tf.data.Dataset` of batches; a batch may hold the end of one epoch and the start of the next.
     """
-    window = _window(files, padding)
+    window = stored_share(files, padding)
     first = start_step * batch_size
     paths = tf.constant(files.paths)
 
@@ -116,7 +119,18 @@ def training_batches(
         return features | {"draws": augment.draws(seed, position)}
 
     dataset = tf.data.Dataset.zip(positions, dataset).map(sample, num_parallel_calls=tf.data.AUTOTUNE)
-    return _batched(dataset.batch(batch_size, drop_remainder=True), files, window, input_size)
+    dataset = dataset.batch(batch_size, drop_remainder=True)
+    if stored_crops:
+        return _batched(dataset, files, 1.0, _enough_pixels(files.crop_size, input_size, window))
+    return _batched(dataset, files, window, input_size)
+
+
+def _enough_pixels(stored, input_size, window):
+    """The size of the crops that a warp samples: a bilinear sample of a picture that is much larger would alias."""
+    return tuple(
+        round(side / window) if there * window > 1.5 * side else there
+        for there, side in zip(stored, input_size, strict=True)
+    )
 
 
 def evaluation_batches(files, *, input_size, padding, batch_size, num_records, identity=False):
@@ -130,7 +144,7 @@ def evaluation_batches(files, *, input_size, padding, batch_size, num_records, i
     Returns:
         `tf.data.Dataset` of known cardinality.
     """
-    window = _window(files, padding)
+    window = stored_share(files, padding)
     dataset = tf.data.TFRecordDataset(files.paths)
     dataset = dataset.map(lambda s: _sample(s, files.skeleton, padding, identity), num_parallel_calls=tf.data.AUTOTUNE)
     batches = -(-num_records // batch_size)
@@ -163,8 +177,12 @@ def _sample(serialised, skeleton, padding, identity=False):
     return sample
 
 
-def _window(files, padding):
-    """The side of what the network sees, as a fraction of the stored crop."""
+def stored_share(files, padding):
+    """The side of what the network sees with this padding, as a fraction of the stored crop's.
+
+    Raises:
+        InputError: the stored crop shows less than that.
+    """
     if padding > files.padding * (1 + 1e-6):
         raise InputError(
             f"{files.pattern!r}: the crops show the box times {files.padding:g}, but the recipe's data.padding is "

@@ -23,6 +23,7 @@ class Skeleton:
         limbs: the limb groups PCP is reported for; group name -> ((joint, joint), ...).
         torso: the two joints whose distance is the torso diameter, the unit of PDJ
             (Sapp and Taskar, "MODEC", CVPR 2013): left shoulder and right hip.
+        upper: the joints of the upper body, for half-body augmentation.
         bones: (joint, joint) lines to draw.
         sigmas: K per-joint standard deviations of human labelling, the constants of OKS
             (https://cocodataset.org/#keypoints-eval), in units of the square root of the person's area.
@@ -36,6 +37,7 @@ class Skeleton:
     pairs: tuple
     limbs: dict
     torso: tuple
+    upper: tuple
     bones: tuple
     sigmas: tuple
 
@@ -49,6 +51,8 @@ class Skeleton:
         for line in lines:
             if len(line) != 2 or line[0] == line[1] or not all(0 <= j < k for j in line):
                 raise InputError(f"skeleton {self.name!r}: {line} is no pair of two joints in 0..{k - 1}")
+        if len(set(self.upper)) != len(self.upper) or not all(0 <= j < k for j in self.upper):
+            raise InputError(f"skeleton {self.name!r}: the upper body {self.upper} is no set of joints in 0..{k - 1}")
         paired = [j for pair in self.pairs for j in pair]
         if len(set(paired)) != len(paired):
             raise InputError(f"skeleton {self.name!r}: a joint is in two left/right pairs")
@@ -108,6 +112,7 @@ COCO = Skeleton(
         "lower_legs": ((13, 15), (14, 16)),
     },
     torso=(5, 12),
+    upper=tuple(range(11)),
     bones=(
         (0, 1),
         (0, 2),
@@ -175,6 +180,7 @@ LSP = Skeleton(
         "lower_legs": ((4, 5), (1, 0)),
     },
     torso=(9, 2),
+    upper=tuple(range(6, 14)),
     bones=(
         (0, 1),
         (1, 2),

@@ -57,7 +57,7 @@ def train(config, workdir):
     labels = summarise(files_train, config)
     steps_per_epoch = max(1, labels.num_records // config.batch_size)
     total_steps = config.steps or config.epochs * steps_per_epoch
-    regressor = build_regressor(config, run, total_steps, workdir)
+    regressor = build_regressor(config, run, total_steps, workdir, files_train)
     saver = checkpoints.Checkpoints(workdir, regressor, config.keep_checkpoints)
     start_step = saver.restore()
     _write_start(config, workdir, skeleton, labels)
@@ -93,13 +93,19 @@ def train(config, workdir):
     return history.last_logs()
 
 
-def build_regressor(config, run, total_steps, workdir=None):
+def build_regressor(config, run, total_steps, workdir=None, files_train=None):
     """The compiled `engine.Regressor` of a recipe, inside the runtime's scope.
 
-    `workdir` is the run's folder; only a cascade, whose stages before are described there, needs one.
+    Args:
+        config: the recipe.
+        run: `runtime.Runtime`.
+        total_steps: steps of the whole training.
+        workdir: the run's folder; only a cascade, whose stages before are described there, needs one.
+        files_train: the training records; only an augmentation that warps them needs them.
     """
     skeleton = skeletons.get(config.skeleton)
-    augmentation = _augmentation(config)
+    augmentation = _augmentation(config, files_train)
+    augmentation.compiled = run.xla
     with run.scope():
         regressor = engine.Regressor(
             runs.build_network(config, workdir, run.synchronized, begin=not checkpoints.exist(workdir)),
@@ -117,8 +123,9 @@ def build_regressor(config, run, total_steps, workdir=None):
     return regressor
 
 
-def _augmentation(config):
-    return augment.Augmentation(skeletons.get(config.skeleton), config.augment.flip)
+def _augmentation(config, files_train):
+    share = input_pipeline.stored_share(files_train, config.data.padding) if files_train else 1.0
+    return augment.Augmentation(skeletons.get(config.skeleton), config.augment, config.model.input_size, share)
 
 
 def _displacements(config, workdir, regressor, files_train, skeleton):
@@ -201,6 +208,7 @@ def _log_summary(config, run, regressor, labels, steps_per_epoch, total_steps, s
 
 
 def _training_batches(files_train, config, labels, start_step):
+    augmentation = _augmentation(config, files_train)
     dataset = input_pipeline.training_batches(
         files_train,
         input_size=tuple(config.model.input_size),
@@ -211,8 +219,8 @@ def _training_batches(files_train, config, labels, start_step):
         start_step=start_step,
         shuffle_buffer=config.data.shuffle_buffer,
         normals=config.model.name == "cascade",
+        stored_crops=augmentation.warps,
     )
-    augmentation = _augmentation(config)
     if augmentation and config.augment.on == "host":
         dataset = dataset.map(augmentation, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
     return dataset

@@ -1,17 +1,27 @@
-"""Flips: image and joints move together, left and right swap, with the same result on the host and in the graph."""
+"""Augmentation: joints go where their pixels go, colours change as in Pillow, host and device agree."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image, ImageEnhance, ImageOps
 
-from kpose import augment, skeletons
+from kpose import augment, engine, metrics, photometric, skeletons
+from kpose import config as config_lib
+from kpose.errors import InputError
 from tests import helpers
 
 COCO = skeletons.COCO
 LEFT = [COCO.joints.index(name) for name in COCO.joints if name.startswith("left")]
 RIGHT = [COCO.joints.index(COCO.joints[joint].replace("left", "right")) for joint in LEFT]
 SIZE = (48, 64)
+
+
+def augmentation(size=SIZE, stored_share=1.0, **fields):
+    config = config_lib.default().augment
+    config.update(fields)
+    augment.check(config)
+    return augment.Augmentation(COCO, config, size, stored_share)
 
 
 def _batch(count=6, seed=0):
@@ -99,7 +109,7 @@ def test_the_flip_rate_is_the_probability(probability):
     keypoints = np.zeros((count, 17, 3), np.float32)
     keypoints[:, 0] = (0.25, 0, 2)
     batch = {"image": tf.zeros([count, 1, 1, 3], tf.uint8), "keypoints": tf.constant(keypoints), "draws": draws}
-    after = np.asarray(augment.Augmentation(COCO, probability)(batch)["keypoints"])
+    after = np.asarray(augmentation(flip=probability)(batch)["keypoints"])
     flipped = int((after[:, 0, 0] == -0.25).sum())
     assert flipped + int((after[:, 0, 0] == 0.25).sum()) == count
     # Within 3.5 standard deviations of the binomial distribution, which has none at 0 and 1.
@@ -107,19 +117,19 @@ def test_the_flip_rate_is_the_probability(probability):
 
 
 def test_no_flip_is_no_augmentation():
-    assert not augment.Augmentation(COCO)
-    assert augment.Augmentation(COCO, flip=0.1)
+    assert not augmentation()
+    assert augmentation(flip=0.1)
 
 
 def test_host_and_graph_give_the_same_result():
-    augmentation = augment.Augmentation(COCO, flip=0.5)
+    flips = augmentation(flip=0.5)
     batch = _batch(8)
-    host = next(iter(tf.data.Dataset.from_tensors(batch).map(augmentation)))
-    flipped = np.asarray(batch["draws"])[:, augment.FLIP] < 0.5
+    host = next(iter(tf.data.Dataset.from_tensors(batch).map(flips)))
+    flipped = np.asarray(batch["draws"])[:, augment.COLUMNS.index("flip")] < 0.5
     assert 0 < flipped.sum() < 8
-    _assert_same(_numpy(host), _numpy(augmentation(batch)))
-    _assert_same(_numpy(host), _numpy(tf.function(augmentation)(batch)))
-    _assert_same(_numpy(host), _numpy(tf.function(augmentation, jit_compile=True)(batch)))
+    _assert_same(_numpy(host), _numpy(flips(batch)))
+    _assert_same(_numpy(host), _numpy(tf.function(flips)(batch)))
+    _assert_same(_numpy(host), _numpy(tf.function(flips, jit_compile=True)(batch)))
 
 
 def test_draws_depend_on_seed_and_position_alone():
@@ -132,3 +142,225 @@ def test_draws_depend_on_seed_and_position_alone():
     np.testing.assert_array_equal(draw(3, 1000), first)
     np.testing.assert_array_equal(tf.function(augment.draws)(3, tf.constant(1000, tf.int64)), first)
     assert len({float(draw(seed, position)[0]) for seed in range(4) for position in (0, 1, 2**40)}) == 12
+
+
+GEOMETRIC = {
+    "turned": {"rotation": 60.0},
+    "scaled": {"scale": (0.7, 1.4)},
+    "shifted": {"shift": 0.3},
+    "mirrored": {"flip": 0.5, "rotation": 1.0},
+    "half": {"half_body": 1.0},
+    "all": {"flip": 0.5, "rotation": 45.0, "scale": (0.7, 1.3), "shift": 0.1, "half_body": 0.3},
+}
+# Labelled joints wherever they are needed, dots on three of them; crops show twice the box.
+STORED = (160, 160)
+
+
+def _stored_batch(count=12, seed=0):
+    """Crops of 160 x 160 that show twice the region, each region with sides of its own."""
+    rng = np.random.default_rng(seed)
+    keypoints = np.concatenate([rng.uniform(-0.45, 0.45, (count, 17, 2)), np.full((count, 17, 1), 2.0)], -1)
+    keypoints[:, 3] = 0
+    dots = (keypoints[:, list(helpers.PAINTED), :2] / 2 + 0.5) * STORED[0]
+    return {
+        "image": tf.constant(np.stack([helpers.paint_dots(STORED, person, sigma=2.5) for person in dots])),
+        "keypoints": tf.constant(keypoints, tf.float32),
+        "region": tf.constant(
+            np.concatenate([rng.uniform(0, 99, (count, 2)), rng.uniform(40, 160, (count, 2))], 1), tf.float32
+        ),
+        "weight": tf.ones([count]),
+        "draws": tf.constant(rng.uniform(0, 1, (count, augment.NUM_DRAWS)), tf.float32),
+    }
+
+
+@pytest.mark.parametrize("name", GEOMETRIC)
+@pytest.mark.parametrize("size", [(96, 96), (128, 96)])
+def test_a_joint_s_pixel_is_where_its_label_says(name, size):
+    warped = augmentation(size, stored_share=0.5, **GEOMETRIC[name])
+    batch = _stored_batch()
+    after = _numpy(warped(batch))
+    assert after["image"].shape == (12, *size, 3) and after["image"].dtype == np.uint8
+    drawn = np.asarray(batch["draws"])
+    mirrored = drawn[:, augment.COLUMNS.index("flip")] < warped.config.flip
+    found = 0
+    for person in range(12):
+        for channel, joint in enumerate(helpers.PAINTED):
+            place = COCO.flip_order[joint] if mirrored[person] else joint
+            x, y, flag = after["keypoints"][person, place]
+            if flag == 0 or max(abs(x), abs(y)) > 0.42:
+                continue
+            found += 1
+            dot = helpers.find_dot(after["image"][person, ..., channel])
+            assert np.abs(dot - (np.array([x, y]) + 0.5) * size[::-1]).max() < 0.5
+    assert found > 8
+
+
+@pytest.mark.parametrize("name", GEOMETRIC)
+def test_lengths_in_pixels_stay_true(name):
+    batch = _stored_batch()
+    before = np.array(engine.to_pixels(batch, batch["keypoints"][..., :2])[0])
+    warped = augmentation(stored_share=0.5, **GEOMETRIC[name])
+    after_batch = warped(batch)
+    after = np.asarray(engine.to_pixels(after_batch, after_batch["keypoints"][..., :2])[0])
+    drawn = np.asarray(batch["draws"])
+    mirrored = drawn[:, augment.COLUMNS.index("flip")] < warped.config.flip
+    before[mirrored] = before[mirrored][:, list(COCO.flip_order)]
+    both = after[..., 2] > 0
+    assert both.any(axis=1).all()
+    for person in range(12):
+        joints = np.flatnonzero(both[person])
+        for one, other in zip(joints, np.roll(joints, 1), strict=True):
+            lengths = [np.linalg.norm(p[person, one, :2] - p[person, other, :2]) for p in (before, after)]
+            assert lengths[0] == pytest.approx(lengths[1], rel=1e-3, abs=1e-2)
+    metric = metrics.PCP(COCO, "strict")
+    metric.update_state(*engine.to_pixels(after_batch, after_batch["keypoints"][..., :2]))
+    assert float(metric.result()) == 1.0
+
+
+def test_a_joint_that_leaves_what_is_seen_loses_its_label_and_others_keep_their_flags():
+    batch = _stored_batch(64)
+    flags = np.random.default_rng(1).integers(0, 3, (64, 17))
+    labels = np.concatenate([batch["keypoints"][..., :2] * (flags > 0)[..., None], flags[..., None]], -1)
+    batch["keypoints"] = tf.constant(labels, tf.float32)
+    after = _numpy(augmentation(stored_share=0.5, shift=0.5, rotation=90.0)(batch))["keypoints"]
+    assert (np.abs(after[..., :2]) <= 0.5).all()
+    gone = (flags > 0) & (after[..., 2] == 0)
+    assert 0.1 < gone.mean() < 0.6
+    np.testing.assert_array_equal(after[..., 2][~gone], flags[~gone])
+    assert (after[after[..., 2] == 0] == 0).all()
+
+
+def test_a_turn_by_a_right_angle_is_numpy_s():
+    batch = _stored_batch(1)
+    batch["region"] = tf.constant([[10.0, 20.0, 80.0, 80.0]])
+    batch["draws"] = tf.ones([1, augment.NUM_DRAWS])
+    noise = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3)).astype(np.uint8)
+    after = augmentation((64, 64), rotation=90.0)(batch | {"image": tf.constant(noise)})
+    np.testing.assert_allclose(after["image"][0].numpy().astype(int), np.rot90(noise[0]).astype(int), atol=1)
+
+
+def test_a_half_body_window_holds_one_half_and_little_else():
+    batch = _stored_batch(200)
+    keypoints = batch["keypoints"].numpy()
+    keypoints[:, :11, 1] = np.random.default_rng(0).uniform(-0.45, -0.1, (200, 11))
+    keypoints[:, 11:, 1] = np.random.default_rng(1).uniform(0.1, 0.45, (200, 6))
+    keypoints[:, 3] = 0
+    few = slice(0, 50)
+    keypoints[few, 4:] = 0
+    batch["keypoints"] = tf.constant(keypoints)
+    after = _numpy(augmentation(stored_share=0.5, half_body=1.0)(batch))
+    labelled = after["keypoints"][..., 2] > 0
+    whole_upper, whole_lower = labelled[50:, [0, 1, 2, *range(4, 11)]].all(1), labelled[50:, 11:].all(1)
+    assert (whole_upper ^ whole_lower).mean() > 0.9 and 0.3 < whole_upper.mean() < 0.7
+    # Of persons with few labelled joints all is seen.
+    np.testing.assert_allclose(after["region"][few], batch["region"][few], rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", [*GEOMETRIC, "photometric"])
+def test_host_and_device_agree_within_a_grey_level(name):
+    photometric_fields = dict.fromkeys(("grey", "jitter", "solarise", "posterise", "sharpness", "equalise"), 0.5)
+    fields = GEOMETRIC.get(name, photometric_fields)
+    batch = _stored_batch(6)
+    # Smooth, so that a rounding error of the place is none of the colour.
+    smooth = tf.image.resize(np.random.default_rng(0).integers(0, 256, (6, 12, 12, 3)), STORED, "bicubic")
+    batch["image"] = tf.cast(tf.clip_by_value(smooth, 0, 255), tf.uint8)
+    size = (80, 96) if name in GEOMETRIC else STORED
+    host, device = (augmentation(size, stored_share=0.5, **fields) for _ in range(2))
+    device.compiled = True
+    first = _numpy(next(iter(tf.data.Dataset.from_tensors(batch).map(host))))
+    second = _numpy(tf.function(device, jit_compile=True)(batch))
+    difference = np.abs(first["image"].astype(int) - second["image"].astype(int))
+    # A level more or less can fall on the other side of a threshold.
+    assert np.quantile(difference, 0.99) <= 1 and difference.mean() < 0.5
+    for key in ("keypoints", "region"):
+        np.testing.assert_allclose(first[key], second[key], rtol=1e-4, atol=1e-4)
+
+
+def test_a_cutout_hides_a_rectangle_and_what_is_in_it():
+    batch = _batch(64)
+    batch["image"] = tf.constant(np.random.default_rng(0).integers(0, 256, (64, *SIZE, 3)).astype(np.uint8))
+    after = _numpy(augmentation(cutout=0.5)(batch))
+    before = _numpy(batch)
+    hidden = (before["keypoints"][..., 2] == 2) & (after["keypoints"][..., 2] == 1)
+    cut = (before["image"] != after["image"]).any(-1)
+    chosen = before["draws"][:, augment.COLUMNS.index("cutout")] < 0.5
+    assert not cut[~chosen].any() and 0.02 < cut[chosen].mean() < 0.25
+    pixels = ((before["keypoints"][..., :2] + 0.5) * SIZE[::-1]).astype(int)
+    for person, joint in zip(*np.nonzero(hidden), strict=True):
+        x, y = pixels[person, joint]
+        assert cut[person, max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2].any()
+    assert hidden.any()
+    np.testing.assert_array_equal(before["keypoints"][..., :2], after["keypoints"][..., :2])
+    same = before["keypoints"][..., 2] != 2
+    np.testing.assert_array_equal(before["keypoints"][same], after["keypoints"][same])
+
+
+def _photograph(seed=0, size=(40, 52)):
+    rng = np.random.default_rng(seed)
+    image = Image.fromarray(rng.integers(0, 256, (6, 8, 3)).astype(np.uint8)).resize(
+        size[::-1], Image.Resampling.BICUBIC
+    )
+    return image, np.asarray(image, np.float32)[None]
+
+
+def _one(value):
+    return tf.constant([value], tf.float32)
+
+
+NEUTRAL = {"grey": 0.0, "brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.0}
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.4, 1.0, 1.7])
+@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "grey"])
+def test_colours_change_as_in_pillow(name, factor):
+    image, array = _photograph()
+    enhancer = {"brightness": "Brightness", "contrast": "Contrast", "saturation": "Color", "grey": "Color"}[name]
+    if name == "grey":
+        factor = min(factor, 1.0)
+    pillow = getattr(ImageEnhance, enhancer)(image).enhance(1 - factor if name == "grey" else factor)
+    ours = photometric.colour_jitter(array, **{key: _one(v) for key, v in (NEUTRAL | {name: factor}).items()})
+    np.testing.assert_allclose(ours[0], np.asarray(pillow, np.float32), atol=1.6)
+
+
+def test_a_third_of_a_turn_of_the_hue_changes_the_channels_over():
+    _, array = _photograph()
+    ours = photometric.colour_jitter(array, **{key: _one(v) for key, v in (NEUTRAL | {"hue": 1 / 3}).items()})
+    np.testing.assert_allclose(ours, np.roll(array, 1, axis=-1), atol=0.01)
+
+
+@pytest.mark.parametrize("threshold", [0, 64, 128, 255])
+def test_solarise_is_pillow_s(threshold):
+    image, array = _photograph()
+    np.testing.assert_array_equal(
+        photometric.solarise(array, _one(threshold))[0], np.asarray(ImageOps.solarize(image, threshold))
+    )
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_posterise_is_pillow_s(bits):
+    image, array = _photograph()
+    np.testing.assert_array_equal(
+        photometric.posterise(array, _one(bits))[0], np.asarray(ImageOps.posterize(image, bits))
+    )
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.5, 1.0, 2.0])
+def test_sharpness_is_pillow_s(factor):
+    image, array = _photograph()
+    expected = np.asarray(ImageEnhance.Sharpness(image).enhance(factor), np.float32)
+    np.testing.assert_allclose(photometric.sharpness(array, _one(factor))[0], expected, atol=1.6)
+
+
+@pytest.mark.parametrize("kind", ["photograph", "flat", "two levels"])
+def test_equalise_is_pillow_s(kind):
+    image, array = _photograph(size=(64, 96))
+    if kind != "photograph":
+        array = np.where(array > (300 if kind == "flat" else 120), 200.0, 30.0).astype(np.float32)
+        image = Image.fromarray(array[0].astype(np.uint8))
+    np.testing.assert_array_equal(photometric.equalise(tf.constant(array))[0], np.asarray(ImageOps.equalize(image)))
+
+
+@pytest.mark.parametrize("scale", [(1.2, 0.8), (0.0, 1.0), (1.0,), (1, 2)])
+def test_an_impossible_scale_is_refused(scale):
+    with pytest.raises(InputError, match="augment.scale"):
+        augmentation(scale=scale)

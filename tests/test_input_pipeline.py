@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kpose import geometry, input_pipeline, records
+from kpose import augment, geometry, input_pipeline, records
 from kpose.errors import InputError
 from tests import helpers
 
@@ -106,7 +106,7 @@ def test_training_batches_have_the_documented_shapes(exact):
         "keypoints": ((4, 17, 3), "float32"),
         "region": ((4, 4), "float32"),
         "weight": ((4,), "float32"),
-        "draws": ((4, 1), "float32"),
+        "draws": ((4, augment.NUM_DRAWS), "float32"),
     }
     assert (batch["weight"] == 1).all() and (0 <= batch["draws"]).all() and (batch["draws"] < 1).all()
 
@@ -136,7 +136,7 @@ def test_every_epoch_is_all_records_in_another_order(exact, buffer):
 
 def test_draws_differ_between_samples_and_epochs(exact):
     draws = np.concatenate([batch["draws"] for batch in _train(exact[0], 20)])
-    assert len(np.unique(draws)) == 80
+    assert len(np.unique(draws)) == draws.size == 80 * augment.NUM_DRAWS
 
 
 def test_the_callers_seeds_do_not_matter(exact):

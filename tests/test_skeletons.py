@@ -83,6 +83,7 @@ def test_a_skeleton_of_another_size_is_possible():
         pairs=((1, 2),),
         limbs={"upper_arms": ((0, 1), (0, 2))},
         torso=(0, 1),
+        upper=(0,),
         bones=((0, 1), (0, 2)),
         sigmas=(0.1, 0.1, 0.1),
     )
@@ -90,3 +91,20 @@ def test_a_skeleton_of_another_size_is_possible():
     assert table.flip_order == (0, 2, 1)
     assert table.sides == ("middle", "left", "right")
     assert table.limb_list == ((0, 1), (0, 2))
+
+
+def test_lsp_is_left_and_right_as_coco_is():
+    lsp = skeletons.LSP
+    assert lsp.num_joints == 14 and len(lsp.limb_list) == 8
+    assert [lsp.joints[j] for j in lsp.torso] == ["left_shoulder", "right_hip"]
+    for left, right in lsp.pairs:
+        assert lsp.joints[left].replace("left", "right") == lsp.joints[right]
+    limbs = {group: {tuple(lsp.joints[j] for j in limb) for limb in pairs} for group, pairs in lsp.limbs.items()}
+    assert limbs == {
+        group: {tuple(COCO.joints[j] for j in limb) for limb in pairs} for group, pairs in COCO.limbs.items()
+    }
+    shared = [name for name in lsp.joints if name in COCO.joints]
+    assert len(shared) == 12
+    for name in shared:
+        assert lsp.sigmas[lsp.joints.index(name)] == COCO.sigmas[COCO.joints.index(name)]
+        assert (lsp.joints.index(name) in lsp.upper) == (COCO.joints.index(name) in COCO.upper)
