@@ -280,7 +280,7 @@ def save(config, path):
 
 
 def load(path):
-    """The config of a JSON file that `save` wrote.
+    """The config of a JSON file that `save` wrote; fields that came to kpose later have their defaults.
 
     Raises:
         InputError: the file is missing or no such config.
@@ -288,7 +288,12 @@ def load(path):
     saved = files.read_json(path, "config of a training run")
     if not isinstance(saved, dict):
         raise InputError(f"{path}: not the config of a training run")
-    config = ConfigDict(_with_tuples(saved))
+    config = default()
+    for name, value in _with_tuples(saved).items():
+        if isinstance(value, dict) and isinstance(config.get(name), ConfigDict):
+            config[name] = ConfigDict(config[name].to_dict() | value)
+        else:
+            config[name] = value
     check(config)
     return config
 
