@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: install demo test test-slow bench lint format clean
+.PHONY: install demo test test-slow bench compare lint format clean
 
 install: $(INSTALLED)
 
@@ -30,6 +30,10 @@ bench: $(INSTALLED)
 	$(BIN)/python -m kpose.benchmark serve
 	$(BIN)/python -m kpose.benchmark write
 
+# Every recipe under one budget on drawn people: see comparison/comparison.md afterwards.
+compare: $(INSTALLED)
+	$(BIN)/python -m kpose.compare --output_dir=comparison
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -39,4 +43,4 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) demo build *.egg-info
+	rm -rf $(VENV) demo comparison build *.egg-info

@@ -43,6 +43,7 @@ setup(
             "kpose-export = kpose.export:console",
             "kpose-predict = kpose.predict:console",
             "kpose-benchmark = kpose.benchmark:console",
+            "kpose-compare = kpose.compare:console",
             "kpose-write-coco = tfrecords_tools.write_coco:console",
             "kpose-inspect = tfrecords_tools.inspect:console",
             "kpose-figures = tfrecords_tools.figures:console",

@@ -78,7 +78,7 @@ class History(keras.callbacks.Callback):
         self._val_writer = tf.summary.create_file_writer(os.path.join(self.workdir, "tensorboard", "validation"))
         bar = sys.stderr.isatty()
         self._bar = tqdm(total=self.total_steps, initial=start, unit="step", disable=not bar, dynamic_ncols=True)
-        self._warm = False
+        self._warm, self._rate = False, None
         self._mark(start)
 
     def _mark(self, step):
@@ -102,7 +102,7 @@ class History(keras.callbacks.Callback):
         figures = {name: float(value) for name, value in logs.items()}
         figures["learning_rate"] = _learning_rate(self.model)
         seconds = time.monotonic() - self._marked_time
-        figures["images_per_second"] = (step - self._marked_step) * self.batch_size / seconds
+        self._rate = figures["images_per_second"] = (step - self._marked_step) * self.batch_size / seconds
         self._mark(step)
         _write_scalars(self._train_writer, figures, step)
         self._bar.set_postfix({"loss": f"{figures['loss']:.4g}", "images/s": f"{figures['images_per_second']:.0f}"})
@@ -130,6 +130,7 @@ class History(keras.callbacks.Callback):
         _check_converging(logs, step)
         row = {"step": step, "epoch": epoch + 1} | {name: float(value) for name, value in logs.items()}
         row["learning_rate"] = _learning_rate(self.model)
+        row["images_per_second"] = self._rate or 0.0
         self.rows.append(row)
         evaluated = {name[4:]: value for name, value in row.items() if name.startswith("val_")}
         if evaluated:

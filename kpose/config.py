@@ -228,8 +228,12 @@ def recipe_path(name):
     shipped = os.path.join(_shipped_recipes(), f"{stem}.py")
     if os.path.dirname(name) in ("", "configs") and os.path.isfile(shipped):
         return shipped
-    names = sorted(f[:-3] for f in os.listdir(_shipped_recipes()) if f.endswith(".py") and f != "__init__.py")
-    raise InputError(f"no recipe {name!r}: give a file, or one of those that kpose ships: {', '.join(names)}")
+    raise InputError(f"no recipe {name!r}: give a file, or one of those that kpose ships: {', '.join(shipped())}")
+
+
+def shipped():
+    """The names of the recipes that kpose ships, sorted."""
+    return sorted(f[:-3] for f in os.listdir(_shipped_recipes()) if f.endswith(".py") and f != "__init__.py")
 
 
 def resolve_flags(argv):
