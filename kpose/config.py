@@ -225,9 +225,9 @@ def recipe_path(name):
     if os.path.isfile(name):
         return name
     stem = os.path.splitext(os.path.basename(name))[0]
-    shipped = os.path.join(_shipped_recipes(), f"{stem}.py")
-    if os.path.dirname(name) in ("", "configs") and os.path.isfile(shipped):
-        return shipped
+    path = os.path.join(_shipped_recipes(), f"{stem}.py")
+    if os.path.dirname(name) in ("", "configs") and os.path.isfile(path):
+        return path
     raise InputError(f"no recipe {name!r}: give a file, or one of those that kpose ships: {', '.join(shipped())}")
 
 
