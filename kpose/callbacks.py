@@ -16,6 +16,8 @@ from kpose.errors import InputError
 # No person's loss is that large unless the predictions are hundreds of crops away.
 DIVERGED = 1e6
 HISTORY_FILE = "history.csv"
+# Predictions that vary less than this, relative to the labels, are the mean pose for everyone.
+COLLAPSED_SPREAD = 0.2
 
 
 class SaveCheckpoints(keras.callbacks.Callback):
@@ -43,6 +45,23 @@ class SaveCheckpoints(keras.callbacks.Callback):
             _check_converging(logs, step)
             self.saver.save(step)
             self._saved = step
+
+
+class FreezeBackbone(keras.callbacks.Callback):
+    """Leaves the backbone as it is for the first epochs, then trains it (`config.model.freeze_epochs`).
+
+    The epoch alone decides, so a resumed training does as an uninterrupted one.
+
+    Args:
+        epochs: how many.
+    """
+
+    def __init__(self, epochs):
+        super().__init__()
+        self.epochs = epochs
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.model.freeze(self.model.network.get_layer("backbone"), epoch < self.epochs)
 
 
 class History(keras.callbacks.Callback):
@@ -143,6 +162,14 @@ class History(keras.callbacks.Callback):
                 f"(mean pose {100 * self.mean_pose_pcp:.1f}% strict)",
                 file=sys.stderr,
             )
+            if evaluated.get("spread", 1.0) < COLLAPSED_SPREAD:
+                self._bar.write(
+                    f"warning: the model predicts (nearly) the mean pose for everyone: its predictions vary "
+                    f"{100 * evaluated['spread']:.0f}% as much as the labels. If that stays so, try another "
+                    "optimizer.learning_rate, a spatial head (model.name=integral, or model.head=spatial of a "
+                    "backbone), or freeze less of a pretrained backbone",
+                    file=sys.stderr,
+                )
             _write_rows(self.path, self.rows)
 
     def on_train_end(self, logs=None):

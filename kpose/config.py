@@ -55,19 +55,23 @@ def default():
     config.augment.equalise = 0.0  # Probability that the histogram is equalised.
 
     config.model = ConfigDict()
-    config.model.name = "deeppose"
+    config.model.name = "deeppose"  # deeppose, integral, backbone, cascade.
     config.model.input_size = (224, 224)  # (height, width) in pixels.
     config.model.filters = (96, 256, 384, 384, 256)  # Of the five convolutions; of the levels of integral.
     config.model.kernels = (11, 5, 3, 3, 3)
     config.model.first_stride = 4
-    config.model.hidden = (4096, 4096)  # Units of the hidden fully connected layers.
+    config.model.hidden = (4096, 4096)  # Of deeppose and cascade: units of the hidden fully connected layers.
     config.model.dropout = 0.6  # After each hidden fully connected layer.
-    config.model.head_filters = 64  # Of integral: channels of the top-down path.
-    config.model.head_level = 1  # Of integral: the maps' resolution, 1 being a quarter of the input's.
+    config.model.head_filters = 64  # Of integral and the spatial head: channels of the top-down path.
+    config.model.head_level = 1  # Of the same: the maps' resolution, 1 being a quarter of the input's.
     config.model.base = ""  # Of cascade: the workdir of the stage before.
     config.model.sub_image = 32  # Of cascade: side of the sub-images in pixels.
     config.model.sigma = 1.0  # Of cascade: their side in torso diameters.
     config.model.batch_norm_momentum = 0.9
+    config.model.backbone = "resnet18"  # resnet18, resnet50, efficientnet_lite0.
+    config.model.head = "pooled"  # Of backbone: pooled (averages, fully connected), spatial (maps).
+    config.model.weights = ""  # The backbone begins with: a .pth, .h5 or .keras file, package:NAME, a keras_cv preset.
+    config.model.freeze_epochs = 0  # First epochs in which the backbone stays as it is.
 
     config.loss = ConfigDict()
     # l2 (published: the sum over the batch), masked_l2 (published, with visibility), l1, smooth_l1, laplace, rle.
@@ -128,6 +132,7 @@ RANGES = {
     "model.sub_image": (4, None),
     "model.sigma": (0.1, 10.0),
     "model.batch_norm_momentum": (0.0, 1.0),
+    "model.freeze_epochs": (0, None),
     "optimizer.learning_rate": (0.0, None),
     "optimizer.momentum": (0.0, 1.0),
     "optimizer.weight_decay": (0.0, None),

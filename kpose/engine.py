@@ -35,23 +35,37 @@ class Regressor(keras.Model):
             the optimiser minimises the sum over the global batch, otherwise the mean over it.
         pixel_metrics: `keras.metrics.Metric`s of (truth [B, K, 3], prediction [B, K, 2], weight [B]), in original
             pixels.
+        crop_metrics: the same, normalised.
         augmentation: `augmentation(batch)` -> batch, run in the training step (None: nothing).
         xla: compile the replica's part of each step with XLA.
         clip_norm: the longest gradient applied, in the global norm of the reduced gradient (0: any length).
         ema: weight of the past in the moving average of the weights that evaluation uses (0: the weights themselves).
     """
 
-    def __init__(self, network, loss, pixel_metrics=(), augmentation=None, xla=False, clip_norm=0.0, ema=0.0, **kwargs):
+    def __init__(
+        self,
+        network,
+        loss,
+        pixel_metrics=(),
+        crop_metrics=(),
+        augmentation=None,
+        xla=False,
+        clip_norm=0.0,
+        ema=0.0,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.network = network
         self.sample_loss = loss
         self.pixel_metrics = list(pixel_metrics)
+        self.crop_metrics = list(crop_metrics)
         self.augmentation = augmentation
         self.xla = xla
         self.clip_norm = clip_norm
         self.ema = ema
-        # Polyak averages of the network's trainable variables, in their order.
-        self.averages = [tf.Variable(v.value, trainable=False) for v in network.trainable_variables] if ema else []
+        # Polyak averages of the network's trainable variables, in their order, whatever `freeze` takes out later.
+        self.averaged = network.trainable_variables if ema else []
+        self.averages = [tf.Variable(v.value, trainable=False) for v in self.averaged]
         self.loss_tracker = keras.metrics.Mean(name="loss")
         self.gradient_norm_tracker = keras.metrics.Mean(name="gradient_norm")
         self.scales_loss = network.compute_dtype == "float16"
@@ -81,7 +95,7 @@ class Regressor(keras.Model):
 
     @property
     def metrics(self):
-        return [self.loss_tracker, self.gradient_norm_tracker, *self.pixel_metrics]
+        return [self.loss_tracker, self.gradient_norm_tracker, *self.crop_metrics, *self.pixel_metrics]
 
     def fit(self, x, steps_per_epoch, total_steps, start_step=0, callbacks=(), **kwargs):
         """As `keras.Model.fit`, from any step of a training to its end.
@@ -104,6 +118,16 @@ class Regressor(keras.Model):
             shuffle=False,
             **kwargs,
         )
+
+    def freeze(self, layer, frozen):
+        """Leaves a layer of the network out of the training, its BatchNorm statistics too, or takes it in again.
+
+        The optimiser was built with every weight, so checkpoints hold the same variables either way.
+        """
+        if layer.trainable == frozen:
+            layer.trainable = not frozen
+            # The step was traced with the other variables; `fit` looks it up each time.
+            self.make_train_function(force=True)
 
     def make_train_function(self, force=False):
         if self.train_function is not None and not force:
@@ -218,7 +242,7 @@ class Regressor(keras.Model):
         # A short memory at the start, so that the average does not drag the initial weights along.
         step = tf.cast(self.optimizer.iterations.value, tf.float32)
         decay = tf.minimum(self.ema, (1.0 + step) / (10.0 + step))
-        for average, variable in zip(self.averages, self.network.trainable_variables, strict=True):
+        for average, variable in zip(self.averages, self.averaged, strict=True):
             average.assign(decay * average + (1.0 - decay) * variable.value)
 
     def predict_crops(self, images):
@@ -226,9 +250,9 @@ class Regressor(keras.Model):
         return self.network.stateless_call(*self._inference_values(), tf.cast(images, tf.float32), training=False)[0]
 
     def _inference_values(self):
-        trainable = self.averages or [v.value for v in self.network.trainable_variables]
-        state = [v.value for v in self.network.non_trainable_variables]
-        return [tf.convert_to_tensor(v) for v in trainable], [tf.convert_to_tensor(v) for v in state]
+        averages = {id(v): average for v, average in zip(self.averaged, self.averages, strict=True)}
+        groups = self.network.trainable_variables, self.network.non_trainable_variables
+        return [[tf.convert_to_tensor(averages.get(id(v), v.value)) for v in group] for group in groups]
 
     def _test_step(self, batch):
         self.distribute_strategy.run(self._replica_test_step, args=(batch,))
@@ -246,6 +270,8 @@ class Regressor(keras.Model):
     def _update_metrics(self, batch, outputs, losses):
         weight = batch["weight"]
         self.loss_tracker.update_state(losses, sample_weight=weight)
+        for metric in self.crop_metrics:
+            metric.update_state(batch["keypoints"], outputs["keypoints"], weight)
         truth, prediction = to_pixels(batch, outputs["keypoints"])
         for metric in self.pixel_metrics:
             metric.update_state(truth, prediction, weight)

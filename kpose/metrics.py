@@ -113,3 +113,51 @@ class PCP(keras.metrics.Metric):
 
     def get_config(self):
         return super().get_config() | {"skeleton": self.skeleton.name, "rule": self.rule}
+
+
+@keras.saving.register_keras_serializable("kpose")
+class SpreadRatio(keras.metrics.Metric):
+    """How much predictions vary from person to person, relative to the labels; 0 is one pose for everyone.
+
+    The standard deviation of the predictions round their own mean (of each joint and coordinate) over that of the
+    labels, both over the labelled joints, in normalised coordinates. Perfect predictions have 1, regressors that are
+    unsure of themselves less: the best guess under an L2 loss is a mean. Labels that do not vary give 1. Exact on any
+    number of replicas: sums are summed.
+
+    Args:
+        num_joints: K.
+
+    Example:
+        metric = SpreadRatio(17)
+        metric.update_state(truth, prediction)  # [B, 17, 3] and [B, 17, 2], normalised
+        metric.result()
+    """
+
+    def __init__(self, num_joints, name="spread", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.num_joints = num_joints
+        self.counted = self.add_variable((num_joints, 1), "zeros", name="counted")
+        # Of the labels and of the predictions.
+        self.sums = self.add_variable((2, num_joints, 2), "zeros", name="sums")
+        self.squares = self.add_variable((2, num_joints, 2), "zeros", name="squares")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        """Adds a batch: `y_true` [B, K, 3], `y_pred` [B, K, 2], `sample_weight` [B] (0 leaves a sample out)."""
+        y_true, y_pred = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
+        weight = ops.cast(y_true[..., 2:] > 0, "float32")
+        if sample_weight is not None:
+            weight = weight * ops.cast(sample_weight, "float32")[:, None, None]
+        points = ops.stack([y_true[..., :2], y_pred])
+        self.counted.assign_add(ops.sum(weight, axis=0))
+        self.sums.assign_add(ops.sum(points * weight, axis=1))
+        self.squares.assign_add(ops.sum(ops.square(points) * weight, axis=1))
+
+    def result(self):
+        # Sum of squared deviations: sum x^2 - (sum x)^2 / n, of each joint and coordinate.
+        around_zero = ops.square(self.sums) / ops.maximum(self.counted, 1.0)
+        labels, predictions = ops.unstack(ops.sum(ops.maximum(self.squares - around_zero, 0.0), axis=(1, 2)), 2)
+        varied = labels > 1e-6 * ops.maximum(ops.sum(self.squares[0]), 1e-6)
+        return ops.where(varied, ops.sqrt(predictions / ops.where(varied, labels, 1.0)), 1.0)
+
+    def get_config(self):
+        return super().get_config() | {"num_joints": self.num_joints}

@@ -23,6 +23,16 @@ def import_tensorflow():
         tf.get_logger().setLevel("WARNING")
 
 
+def import_keras_cv():
+    """Imports keras_cv, whose import takes seconds and may talk, when it is first needed; returns the module."""
+    if "keras_cv" in sys.modules or os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
+        import keras_cv
+    else:
+        with _stderr_aside():
+            import keras_cv
+    return keras_cv
+
+
 @contextlib.contextmanager
 def _stderr_aside():
     sys.stderr.flush()

@@ -63,7 +63,8 @@ def build_network(config, workdir, synchronized=False, begin=False):
         config: the run's recipe.
         workdir: the run's folder.
         synchronized: BatchNorm over all replicas together.
-        begin: for the first step of the training of a cascade: its base with the weights of `config.model.base`.
+        begin: for the first step of the training: a cascade's base with the weights of `config.model.base`, a
+            backbone with those of `config.model.weights`.
     """
     base = None
     if config.model.name == "cascade":
@@ -73,7 +74,10 @@ def build_network(config, workdir, synchronized=False, begin=False):
         if begin:
             checkpoints.restore_network(base, checkpoints.latest(config.model.base), saved.optimizer.ema > 0)
     outputs = losses.build(config.loss).outputs
-    return models.build(config.model, skeletons.get(config.skeleton), outputs, synchronized, base)
+    network = models.build(config.model, skeletons.get(config.skeleton), outputs, synchronized, base)
+    if begin:
+        models.load_weights(network, config.model)
+    return network
 
 
 def load_network(workdir, config):

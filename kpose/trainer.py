@@ -76,7 +76,8 @@ def train(config, workdir):
     if start_step >= total_steps:
         logging.info("%s: all %d steps are done: give more epochs or steps to go on", workdir, total_steps)
         return history.last_logs()
-    chores = [history, callbacks.SaveCheckpoints(saver, config.checkpoint_every, total_steps)]
+    chores = [callbacks.FreezeBackbone(config.model.freeze_epochs)] if config.model.freeze_epochs else []
+    chores += [history, callbacks.SaveCheckpoints(saver, config.checkpoint_every, total_steps)]
     if evaluation is not None:
         chores.append(callbacks.PredictionGrid(workdir, evaluation, skeleton))
     epochs = -(-total_steps // steps_per_epoch)
@@ -108,9 +109,12 @@ def build_regressor(config, run, total_steps, workdir=None, files_train=None):
     augmentation.compiled = run.xla
     with run.scope():
         regressor = engine.Regressor(
-            runs.build_network(config, workdir, run.synchronized, begin=not checkpoints.exist(workdir)),
+            runs.build_network(
+                config, workdir, run.synchronized, begin=workdir is not None and not checkpoints.exist(workdir)
+            ),
             losses.build(config.loss),
             pixel_metrics=[metrics.PCP(skeleton, rule) for rule in metrics.RULES],
+            crop_metrics=[metrics.SpreadRatio(skeleton.num_joints)],
             augmentation=augmentation if config.augment.on == "device" else None,
             xla=run.xla,
             clip_norm=config.optimizer.clip_norm,

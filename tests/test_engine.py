@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kpose import callbacks, engine, losses, metrics, runtime, skeletons
 from kpose import config as config_lib
-from kpose import engine, losses, metrics, runtime, skeletons
 from kpose.models import outputs
 
 JOINTS = skeletons.COCO.num_joints
@@ -62,6 +62,7 @@ def make_regressor(
             network() if network else make_network(batch_norm=not xla),
             loss or losses.L2Loss(),
             pixel_metrics=[metrics.PCP("coco", "strict"), metrics.PCP("coco", "mean")],
+            crop_metrics=[metrics.SpreadRatio(JOINTS)],
             xla=xla,
             **options,
         )
@@ -356,3 +357,30 @@ def test_dropout_masks_differ_between_replicas_and_steps():
     for i in range(4):
         for j in range(i):
             assert not np.array_equal(masks[i], masks[j])
+
+
+@pytest.mark.parametrize("slope, replicas", [(0.0, 1), (0.1, 2), (1.0, 1), (1.0, 2)])
+def test_a_model_that_predicts_one_pose_for_everyone_is_told_once_an_evaluation(tmp_path, capsys, slope, replicas):
+    # The first pixels hold the answer, which the network gives with this slope round 0.1.
+    data = make_data()
+    data["image"] = np.zeros((SAMPLES, SIDE, SIDE, 3), np.uint8)
+    data["image"].reshape(SAMPLES, -1)[:, : 2 * JOINTS] = np.random.default_rng(0).integers(
+        0, 256, (SAMPLES, 2 * JOINTS)
+    )
+    data["keypoints"][..., :2] = data["image"].reshape(SAMPLES, -1)[:, : 2 * JOINTS].reshape(-1, JOINTS, 2) / 255 - 0.5
+
+    def network():
+        images = keras.Input((SIDE, SIDE, 3))
+        x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255.0, -0.5)(images))
+        kernel = slope * np.eye(SIDE * SIDE * 3, 2 * JOINTS, dtype=np.float32)
+        bias = keras.initializers.Constant(0.1 * (slope < 1))
+        x = keras.layers.Dense(2 * JOINTS, kernel_initializer=lambda *_, **__: kernel, bias_initializer=bias)(x)
+        return keras.Model(images, {"keypoints": keras.layers.Reshape((JOINTS, 2))(x)})
+
+    regressor = make_regressor(replicas, network=network, optimizer=lambda: keras.optimizers.SGD(0.0))
+    history = callbacks.History(str(tmp_path), mean_pose_pcp=0.1, total_steps=6, batch_size=BATCH, log_every=10)
+    logs = train(regressor, data, callbacks=[history])
+    np.testing.assert_allclose(logs["spread"] + logs["val_spread"], slope, atol=1e-3)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "the mean pose for everyone" in line]
+    assert len(lines) == (2 if slope < 0.2 else 0)
+    assert all(line.startswith("warning: ") and f"{100 * slope:.0f}% as much as the labels" in line for line in lines)

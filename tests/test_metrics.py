@@ -143,3 +143,54 @@ def test_the_metric_works_in_a_stock_compile_and_survives_serialisation():
 
     truth, prediction = persons(8)
     np.testing.assert_array_equal(compiled(truth, prediction), metrics.correct_limbs(truth, prediction, COCO)[0])
+
+
+def spread(truth, prediction, weight=None, parts=1):
+    metric = metrics.SpreadRatio(truth.shape[1])
+    for chunk in np.array_split(np.arange(len(truth)), parts):
+        metric.update_state(truth[chunk], prediction[chunk], None if weight is None else weight[chunk])
+    return float(metric.result())
+
+
+def make_poses(persons=40, joints=5):
+    rng = np.random.default_rng(0)
+    mean = rng.uniform(-0.4, 0.4, (joints, 2))
+    points = mean + 0.1 * rng.normal(size=(persons, joints, 2))
+    return np.concatenate([points, rng.integers(0, 3, (persons, joints, 1))], -1).astype(np.float32)
+
+
+def test_spread_is_zero_for_one_pose_one_for_the_truth_and_scales_between():
+    truth = make_poses()
+    points = truth[..., :2]
+    assert spread(truth, np.broadcast_to(points[3], points.shape)) < 2e-3
+    assert spread(truth, points) == pytest.approx(1, abs=1e-5)
+    # Round any mean pose: a pose that is always as wrong varies as much.
+    assert spread(truth, 0.3 * points + 0.2) == pytest.approx(0.3, abs=1e-3)
+
+
+@pytest.mark.parametrize("parts", [1, 3, 40])
+def test_spread_is_that_of_the_labelled_joints_of_real_samples_in_any_batches(parts):
+    truth = make_poses()
+    rng = np.random.default_rng(1)
+    prediction = rng.normal(size=(*truth.shape[:2], 2)).astype(np.float32)
+    weight = (np.arange(len(truth)) < 33).astype(np.float32)
+    labelled = (truth[..., 2] > 0) & (weight[:, None] > 0)
+
+    def deviation(points):
+        columns = [points[labelled[:, joint], joint] for joint in range(truth.shape[1])]
+        return np.sqrt(sum(np.square(c - c.mean(0)).sum() for c in columns))
+
+    expected = deviation(prediction.astype(np.float64)) / deviation(truth[..., :2].astype(np.float64))
+    assert spread(truth, prediction, weight, parts) == pytest.approx(expected, rel=1e-4)
+
+
+def test_spread_of_labels_that_do_not_vary_tells_nothing():
+    truth = make_poses()[:1]
+    assert spread(truth, truth[..., :2]) == 1
+    assert spread(truth * [1, 1, 0], truth[..., :2]) == 1
+
+
+def test_spread_keeps_its_configuration():
+    metric = metrics.SpreadRatio(7, name="other")
+    again = metrics.SpreadRatio.from_config(metric.get_config())
+    assert (again.num_joints, again.name) == (7, "other")

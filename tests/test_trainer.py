@@ -38,7 +38,7 @@ def test_a_run_leaves_config_history_mean_pose_pictures_and_tensorboard(tiny_run
     with open(os.path.join(tiny_run, "history.csv")) as file:
         rows = list(csv.DictReader(file))
     assert int(rows[-1]["step"]) == 6
-    assert {"loss", "val_loss", "val_pcp_strict", "val_pcp_mean", "learning_rate"} <= rows[-1].keys()
+    assert {"loss", "val_loss", "val_pcp_strict", "val_pcp_mean", "val_spread", "learning_rate"} <= rows[-1].keys()
     assert Image.open(os.path.join(tiny_run, "learning_curve.png")).size[0] > 300
     mean_pose = runs.load_mean_pose(tiny_run)
     assert mean_pose.shape == (17, 2) and np.abs(mean_pose).max() < 0.5
@@ -50,7 +50,7 @@ def test_a_run_leaves_config_history_mean_pose_pictures_and_tensorboard(tiny_run
                 tags.add(value.tag)
                 if value.tag == "truth and prediction":
                     images.append(value.tensor.string_val)
-    assert {"loss", "pcp_strict", "mean_pose_pcp_strict", "learning_rate", "images_per_second"} <= tags
+    assert {"loss", "spread", "pcp_strict", "mean_pose_pcp_strict", "learning_rate", "images_per_second"} <= tags
     assert images and tf.io.decode_png(images[0][2]).shape[-1] == 3
 
 

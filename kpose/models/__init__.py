@@ -4,6 +4,8 @@ The dict also holds the outputs of `kpose.models.outputs` that the recipe's loss
 """
 
 from kpose.errors import InputError
+from kpose.models import weights as weights_lib
+from kpose.models.backbones import BACKBONES, HEADS, LEVELS, STRIDE, backbone_regressor
 from kpose.models.cascade import cascade
 from kpose.models.deeppose import deeppose
 from kpose.models.integral import integral
@@ -61,6 +63,36 @@ def _build_integral(config, skeleton, outputs, synchronized, base):
     )
 
 
+def _check_backbone(config):
+    if any(side % STRIDE for side in config.input_size):
+        raise InputError(
+            f"config.model.input_size is {tuple(config.input_size)}: a backbone halves it five times, so both sides "
+            f"must be multiples of {STRIDE}"
+        )
+    for field, choices in (("backbone", BACKBONES), ("head", HEADS)):
+        if config[field] not in choices:
+            raise InputError(f"config.model.{field} is {config[field]!r}: it is one of {', '.join(choices)}")
+    if config.head == "spatial" and config.head_level not in LEVELS:
+        raise InputError(
+            f"config.model.head_level is {config.head_level}: a backbone has the levels {LEVELS[0]} to {LEVELS[-1]}"
+        )
+
+
+def _build_backbone(config, skeleton, outputs, synchronized, base):
+    return backbone_regressor(
+        backbone=config.backbone,
+        head=config.head,
+        input_size=tuple(config.input_size),
+        num_joints=skeleton.num_joints,
+        outputs=outputs,
+        head_filters=config.head_filters,
+        head_level=config.head_level,
+        weights=config.weights,
+        batch_norm_momentum=config.batch_norm_momentum,
+        synchronized=synchronized,
+    )
+
+
 def _check_cascade(config):
     if not config.base:
         raise InputError(
@@ -92,9 +124,10 @@ def _build_cascade(config, skeleton, outputs, synchronized, base):
 
 
 MODELS = {
+    "backbone": (_check_backbone, _build_backbone),
+    "cascade": (_check_cascade, _build_cascade),
     "deeppose": (_check_deeppose, _build_deeppose),
     "integral": (_check_integral, _build_integral),
-    "cascade": (_check_cascade, _build_cascade),
 }
 
 
@@ -110,6 +143,11 @@ def check(config):
     if config.name not in MODELS:
         raise InputError(f"config.model.name is {config.name!r}: it is one of {', '.join(sorted(MODELS))}")
     _check_numbers(config, "input_size", 2)
+    if config.name != "backbone" and (config.weights or config.freeze_epochs):
+        field = "weights" if config.weights else "freeze_epochs"
+        raise InputError(
+            f"config.model.{field} is {config[field]!r}, but {config.name} has no backbone: model.name=backbone has"
+        )
     MODELS[config.name][0](config)
 
 
@@ -128,3 +166,19 @@ def build(config, skeleton, outputs=(), synchronized=False, base=None):
     """
     check(config)
     return MODELS[config.name][1](config, skeleton, tuple(outputs), synchronized, base)
+
+
+def load_weights(network, config):
+    """Sets the weights that a recipe's backbone begins with; a no-op where it names none.
+
+    Apart from `build`, because a network that a checkpoint will fill needs neither the file nor the time.
+
+    Args:
+        network: what `build` made of `config`.
+        config: the recipe's `model` section.
+
+    Raises:
+        InputError: `config.weights` is not there or not this backbone's.
+    """
+    if config.weights:
+        weights_lib.assign(network.get_layer("backbone"), BACKBONES[config.backbone], config.weights)

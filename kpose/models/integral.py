@@ -64,28 +64,49 @@ def integral(
         `keras.Model`: images [B, H, W, 3] of 0..255 -> {"keypoints": [B, K, 2] float32, normalised}.
     """
 
-    def conv(x, channels, name, kernel=3, strides=1):
-        x = layers.Conv2D(
-            channels, kernel, strides, padding="same", use_bias=False, kernel_initializer="he_normal", name=name
-        )(x)
-        x = layers.BatchNormalization(momentum=batch_norm_momentum, synchronized=synchronized, name=f"{name}_norm")(x)
-        return layers.ReLU(name=f"{name}_relu")(x)
-
     images = keras.Input((*input_size, 3), name="images")
     x = layers.Rescaling(1 / 127.5, -1.0, name="rescale")(images)
     levels = []
     for index, channels in enumerate(filters):
-        x = conv(x, channels, f"down{index + 1}", strides=2)
+        x = _conv(x, channels, f"down{index + 1}", batch_norm_momentum, synchronized, strides=2)
         if index:
-            x = conv(x, channels, f"level{index + 1}")
+            x = _conv(x, channels, f"level{index + 1}", batch_norm_momentum, synchronized)
         levels.append(x)
-    x = conv(x, head_filters, "top", kernel=1)
-    pooled = layers.GlobalAveragePooling2D(name="pooled")(x) if outputs else None
-    for index in reversed(range(head_level, len(filters) - 1)):
-        x = layers.UpSampling2D(interpolation="bilinear", name=f"up{index + 1}")(x)
-        x = layers.Add(name=f"merge{index + 1}")([x, conv(levels[index], head_filters, f"lateral{index + 1}", 1)])
-        x = conv(x, head_filters, f"out{index + 1}")
+    x, top = top_down(levels, head_filters, head_level, batch_norm_momentum, synchronized)
     # The head in float32 always: a softmax of bfloat16 maps is off by several percent.
     maps = layers.Conv2D(num_joints, 1, dtype="float32", name="maps")(x)
     answer = {"keypoints": SoftArgmax(name="keypoints")(maps)}
+    pooled = layers.GlobalAveragePooling2D(name="pooled")(top) if outputs else None
     return keras.Model(images, answer | extra_outputs(pooled, num_joints, outputs), name="integral")
+
+
+def top_down(levels, filters, head_level, batch_norm_momentum, synchronized):
+    """A feature pyramid's top-down path, from the smallest level to level `head_level`.
+
+    Args:
+        levels: feature maps, each half the resolution of the one before it. Those below `head_level` are not used.
+        filters: channels of the path.
+        head_level: index of the level at whose resolution the path ends.
+        batch_norm_momentum, synchronized: as for `integral`.
+
+    Returns:
+        ([B, h, w, filters] at that level, the same where the path begins).
+    """
+
+    def conv(x, name, kernel=3):
+        return _conv(x, filters, name, batch_norm_momentum, synchronized, kernel)
+
+    x = top = conv(levels[-1], "top", kernel=1)
+    for index in reversed(range(head_level, len(levels) - 1)):
+        x = layers.UpSampling2D(interpolation="bilinear", name=f"up{index + 1}")(x)
+        x = layers.Add(name=f"merge{index + 1}")([x, conv(levels[index], f"lateral{index + 1}", 1)])
+        x = conv(x, f"out{index + 1}")
+    return x, top
+
+
+def _conv(x, channels, name, batch_norm_momentum, synchronized, kernel=3, strides=1):
+    x = layers.Conv2D(
+        channels, kernel, strides, padding="same", use_bias=False, kernel_initializer="he_normal", name=name
+    )(x)
+    x = layers.BatchNormalization(momentum=batch_norm_momentum, synchronized=synchronized, name=f"{name}_norm")(x)
+    return layers.ReLU(name=f"{name}_relu")(x)
