@@ -1,7 +1,7 @@
 """ResNet-18 trained from scratch under a regression head, as Gupta and Gritton propose.
 
-Paper: "Deep Learning for Human Pose Estimation" (Gupta and Gritton), section 4.5.3: "given adequate training time, it is
-likely a ResNet backbone trained from scratch would perform better"; "Deep Residual Learning" (He et al., CVPR 2016).
+Paper: "Deep Learning for Human Pose Estimation" (Gupta and Gritton), section 4.5.3: "it is likely a ResNet backbone
+trained from scratch would perform better" than DeepPose's, given the time; "Deep Residual Learning" (He et al., 2016).
 Loss and schedule are those of `deeppose_rle`. Training warns while the model predicts the mean pose for everyone.
 Reaches: not published; see the comparison of recipes in README.md.
 Time: 3.6 GFLOP an image at 224 x 224; see the comparison of recipes for a rate.
