@@ -16,7 +16,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=["kpose", "kpose.models", "kpose.configs", "tfrecords_tools"],
+    packages=["kpose", "kpose.models", "kpose.configs", "tfrecords_tools", "tfrecords_tools.people"],
     # configs/ lies at the top of the repository; installed, it would be too common a name for a package of its own.
     package_dir={"kpose.configs": "configs"},
     install_requires=[

@@ -10,22 +10,24 @@ from pycocotools.coco import COCO
 from kpose import skeletons
 from kpose.errors import InputError
 from tfrecords_tools import figures
+from tfrecords_tools.people import canvas as canvas_lib
+from tfrecords_tools.people import clothing, poses, scenes
 
 NAMES = skeletons.COCO.joints
 LEFT_SHOULDER, RIGHT_SHOULDER = NAMES.index("left_shoulder"), NAMES.index("right_shoulder")
 
 
 @pytest.fixture(scope="module")
-def scenes():
+def drawn_scenes():
     """(Scene, annotations) of 240 images, about 380 people."""
-    drawn = [figures._compose(figures._rng(0, "train", index)) for index in range(240)]
-    return [(scene, figures._annotations(scene, index + 1)) for index, scene in enumerate(drawn)]
+    drawn = [scenes._compose(scenes._rng(0, "train", index)) for index in range(240)]
+    return [(scene, scenes._annotations(scene, index + 1)) for index, scene in enumerate(drawn)]
 
 
 @pytest.fixture(scope="module")
-def people(scenes):
+def people(drawn_scenes):
     """([N, 17, 3] keypoints, [N, 4] boxes) of everybody annotated."""
-    found = [person for _, annotations in scenes for person in annotations]
+    found = [person for _, annotations in drawn_scenes for person in annotations]
     keypoints = np.array([person["keypoints"] for person in found], float).reshape(-1, 17, 3)
     return keypoints, np.array([person["bbox"] for person in found])
 
@@ -47,16 +49,16 @@ def _read(root):
 
 
 def _plain_canvas(height=280, width=240):
-    light = figures.Light((0.0, -0.6, 0.8), 0.5, 0.6)
-    return figures.Canvas(np.full((3, height, width), 120, np.float32), light)
+    light = canvas_lib.Light((0.0, -0.6, 0.8), 0.5, 0.6)
+    return canvas_lib.Canvas(np.full((3, height, width), 120, np.float32), light)
 
 
 def _draw(canvas, seed=0, yaw=0, person=0):
     """Draws one upright person turned by `yaw`; its joints in pixels and its height in pixels."""
     rng = np.random.default_rng(seed)
-    body = figures._pose(rng, yaw=yaw, roll=0)
-    outfit = figures._outfit(rng, (120, 120, 120))
-    return figures._draw_person(canvas, person, body, outfit, (120, 140), 170.0), 170.0
+    body = poses.draw_pose(rng, yaw=yaw, roll=0)
+    outfit = clothing.choose_outfit(rng, (120, 120, 120))
+    return clothing.draw_person(canvas, person, body, outfit, (120, 140), 170.0), 170.0
 
 
 def _strict_pcp_of_mean_pose(keypoints, boxes):
@@ -81,12 +83,12 @@ def test_same_bytes_whatever_the_workers(dataset, tmp_path):
 
 
 def test_seed_split_and_index_matter():
-    image, annotations = figures.render_image(5, "train", 7)
-    again, annotations_again = figures.render_image(5, "train", 7)
+    image, annotations = scenes.render_image(5, "train", 7)
+    again, annotations_again = scenes.render_image(5, "train", 7)
     assert image.dtype == np.uint8 and image.shape[2] == 3
     assert np.array_equal(image, again) and annotations == annotations_again
     for other in ((5, "val", 7), (6, "train", 7), (5, "train", 8)):
-        different, _ = figures.render_image(*other)
+        different, _ = scenes.render_image(*other)
         assert different.shape != image.shape or not np.array_equal(different, image)
 
 
@@ -105,8 +107,8 @@ def test_file_is_valid_coco(dataset):
     assert len({person["id"] for person in raw["annotations"]}) == len(raw["annotations"]) > 0
 
 
-def test_annotations_are_consistent(scenes):
-    for scene, annotations in scenes:
+def test_annotations_are_consistent(drawn_scenes):
+    for scene, annotations in drawn_scenes:
         height, width = scene.canvas.depth.shape
         for person in annotations:
             keypoints = np.array(person["keypoints"], float).reshape(17, 3)
@@ -118,20 +120,20 @@ def test_annotations_are_consistent(scenes):
             assert (x >= 0).all() and (x < width).all() and (y >= 0).all() and (y < height).all()
             left, top, w, h = person["bbox"]
             assert left >= 0 and top >= 0 and left + w <= width and top + h <= height
-            assert min(w, h) >= figures.MIN_BOX and 0 < person["area"] <= w * h
+            assert min(w, h) >= scenes.MIN_BOX and 0 < person["area"] <= w * h
             x, y = keypoints[flags == 2, 0], keypoints[flags == 2, 1]
             assert (x >= left - 2).all() and (x <= left + w + 2).all()
             assert (y >= top - 2).all() and (y <= top + h + 2).all()
 
 
-def test_visible_joints_show_their_person(scenes):
+def test_visible_joints_show_their_person(drawn_scenes):
     visible = 0
-    for scene, annotations in scenes:
+    for scene, annotations in drawn_scenes:
         for person in annotations:
             number = person["id"] % 10 + 1
             for x, y, flag in np.array(person["keypoints"], float).reshape(17, 3):
                 if flag == 2:
-                    assert scene.canvas.owner[int(y), int(x)] // figures.PERSON_STRIDE == number
+                    assert scene.canvas.owner[int(y), int(x)] // canvas_lib.PERSON_STRIDE == number
                     visible += 1
     assert visible > 1000
 
@@ -139,11 +141,11 @@ def test_visible_joints_show_their_person(scenes):
 def test_an_object_in_front_hides_joints():
     canvas = _plain_canvas()
     joints, body_height = _draw(canvas)
-    before = figures._keypoints(canvas, 0, joints, body_height)
+    before = scenes._keypoints(canvas, 0, joints, body_height)
     assert (before[:, 2] == 2).sum() > 10
     middle = float(joints[LEFT_SHOULDER, 1] + 10)
-    canvas.slab((0, 0, 240, middle), 2 * figures.PERSON_DEPTH, (90, 60, 30), figures.OBJECT)
-    after = figures._keypoints(canvas, 0, joints, body_height)
+    canvas.slab((0, 0, 240, middle), 2 * canvas_lib.PERSON_DEPTH, (90, 60, 30), canvas_lib.OBJECT)
+    after = scenes._keypoints(canvas, 0, joints, body_height)
     covered = joints[:, 1] < middle - 1
     clear = joints[:, 1] > middle + 1
     assert (after[covered, 2] == 1).all() and covered.sum() >= 6
@@ -155,9 +157,9 @@ def test_a_person_in_front_hides_joints_and_the_edge_drops_them():
     canvas = _plain_canvas()
     joints, body_height = _draw(canvas)
     _draw(canvas, person=1)
-    hidden = figures._keypoints(canvas, 0, joints, body_height)
+    hidden = scenes._keypoints(canvas, 0, joints, body_height)
     assert (hidden[:, 2] == 1).all()
-    outside = figures._keypoints(canvas, 0, joints - (400, 0, 0), body_height)
+    outside = scenes._keypoints(canvas, 0, joints - (400, 0, 0), body_height)
     assert not outside.any()
 
 
@@ -173,7 +175,7 @@ def test_from_behind_the_face_is_hidden():
     for seed in range(5):
         canvas = _plain_canvas()
         joints, body_height = _draw(canvas, seed, yaw=180)
-        assert (figures._keypoints(canvas, 0, joints, body_height)[:3, 2] == 1).all()
+        assert (scenes._keypoints(canvas, 0, joints, body_height)[:3, 2] == 1).all()
 
 
 def test_enough_people_are_fully_visible(people):

@@ -17,7 +17,7 @@ from tfrecords_tools import crops
 
 COCO = skeletons.COCO
 PAIR = skeletons.Skeleton(
-    name="pair", joints=("a", "b"), pairs=((0, 1),), limbs={}, torso=(0, 1), bones=(), sigmas=(0.1, 0.1)
+    name="pair", joints=("a", "b"), pairs=((0, 1),), limbs={}, torso=(0, 1), upper=(), bones=(), sigmas=(0.1, 0.1)
 )
 
 
