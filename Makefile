@@ -18,11 +18,14 @@ $(INSTALLED): setup.py constraints.txt
 demo: $(INSTALLED)
 	$(BIN)/python -m kpose.demo --output_dir=demo
 
+# Two processes: most of a test's time is TensorFlow tracing, which uses one core.
+PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest --runslow
+	$(PYTEST) --runslow
 
 bench: $(INSTALLED)
 	$(BIN)/python -m kpose.benchmark input

@@ -33,7 +33,7 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "test": ["hypothesis>=6.100", "pytest>=8.0", "ruff>=0.6"],
+        "test": ["hypothesis>=6.100", "pytest>=8.0", "pytest-xdist>=3.6", "ruff>=0.6"],
         "gpu": ["tensorflow[and-cuda]>=2.18"],
     },
     entry_points={
