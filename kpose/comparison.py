@@ -159,7 +159,13 @@ def count_flops(network, input_size):
     graph = convert_variables_to_constants_v2(concrete).graph
     builder = tf.compat.v1.profiler.ProfileOptionBuilder
     options = builder(builder.float_operation()).with_empty_output().build()
-    return int(tf.compat.v1.profiler.profile(graph, options=options).total_float_ops)
+    logger, level = tf.get_logger(), tf.get_logger().level
+    # The profiler complains of its own deprecated parts.
+    logger.setLevel("ERROR")
+    try:
+        return int(tf.compat.v1.profiler.profile(graph, options=options).total_float_ops)
+    finally:
+        logger.setLevel(level)
 
 
 COLUMNS = {
