@@ -48,7 +48,7 @@ NUM_DRAWS = len(COLUMNS)
 SOLARISE_THRESHOLDS = (64.0, 256.0)
 POSTERISE_BITS = (2, 6)
 SHARPNESS_FACTORS = (0.0, 2.0)
-CUTOUT_SIDES = (0.2, 0.5)
+CUTOUT_SIDES = (0.25, 0.5)
 # A jitter of 1 turns the hue by up to this, as a fraction of a full turn.
 HUE_TURN = 0.1
 
@@ -80,7 +80,7 @@ class Augmentation:
         self.config = config
         self.input_size = tuple(input_size)
         self.stored_share = stored_share
-        # Inside XLA the warp is done in another way.
+        # Inside XLA shapes are fixed, and TensorFlow's own warp is missing: the same is done in another way.
         self.compiled = False
 
     @property
@@ -124,31 +124,43 @@ class Augmentation:
         keypoints = warp.move_keypoints(keypoints, region, centre, size, angle, mirrored)
         swapped = tf.gather(keypoints, list(self.skeleton.flip_order), axis=1)
         return batch | {
-            "image": _to_uint8(image),
+            "image": photometric.to_uint8(image),
             "keypoints": tf.where(mirrored[:, None, None], swapped, keypoints),
             "region": tf.concat([centre - size / 2, size], -1),
         }
 
     def _recolour(self, images, drawn):
         c = self.config
-        images = tf.cast(images, tf.float32)
         if c.grey > 0 or c.jitter > 0:
-            grey = tf.where(drawn["grey"] < c.grey, drawn["grey_amount"], 0.0)
-            factors = [1 + c.jitter * (2 * drawn[name] - 1) for name in ("brightness", "contrast", "saturation")]
-            images = photometric.colour_jitter(images, grey, *factors, hue=c.jitter * HUE_TURN * (2 * drawn["hue"] - 1))
-        steps = (
-            ("solarise", lambda x: photometric.solarise(x, _between(SOLARISE_THRESHOLDS, drawn["solarise_threshold"]))),
-            (
-                "posterise",
-                lambda x: photometric.posterise(x, tf.round(_between(POSTERISE_BITS, drawn["posterise_bits"]))),
-            ),
-            ("sharpness", lambda x: photometric.sharpness(x, _between(SHARPNESS_FACTORS, drawn["sharpness_factor"]))),
-            ("equalise", photometric.equalise),
-        )
-        for name, step in steps:
+            greyed = drawn["grey"] < c.grey
+            images = self._where(
+                tf.logical_or(c.jitter > 0, greyed),
+                photometric.colour_jitter,
+                images,
+                tf.where(greyed, drawn["grey_amount"], 0.0),
+                *(1 + c.jitter * (2 * drawn[name] - 1) for name in ("brightness", "contrast", "saturation")),
+                c.jitter * HUE_TURN * (2 * drawn["hue"] - 1),
+            )
+        fewest, most = POSTERISE_BITS
+        steps = {
+            "solarise": (photometric.solarise, _between(SOLARISE_THRESHOLDS, drawn["solarise_threshold"])),
+            "posterise": (photometric.posterise, tf.floor(_between((fewest, most + 1), drawn["posterise_bits"]))),
+            "sharpness": (photometric.sharpness, _between(SHARPNESS_FACTORS, drawn["sharpness_factor"])),
+            "equalise": (photometric.equalise,),
+        }
+        for name, (step, *parameters) in steps.items():
             if c[name] > 0:
-                images = tf.where((drawn[name] < c[name])[:, None, None, None], step(images), images)
-        return _to_uint8(images)
+                images = self._where(drawn[name] < c[name], step, images, *parameters)
+        return images
+
+    def _where(self, chosen, step, images, *parameters):
+        """`step(images, *parameters)` where `chosen` [B] bool, else the images as they are."""
+        if self.compiled:
+            return tf.where(chosen[:, None, None, None], step(images, *parameters), images)
+        # Most samples are not chosen: only those that are cost anything.
+        indices = tf.where(chosen)
+        changed = step(*(tf.gather(values, indices[:, 0]) for values in (images, *parameters)))
+        return tf.tensor_scatter_nd_update(images, indices, changed)
 
     def _cut_out(self, batch, drawn):
         """A rectangle of the image's mean colour; a visible joint in it becomes an occluded one."""
@@ -163,7 +175,7 @@ class Augmentation:
         in_rows = tf.abs(rows - centre[:, 1:]) <= side[:, 1:] / 2
         cut = tf.logical_and(in_rows[:, :, None], in_columns[:, None, :])
         cut = tf.logical_and(cut, chosen[:, None, None])[..., None]
-        mean = _to_uint8(tf.reduce_mean(tf.cast(images, tf.float32), [1, 2], keepdims=True))
+        mean = photometric.to_uint8(tf.reduce_mean(tf.cast(images, tf.float32), [1, 2], keepdims=True))
         hidden = tf.reduce_all(tf.abs(keypoints[..., :2] - centre[:, None]) <= side[:, None] / 2, axis=-1)
         hidden = tf.logical_and(hidden, chosen[:, None])
         flags = tf.where(hidden, tf.minimum(keypoints[..., 2], 1.0), keypoints[..., 2])
@@ -175,10 +187,6 @@ class Augmentation:
 
 def _between(limits, share):
     return limits[0] + (limits[1] - limits[0]) * share
-
-
-def _to_uint8(images):
-    return tf.cast(tf.round(tf.clip_by_value(images, 0.0, 255.0)), tf.uint8)
 
 
 def flip(batch, chosen, skeleton):

@@ -26,6 +26,8 @@ COCO = skeletons.COCO
         ({"bones": ((0, 1, 2),)}, r"\(0, 1, 2\)"),
         ({"torso": (5, 99)}, r"\(5, 99\)"),
         ({"limbs": {"upper_arms": ((5, 7), (6, 40))}}, r"\(6, 40\)"),
+        ({"upper": (0, 17)}, r"upper body \(0, 17\)"),
+        ({"upper": (3, 3)}, r"upper body \(3, 3\)"),
     ],
 )
 def test_a_table_that_contradicts_itself_is_refused(change, complaint):
