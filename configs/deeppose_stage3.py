@@ -17,16 +17,7 @@ from kpose.config import load_recipe
 
 
 def get_config():
-    config = load_recipe("deeppose_rle")
+    config = load_recipe("deeppose_stage2")
     config.name = "deeppose_stage3"
-
-    config.epochs = 30
-
-    config.model.name = "cascade"
     config.model.base = "runs/deeppose_stage2"
-    config.model.sigma = 1.0
-    config.model.sub_image = 48
-    config.model.filters = (32, 64, 128)
-    config.model.hidden = (256,)
-    config.augment.half_body = 0.0
     return config
