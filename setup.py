@@ -21,6 +21,8 @@ setup(
     package_dir={"kpose.configs": "configs"},
     install_requires=[
         "absl-py>=2.1",
+        "cykooz.resizer>=4.0",
+        "google-crc32c>=1.5",
         "keras>=3.10",
         "keras-cv>=0.9",
         "matplotlib>=3.8",

@@ -1,12 +1,23 @@
-"""Reads image files, with one clear error for each way in which they can be bad."""
+"""Reads image files, with one clear error for each way in which they can be bad.
+
+Whatever an image is (grey-scale, CMYK, with a palette or an alpha channel, 16 bits deep, of another format than its
+name says), it becomes RGB. One of more pixels than Pillow's limit for decompression bombs is refused by its header.
+"""
 
 import io
 import os
+import warnings
 import zipfile
+import zlib
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+from kpose import files
 from kpose.errors import InputError
+
+# EXIF orientations that exchange width and height.
+_TURNED = (5, 6, 7, 8)
+_ORIENTATION = 0x0112
 
 
 def read_image(path):
@@ -15,19 +26,146 @@ def read_image(path):
     Raises:
         InputError: the file is missing, no image, or cut short.
     """
-    if not os.path.isfile(path):
+    return EncodedImage(_read_file(path), path).decode()
+
+
+class EncodedImage:
+    """An image whose header alone has been read.
+
+    Args:
+        data: the file's bytes.
+        name: what to call it in errors.
+
+    Attributes:
+        width, height: in pixels, as stored.
+        kinds: what is unusual about it: a set of "grey-scale", "CMYK", "not a JPEG" ...
+
+    Raises:
+        InputError: no image, or one of too many pixels.
+    """
+
+    def __init__(self, data, name):
+        self.name = name
+        self._data = data
+        self._image = self._open(data)
+        self.width, self.height = self._image.size
+        # Of a PNG, Pillow would decode the pixels to look for it.
+        self._orientation = 1 if self._image.format == "PNG" else self._image.getexif().get(_ORIENTATION, 1)
+        self._upright = False
+        self.kinds = set()
+        if self._image.format != "JPEG":
+            self.kinds.add(f"{self._image.format} format")
+        if self._image.mode != "RGB":
+            self.kinds.add(_MODES.get(self._image.mode, f"mode {self._image.mode}"))
+
+    def _open(self, data):
+        try:
+            with warnings.catch_warnings():
+                # Half of the limit is worth a warning to Pillow, and the whole an error.
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                return Image.open(io.BytesIO(data))
+        except Image.DecompressionBombError as error:
+            raise InputError(f"{self.name}: refused by its header: {error}") from None
+        except UnidentifiedImageError:
+            raise InputError(f"{self.name}: not an image, or of an unknown format") from None
+        except (OSError, SyntaxError, ValueError) as error:
+            raise self._damaged(error) from None
+
+    def _damaged(self, error):
+        return InputError(f"{self.name}: cannot be decoded ({error}): the file is damaged or cut short")
+
+    def fit(self, width, height):
+        """Chooses between the stored pixels and those turned as EXIF says, by the size that labels were made for.
+
+        COCO's labels are for the stored pixels. Other tools label what a viewer shows; where that has another shape,
+        the labels' size tells.
+
+        Returns:
+            Whether the image has that size, one way or the other.
+        """
+        if (width, height) == (self.width, self.height):
+            if self._orientation != 1:
+                self.kinds.add("EXIF orientation not applied: the labels fit the stored pixels")
+            return True
+        if self._orientation in _TURNED and (width, height) == (self.height, self.width):
+            self._upright = True
+            self.width, self.height = width, height
+            self.kinds.add("turned as EXIF says: the labels fit that")
+            return True
+        return False
+
+    def decode(self, bottom=None, shrink=1):
+        """The pixels.
+
+        Args:
+            bottom: the row below which nothing is needed: a JPEG is decoded no further.
+            shrink: the image may come smaller by as much, or less, if that saves decoding.
+
+        Returns:
+            PIL image in RGB, perhaps shrunk and without its lowest rows.
+
+        Raises:
+            InputError: the file is cut short or damaged.
+        """
+        image = self._image
+        try:
+            if image.format == "JPEG" and not self._upright:
+                if bottom is not None and bottom < self.height:
+                    image = self._open(_without_rows_below(self._data, bottom))
+                if shrink >= 2:
+                    image.draft(None, (-(-image.width // int(shrink)), -(-image.height // int(shrink))))
+            image.load()
+            if self._upright:
+                image = ImageOps.exif_transpose(image)
+            return _to_rgb(image)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise self._damaged(error) from None
+
+
+_MODES = {"L": "grey-scale", "1": "grey-scale", "LA": "grey-scale", "CMYK": "CMYK", "P": "palette", "RGBA": "alpha"}
+
+
+def _to_rgb(image):
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I"):
+        # Pillow would clip 16 bits to the lowest 8.
+        image = image.convert("I").point(lambda level: level * (1 / 256)).convert("L")
+    return image.convert("RGB")
+
+
+def _without_rows_below(data, bottom):
+    """A JPEG whose header says that it ends below row `bottom`, so that decoding ends there.
+
+    Only where the rows come one after another: in baseline files of a single scan. Others come back as they are.
+    """
+    position = 2
+    while position + 10 < len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker in (0xC0, 0xC1):
+            rows = int.from_bytes(data[position + 5 : position + 7], "big")
+            components, frame = data[position + 9], position
+            # Blocks are up to 32 rows high, and the rows of colour next to the last are interpolated.
+            kept = (int(bottom) // 32 + 2) * 32
+            if kept >= rows:
+                return data
+        elif marker == 0xDA:
+            if data[position + 4] != components:
+                return data
+            return b"".join((data[: frame + 5], kept.to_bytes(2, "big"), data[frame + 7 :]))
+        elif 0xC2 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return data
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return data
+
+
+def _read_file(path):
+    if not files.is_file(path):
         raise InputError(f"{path}: no such image file: check the folder that its name is relative to")
-    return _decode(path, path)
-
-
-def _decode(file, name):
     try:
-        with Image.open(file) as image:
-            return image.convert("RGB")
-    except UnidentifiedImageError:
-        raise InputError(f"{name}: not an image, or of an unknown format") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{name}: cannot be decoded ({error}): the file is damaged or cut short") from None
+        return files.read_bytes(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
 class ImageFolder:
@@ -36,7 +174,7 @@ class ImageFolder:
     In a .zip file the images may lie in a folder of their own, as in COCO's (`train2017/000000000009.jpg`).
 
     Args:
-        path: the folder or .zip file.
+        path: the folder or .zip file; a URL such as gs://bucket/train2017 is read through TensorFlow.
 
     Raises:
         InputError: it does not exist, or is no .zip file.
@@ -45,30 +183,31 @@ class ImageFolder:
     def __init__(self, path):
         self.path = path
         self._zip = None
-        if os.path.isdir(path):
+        if files.is_folder(path):
             return
-        if not os.path.isfile(path):
+        if not files.is_file(path):
             raise InputError(f"{path}: no such image folder or .zip file")
         try:
-            self._zip = zipfile.ZipFile(path)
-        except zipfile.BadZipFile as error:
+            self._zip = zipfile.ZipFile(files.open_file(path, "rb"))
+        except (zipfile.BadZipFile, OSError) as error:
             raise InputError(f"{path}: neither a folder nor a .zip file ({error})") from None
         self._members = {os.path.basename(name): name for name in self._zip.namelist()}
         self._members |= {name: name for name in self._zip.namelist()}
 
-    def read(self, file_name):
-        """The image called `file_name` as a PIL image in RGB.
+    def open(self, file_name):
+        """The `EncodedImage` called `file_name`.
 
         Raises:
-            InputError: it is missing, no image, or cut short.
+            InputError: it is missing, or no image.
         """
         if self._zip is None:
-            return read_image(os.path.join(self.path, file_name))
+            path = os.path.join(self.path, file_name)
+            return EncodedImage(_read_file(path), path)
         name = f"{self.path}/{file_name}"
         if file_name not in self._members:
             raise InputError(f"{name}: no such image in the .zip file")
         try:
             data = self._zip.read(self._members[file_name])
-        except (zipfile.BadZipFile, OSError) as error:
+        except (zipfile.BadZipFile, OSError, zlib.error, RuntimeError) as error:
             raise InputError(f"{name}: cannot be read ({error})") from None
-        return _decode(io.BytesIO(data), name)
+        return EncodedImage(data, name)

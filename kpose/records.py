@@ -2,6 +2,8 @@
 
 One record is one `tf.train.Example`: the JPEG of the person's crop and everything needed to go back to the
 original image. Shards are `<split>-00000-of-00008`; beside them lies `<split>.manifest.json`.
+
+Writing does without TensorFlow, which is imported when records are read.
 """
 
 import collections
@@ -12,9 +14,8 @@ import os
 import re
 
 import numpy as np
-import tensorflow as tf
 
-from kpose import files, skeletons
+from kpose import files, skeletons, tfrecord
 from kpose.errors import InputError
 
 # Raised whenever a reader of the old records would misread new ones, or the other way round.
@@ -57,30 +58,22 @@ def encode(person, skeleton):
             f"annotation {person.annotation_id}: keypoints of shape {keypoints.shape}, "
             f"but skeleton {skeleton.name!r} wants ({skeleton.num_joints}, 3)"
         )
-    features = {
-        "schema_version": [SCHEMA_VERSION],
-        "skeleton": [skeleton.name.encode()],
-        "image/id": [person.image_id],
-        "image/file_name": [person.file_name.encode()],
-        "image/size": list(person.image_size),
-        "annotation/id": [person.annotation_id],
-        "annotation/area": [float(person.area)],
-        "annotation/box": np.asarray(person.box, np.float32),
-        "annotation/keypoints": keypoints.ravel(),
-        "crop/jpeg": [person.jpeg],
-        "crop/padding": [float(person.padding)],
-        "crop/region": np.asarray(person.region, np.float32),
-    }
-    example = tf.train.Example(features=tf.train.Features(feature={k: _feature(v) for k, v in features.items()}))
-    return example.SerializeToString(deterministic=True)
-
-
-def _feature(values):
-    if isinstance(values[0], bytes):
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
-    if isinstance(values[0], (int, np.integer)):
-        return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
-    return tf.train.Feature(float_list=tf.train.FloatList(value=values))
+    return tfrecord.encode_example(
+        {
+            "schema_version": [SCHEMA_VERSION],
+            "skeleton": [skeleton.name.encode()],
+            "image/id": [int(person.image_id)],
+            "image/file_name": [person.file_name.encode()],
+            "image/size": [int(side) for side in person.image_size],
+            "annotation/id": [int(person.annotation_id)],
+            "annotation/area": [float(person.area)],
+            "annotation/box": np.asarray(person.box, np.float32).tolist(),
+            "annotation/keypoints": keypoints.ravel().tolist(),
+            "crop/jpeg": [person.jpeg],
+            "crop/padding": [float(person.padding)],
+            "crop/region": np.asarray(person.region, np.float32).tolist(),
+        }
+    )
 
 
 def parse(serialised, skeleton, image=True):
@@ -96,6 +89,8 @@ def parse(serialised, skeleton, image=True):
         `area` float32 []; `box`, `region` float32 [4] xywh in original pixels; `keypoints` float32 [K, 2] in
         original pixels; `visibility` float32 [K]; and, with `image`, `jpeg` string [].
     """
+    import tensorflow as tf
+
     spec = {
         "image/id": tf.io.FixedLenFeature([], tf.int64),
         "image/file_name": tf.io.FixedLenFeature([], tf.string),
@@ -118,6 +113,8 @@ def parse(serialised, skeleton, image=True):
 
 def decode_jpeg(jpeg):
     """JPEG bytes -> uint8 [H, W, 3], by the accurate transform (TensorFlow's default trades quality for speed)."""
+    import tensorflow as tf
+
     return tf.io.decode_jpeg(jpeg, channels=3, dct_method="INTEGER_ACCURATE")
 
 
@@ -199,6 +196,8 @@ def _check_shards(paths, pattern):
 
 def _head(path):
     """(skeleton, padding, crop size) by a file's first record; None for a file without any."""
+    import tensorflow as tf
+
     try:
         serialised = next(iter(tf.data.TFRecordDataset(path).take(1)), None)
     except tf.errors.OpError as error:
@@ -224,6 +223,8 @@ def _head(path):
 @contextlib.contextmanager
 def reading(name):
     """Turns TensorFlow's error about a damaged record file, read in the block, into an `InputError` with its name."""
+    import tensorflow as tf
+
     try:
         yield
     except tf.errors.DataLossError:

@@ -41,7 +41,7 @@ def test_mean_pose_of_cocos_fully_visible_persons():
     """The README's floor: what the average of the report's training persons scores on its validation persons."""
     selected = {split: coco.select_persons(_real_labels(split), "fully_visible")[0] for split in ("train", "val")}
     boxes = {split: np.array([p["bbox"] for p in persons], np.float64) for split, persons in selected.items()}
-    truth = {split: np.array([coco.keypoint_array(p) for p in persons]) for split, persons in selected.items()}
+    truth = {split: np.array([p["keypoints"] for p in persons]) for split, persons in selected.items()}
     mean_pose = geometry.normalise(truth["train"][..., :2], boxes["train"]).mean(0)
     table = scoring.pcp_table(truth["val"], geometry.denormalise(mean_pose[None], boxes["val"]), skeletons.COCO)
     assert table["strict"]["average"] == pytest.approx(0.447, abs=5e-4)
@@ -104,7 +104,8 @@ def test_plain_and_gzipped_files_read_alike(tmp_path):
     with open(path, "rb") as plain, gzip.open(f"{path}.gz", "wb") as packed:
         packed.write(plain.read())
     first, second = (coco.read_annotations(name, skeletons.COCO) for name in (path, f"{path}.gz"))
-    assert first.persons == second.persons and first.images == second.images
+    np.testing.assert_equal(first.persons, second.persons)
+    assert first.images == second.images
     assert list(first.images) == [1] and first.persons[0]["id"] == 1
 
 
@@ -116,9 +117,25 @@ def test_annotations_without_keypoints_are_passed_over(tmp_path):
     assert [person["id"] for person in read.persons] == [1]
 
 
-def test_keypoint_array_is_x_y_flag(tmp_path):
+def test_keypoints_become_x_y_flag(tmp_path):
     joints = helpers.keypoints_in(BOX, seed=3)
-    np.testing.assert_array_equal(coco.keypoint_array(helpers.annotation(1, 1, BOX, joints)), joints)
+    read = coco.read_annotations(_file(tmp_path, [helpers.annotation(1, 1, BOX, joints)]), skeletons.COCO)
+    np.testing.assert_array_equal(read.persons[0]["keypoints"], joints)
+
+
+def test_one_category_of_several_with_keypoints(tmp_path):
+    """Horses have 20 keypoints of their own: only the category that is asked for is read."""
+    person = helpers.annotation(1, 1, BOX, helpers.keypoints_in(BOX))
+    horse = helpers.annotation(2, 1, BOX, np.ones((20, 3))) | {"category_id": 19}
+    categories = [{"id": 1, "name": "person"}, {"id": 19, "name": "horse"}]
+    path = helpers.write_json(
+        tmp_path / "two.json", {"images": [IMAGE], "annotations": [person, horse], "categories": categories}
+    )
+    with pytest.raises(InputError, match="annotation 2 has 60 keypoint numbers"):
+        coco.read_annotations(path, skeletons.COCO)
+    assert [p["id"] for p in coco.read_annotations(path, skeletons.COCO, category="person").persons] == [1]
+    with pytest.raises(InputError, match="no category is called 'dog': there are 'person', 'horse'"):
+        coco.read_annotations(path, skeletons.COCO, category="dog")
 
 
 def _person(**fields):

@@ -121,7 +121,7 @@ def test_decoding_keeps_colour_and_order_of_rows():
     pixels = helpers.paint_dots((40, 60), [(10, 8), (30, 20), (50, 30)], sigma=4)
     decoded = records.decode_jpeg(crops.encode_jpeg(Image.fromarray(pixels))).numpy()
     assert decoded.shape == (40, 60, 3) and decoded.dtype == np.uint8
-    assert np.abs(decoded.astype(int) - pixels).max() < 16
+    assert np.abs(decoded.astype(int) - pixels).max() < 24
 
 
 def test_a_grey_jpeg_decodes_to_three_channels(tmp_path):

@@ -1,11 +1,15 @@
 """Cutting a region out of an image: what the network will see of a person."""
 
+import functools
 import io
 
+import cykooz_resizer as resizer
 import numpy as np
 from PIL import Image
 
 JPEG_QUALITY = 95
+# Chroma at half the resolution, as nearly every photograph has it: crops decode half as fast again without it.
+CHROMA_SUBSAMPLING = "4:2:0"
 
 
 def crop_image(image, region, size):
@@ -25,26 +29,57 @@ def crop_image(image, region, size):
     x, y, w, h = (float(v) for v in region)
     height, width = size
     if x >= 0 and y >= 0 and x + w <= image.width and y + h <= image.height:
-        return image.resize((width, height), Image.Resampling.BILINEAR, box=(x, y, x + w, y + h))
-    # Outside, zeros have to be weighted out again: the same resampling of a mask says how much was inside.
-    left, top = int(np.floor(x - w / width)) - 1, int(np.floor(y - h / height)) - 1
-    right, bottom = int(np.ceil(x + w + w / width)) + 1, int(np.ceil(y + h + h / height)) + 1
-    box = (x - left, y - top, x - left + w, y - top + h)
+        return _resample(image, (x, y, w, h), size)
+    # Outside, the zeros of the enlarged image have to be weighted out again, row by row and column by column.
+    columns, left, right = _inside(image.width, x, w, width)
+    rows, top, bottom = _inside(image.height, y, h, height)
+    part = image.crop((left, top, right, bottom))
+    pixels = np.array(_resample(part, (x - left, y - top, w, h), size))
+    for axis, share in ((0, rows), (1, columns)):
+        edge = np.flatnonzero(share < 1)
+        inside = share[edge].reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+        lines = np.take(pixels, edge, axis).astype(np.float32)
+        lines = np.where(inside > 0, lines / np.maximum(inside, 1e-3), 0)
+        index = (edge, slice(None)) if axis == 0 else (slice(None), edge)
+        pixels[index] = np.rint(np.clip(lines, 0, 255))
+    return Image.fromarray(pixels)
 
-    def resample(picture):
-        part = picture.crop((left, top, right, bottom))
-        return np.asarray(part.resize((width, height), Image.Resampling.BILINEAR, box=box), np.float32)
 
-    inside = resample(Image.new("L", image.size, 255)) / 255.0
-    pixels = resample(image) / np.maximum(inside, 1e-3)[..., None]
-    columns = x + (np.arange(width) + 0.5) * w / width
-    rows = y + (np.arange(height) + 0.5) * h / height
-    within = ((rows >= 0) & (rows <= image.height))[:, None] & ((columns >= 0) & (columns <= image.width))
-    return Image.fromarray(np.uint8(np.rint(np.clip(pixels * within[..., None], 0, 255))))
+def _inside(side, start, length, count):
+    """How much of each sample's kernel lies within the image, on one axis.
+
+    Returns:
+        ([count] share of the kernel, 0 where the sample's centre is outside; first and last + 1 pixel that the
+        kernels reach, which may lie outside).
+    """
+    reach = length / count
+    first, last = int(np.floor(start - reach)) - 1, int(np.ceil(start + length + reach)) + 1
+    pixels = np.arange(first, last)
+    line = Image.fromarray(((pixels >= 0) & (pixels < side)).astype(np.float32)[None])
+    box = (start - first, 0, start - first + length, 1)
+    share = np.asarray(line.resize((count, 1), Image.Resampling.BILINEAR, box=box))[0]
+    centres = start + (np.arange(count) + 0.5) * reach
+    return np.where((centres >= 0) & (centres <= side), share, 0), first, last
+
+
+@functools.cache
+def _resizer():
+    return resizer.Resizer()
+
+
+def _resample(image, box, size):
+    result = Image.new("RGB", (size[1], size[0]))
+    options = resizer.ResizeOptions(
+        resize_alg=resizer.ResizeAlg.convolution(resizer.FilterType.bilinear),
+        crop_box=resizer.CropBox(*box),
+        use_alpha=False,
+    )
+    _resizer().resize_pil(image, result, options)
+    return result
 
 
 def encode_jpeg(image):
-    """A PIL image as JPEG bytes, without chroma subsampling (crops are small: colour edges matter)."""
+    """A PIL image as JPEG bytes."""
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=CHROMA_SUBSAMPLING)
     return buffer.getvalue()

@@ -1,0 +1,98 @@
+"""Where the shards of a write lie until all are whole: OUTPUT_DIR/SPLIT.partial.
+
+The folder holds `inputs.json` (what the write depends on), the shards that are done and, beside each, a summary that is
+written after it. A write with the same inputs goes on with them; one with others starts anew.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+
+from kpose import files
+from kpose.errors import InputError
+
+INPUTS_FILE = "inputs.json"
+
+
+def folder(options):
+    return os.path.join(options.output_dir, f"{options.split}.partial")
+
+
+def exists(options):
+    return os.path.isdir(folder(options))
+
+
+@contextlib.contextmanager
+def open_staging(options, inputs):
+    """The `Staging` of a write; it vanishes when the write is finished and stays when it is not.
+
+    Raises:
+        InputError: another write to it is under way.
+    """
+    path = folder(options)
+    os.makedirs(path, exist_ok=True)
+    with open(os.path.join(path, "lock"), "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"{path}: another write of this split is under way: wait for it or end it") from None
+        stage = Staging(path, options.output_dir)
+        stage.claim(inputs)
+        try:
+            yield stage
+        finally:
+            if stage.is_empty():
+                shutil.rmtree(path)
+
+
+class Staging:
+    """The shards of one write."""
+
+    def __init__(self, path, output_dir):
+        self._path = path
+        self._output_dir = output_dir
+
+    def claim(self, inputs):
+        """Throws away what a write with other inputs left, and what was half written."""
+        path = os.path.join(self._path, INPUTS_FILE)
+        same = False
+        if os.path.exists(path):
+            with contextlib.suppress(InputError):
+                same = files.read_json(path, "staging file") == inputs
+        for name in os.listdir(self._path):
+            if name != "lock" and (not same or name.endswith(".tmp")):
+                os.remove(os.path.join(self._path, name))
+        if not same:
+            files.write_json(path, inputs)
+
+    def path(self, name):
+        return os.path.join(self._path, name)
+
+    def keep(self, name, summary):
+        """Notes that a shard is whole."""
+        files.write_json(self.path(f"{name}.json"), summary)
+
+    def summary(self, name):
+        """What `keep` noted, where the shard is still there, here or in place already; else None."""
+        path = self.path(f"{name}.json")
+        if not os.path.exists(path):
+            return None
+        summary = files.read_json(path, "summary of a shard")
+        for place in (self.path(name), os.path.join(self._output_dir, name)):
+            if os.path.exists(place) and os.path.getsize(place) == summary["bytes"]:
+                return summary
+        return None
+
+    def move_into_place(self, names):
+        for name in names:
+            if os.path.exists(self.path(name)):
+                os.replace(self.path(name), os.path.join(self._output_dir, name))
+
+    def clear(self):
+        for name in os.listdir(self._path):
+            if name != "lock":
+                os.remove(self.path(name))
+
+    def is_empty(self):
+        return not any(name not in ("lock", INPUTS_FILE) for name in os.listdir(self._path))
