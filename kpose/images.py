@@ -191,8 +191,26 @@ class ImageFolder:
             self._zip = zipfile.ZipFile(files.open_file(path, "rb"))
         except (zipfile.BadZipFile, OSError) as error:
             raise InputError(f"{path}: neither a folder nor a .zip file ({error})") from None
-        self._members = {os.path.basename(name): name for name in self._zip.namelist()}
+        self._members = {}
+        for name in self._zip.namelist():
+            # None: in several folders, as in LSP's, which has each picture again with its skeleton drawn over it.
+            base = os.path.basename(name)
+            self._members[base] = None if base in self._members else name
         self._members |= {name: name for name in self._zip.namelist()}
+
+    def __contains__(self, file_name):
+        if self._zip is None:
+            return files.is_file(os.path.join(self.path, file_name))
+        return file_name in self._members
+
+    def size(self, file_name):
+        """(width, height) in pixels of the image called `file_name`, as stored.
+
+        Raises:
+            InputError: it is missing, or no image.
+        """
+        image = self.open(file_name)
+        return image.width, image.height
 
     def open(self, file_name):
         """The `EncodedImage` called `file_name`.
@@ -206,6 +224,8 @@ class ImageFolder:
         name = f"{self.path}/{file_name}"
         if file_name not in self._members:
             raise InputError(f"{name}: no such image in the .zip file")
+        if self._members[file_name] is None:
+            raise InputError(f"{name}: several folders of the .zip file have it: unpack it and name the right one")
         try:
             data = self._zip.read(self._members[file_name])
         except (zipfile.BadZipFile, OSError, zlib.error, RuntimeError) as error:
