@@ -35,7 +35,8 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "test": ["hypothesis>=6.100", "pytest>=8.0", "pytest-xdist>=3.6", "ruff>=0.6"],
+        "test": ["hypothesis>=6.100", "pytest>=8.0", "pytest-xdist>=3.6", "ruff>=0.6", "scipy>=1.11"],
+        "lsp": ["scipy>=1.11"],
         "gpu": ["tensorflow[and-cuda]>=2.18"],
     },
     entry_points={
@@ -47,6 +48,8 @@ setup(
             "kpose-benchmark = kpose.benchmark:console",
             "kpose-compare = kpose.compare:console",
             "kpose-write-coco = tfrecords_tools.write_coco:console",
+            "kpose-convert-lsp = tfrecords_tools.convert_lsp:console",
+            "kpose-convert-csv = tfrecords_tools.convert_csv:console",
             "kpose-inspect = tfrecords_tools.inspect:console",
             "kpose-figures = tfrecords_tools.figures:console",
         ]
