@@ -47,12 +47,19 @@ class EncodedImage:
     def __init__(self, data, name):
         self.name = name
         self._data = data
+        self._upright = False
+        self._orientation = 1
+        self.kinds = set()
+        self._jpeg = _PlainJpeg.parse(data)
+        if self._jpeg:
+            # By far the most: Pillow then reads the header once, when it decodes.
+            self.width, self.height = self._jpeg.width, self._jpeg.height
+            return
         self._image = self._open(data)
         self.width, self.height = self._image.size
         # Of a PNG, Pillow would decode the pixels to look for it.
-        self._orientation = 1 if self._image.format == "PNG" else self._image.getexif().get(_ORIENTATION, 1)
-        self._upright = False
-        self.kinds = set()
+        if self._image.format != "PNG":
+            self._orientation = self._image.getexif().get(_ORIENTATION, 1)
         if self._image.format != "JPEG":
             self.kinds.add(f"{self._image.format} format")
         if self._image.mode != "RGB":
@@ -107,13 +114,10 @@ class EncodedImage:
         Raises:
             InputError: the file is cut short or damaged.
         """
-        image = self._image
+        image = self._open(self._jpeg.until(bottom)) if self._jpeg else self._image
         try:
-            if image.format == "JPEG" and not self._upright:
-                if bottom is not None and bottom < self.height:
-                    image = self._open(_without_rows_below(self._data, bottom))
-                if shrink >= 2:
-                    image.draft(None, (-(-image.width // int(shrink)), -(-image.height // int(shrink))))
+            if image.format == "JPEG" and not self._upright and shrink >= 2:
+                image.draft(None, (-(-image.width // int(shrink)), -(-image.height // int(shrink))))
             image.load()
             if self._upright:
                 image = ImageOps.exif_transpose(image)
@@ -134,29 +138,40 @@ def _to_rgb(image):
     return image.convert("RGB")
 
 
-def _without_rows_below(data, bottom):
-    """A JPEG whose header says that it ends below row `bottom`, so that decoding ends there.
+class _PlainJpeg:
+    """The header of a JPEG of the usual kind: baseline, in colour, one scan, nothing in it that turns the image."""
 
-    Only where the rows come one after another: in baseline files of a single scan. Others come back as they are.
-    """
-    position = 2
-    while position + 10 < len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker in (0xC0, 0xC1):
-            rows = int.from_bytes(data[position + 5 : position + 7], "big")
-            components, frame = data[position + 9], position
-            # Blocks are up to 32 rows high, and the rows of colour next to the last are interpolated.
-            kept = (int(bottom) // 32 + 2) * 32
-            if kept >= rows:
-                return data
-        elif marker == 0xDA:
-            if data[position + 4] != components:
-                return data
-            return b"".join((data[: frame + 5], kept.to_bytes(2, "big"), data[frame + 7 :]))
-        elif 0xC2 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            return data
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return data
+    def __init__(self, data, frame):
+        self._data, self._frame = data, frame
+        self.height = int.from_bytes(data[frame + 5 : frame + 7], "big")
+        self.width = int.from_bytes(data[frame + 7 : frame + 9], "big")
+
+    @classmethod
+    def parse(cls, data):
+        """None where it is another kind of file."""
+        position, frame = 2, None
+        if data[:2] != b"\xff\xd8":
+            return None
+        while position + 10 < len(data) and data[position] == 0xFF:
+            marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
+            if marker in (0xC0, 0xC1) and frame is None and data[position + 4] == 8 and data[position + 9] == 3:
+                frame = position
+            elif marker == 0xDA:
+                return cls(data, frame) if frame and data[position + 4] == 3 and cls(data, frame).height else None
+            elif marker not in (0xC4, 0xDB, 0xDD, 0xE0, 0xFE):
+                # Other kinds of frame; EXIF, colour transforms, several pictures in one file.
+                return None
+            position += 2 + length
+        return None
+
+    def until(self, bottom):
+        """The file with a header that says that it ends below row `bottom` (None: whole): decoding then ends there."""
+        # Blocks are up to 32 rows high, and the rows of colour next to the last are interpolated.
+        kept = self.height if bottom is None else max(int(bottom) // 32 + 2, 1) * 32
+        if kept >= self.height:
+            return self._data
+        frame = self._frame
+        return b"".join((self._data[: frame + 5], kept.to_bytes(2, "big"), self._data[frame + 7 :]))
 
 
 def _read_file(path):

@@ -4,6 +4,7 @@ Importing TensorFlow takes seconds and hundreds of megabytes, in each process th
 small: a record is framed by its length and two checksums, an Example is a protobuf map of lists.
 """
 
+import functools
 import struct
 
 import google_crc32c
@@ -49,27 +50,38 @@ def encode_example(features):
     Args:
         features: name -> non-empty list of bytes, of integers, or of floats.
     """
-    entries = b""
+    entries = []
     for name in sorted(features):
-        entries += _field(1, _field(1, name.encode()) + _field(2, _feature(features[name])))
-    return _field(1, entries)
+        feature = _feature(features[name])
+        entries.append(_field(1, b"".join((_key(name), b"\x12", _varint(len(feature)), feature))))
+    return _field(1, b"".join(entries))
+
+
+@functools.cache
+def _key(name):
+    return _field(1, name.encode())
 
 
 def _feature(values):
     if isinstance(values[0], bytes):
-        return _field(1, b"".join(_field(1, value) for value in values))
+        return _field(1, b"".join([_field(1, value) for value in values]))
     if isinstance(values[0], int):
         # A negative int64 is its two's complement.
-        return _field(3, _field(1, b"".join(_varint(value & 0xFFFFFFFFFFFFFFFF) for value in values)))
+        return _field(3, _field(1, b"".join([_varint(value & 0xFFFFFFFFFFFFFFFF) for value in values])))
     return _field(2, _field(1, struct.pack(f"<{len(values)}f", *values)))
 
 
 def _field(number, data):
     """A length-delimited protobuf field."""
-    return _varint(number << 3 | 2) + _varint(len(data)) + data
+    return b"".join((_BYTES[number << 3 | 2], _varint(len(data)), data))
+
+
+_BYTES = [bytes([value]) for value in range(128)]
 
 
 def _varint(value):
+    if value < 128:
+        return _BYTES[value]
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

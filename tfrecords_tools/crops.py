@@ -67,13 +67,12 @@ def _resizer():
     return resizer.Resizer()
 
 
+_TRIANGLE = resizer.ResizeAlg.convolution(resizer.FilterType.bilinear)
+
+
 def _resample(image, box, size):
     result = Image.new("RGB", (size[1], size[0]))
-    options = resizer.ResizeOptions(
-        resize_alg=resizer.ResizeAlg.convolution(resizer.FilterType.bilinear),
-        crop_box=resizer.CropBox(*box),
-        use_alpha=False,
-    )
+    options = resizer.ResizeOptions(resize_alg=_TRIANGLE, crop_box=resizer.CropBox(*box), use_alpha=False)
     _resizer().resize_pil(image, result, options)
     return result
 
