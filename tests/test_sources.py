@@ -427,7 +427,7 @@ def test_a_table_comes_back_as_persons_of_its_images(tmp_path):
     assert found[2, "head_top"] == [33.25, rows[1]["head_top_y"], 2]
     assert found[3, "right_hip"] == [120, 0, 2]
     assert selected[0]["bbox"] == [10, 12.5, 80, 70] and selected[2]["bbox"] == [-5, 0, 60.25, 40]
-    second = coco.keypoint_array(selected[1])
+    second = selected[1]["keypoints"]
     assert selected[1]["bbox"] == sources.box_of_joints(second[:, :2], second[:, 2], SIZE, 0.12)
     assert lines == [f"{tmp_path}/people.json: 2 images, 3 persons, 40 of 42 joints labelled (1 occluded)"]
 
