@@ -35,7 +35,15 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "test": ["hypothesis>=6.100", "pytest>=8.0", "pytest-xdist>=3.6", "ruff>=0.6", "scipy>=1.11"],
+        "test": [
+            "apache-beam>=2.60",
+            "hypothesis>=6.100",
+            "pytest>=8.0",
+            "pytest-xdist>=3.6",
+            "ruff>=0.6",
+            "scipy>=1.11",
+        ],
+        "beam": ["apache-beam>=2.60"],
         "lsp": ["scipy>=1.11"],
         "gpu": ["tensorflow[and-cuda]>=2.18"],
     },

@@ -1,12 +1,14 @@
 """Files that are whole or not there: written aside and renamed into place.
 
-What is read may be a URL (gs://, s3://, hdfs:// ...): TensorFlow's file systems then read it.
+Paths may be URLs (gs://, s3://, hdfs:// ...): TensorFlow's file systems then read and write them.
 """
 
 import contextlib
+import glob
 import gzip
 import json
 import os
+import shutil
 import zlib
 
 from kpose.errors import InputError
@@ -35,6 +37,48 @@ def is_folder(path):
     return _gfile().isdir(path) if is_url(path) else os.path.isdir(path)
 
 
+def size(path):
+    """In bytes; None where there is no such file."""
+    if not is_file(path):
+        return None
+    return _gfile().stat(path).length if is_url(path) else os.path.getsize(path)
+
+
+def matching(pattern):
+    """The paths that a glob names, sorted."""
+    return sorted(_gfile().glob(pattern) if is_url(pattern) else glob.glob(pattern))
+
+
+def names_in(folder):
+    return [name.rstrip("/") for name in _gfile().listdir(folder)] if is_url(folder) else os.listdir(folder)
+
+
+def make_folder(path):
+    """Makes a folder and those above it, unless it is there."""
+    if is_url(path):
+        _gfile().makedirs(path)
+    else:
+        os.makedirs(path, exist_ok=True)
+
+
+def move(source, target):
+    """Renames a file, over another if need be."""
+    if is_url(target):
+        _gfile().rename(source, target, overwrite=True)
+    else:
+        os.replace(source, target)
+
+
+def remove(path):
+    """Removes a file, or a folder with all that is in it."""
+    if is_url(path):
+        (_gfile().rmtree if is_folder(path) else _gfile().remove)(path)
+    elif os.path.isdir(path):
+        shutil.rmtree(path)
+    else:
+        os.remove(path)
+
+
 def open_file(path, mode="r"):
     """As `open`, also for URLs."""
     return _gfile().GFile(path, mode) if is_url(path) else open(path, mode)
@@ -58,15 +102,15 @@ def read_bytes(path):
 @contextlib.contextmanager
 def replacing(path, mode="w"):
     """Opens a file beside `path` for writing; it becomes `path` when the block ends well, and vanishes otherwise."""
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    make_folder(os.path.dirname(path if is_url(path) else os.path.abspath(path)))
     temporary = f"{path}.tmp"
     try:
-        with open(temporary, mode) as file:
+        with open_file(temporary, mode) as file:
             yield file
-        os.replace(temporary, path)
+        move(temporary, path)
     finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
+        if is_file(temporary):
+            remove(temporary)
 
 
 def write_json(path, data, indent=1):

@@ -158,7 +158,7 @@ def find(pattern, wanted_skeleton=None):
     """
     if not pattern:
         raise InputError("no records given: name them by a glob, as in --records='records/val-*'")
-    paths = tuple(p for p in sorted(glob.glob(pattern)) if re.search(r"-\d{5}-of-\d{5}$", p))
+    paths = tuple(p for p in files.matching(pattern) if re.search(r"-\d{5}-of-\d{5}$", p))
     if not paths:
         raise InputError(f"no records match {pattern!r}: write some with python -m tfrecords_tools.write_coco")
     _check_shards(paths, pattern)
@@ -240,4 +240,4 @@ def _first_line(error):
 def read_manifest(directory, split):
     """The manifest of a split as a dict, or None where there is none."""
     path = manifest_path(directory, split)
-    return files.read_json(path, "manifest") if os.path.exists(path) else None
+    return files.read_json(path, "manifest") if files.is_file(path) else None

@@ -9,6 +9,7 @@ import struct
 
 import google_crc32c
 
+from kpose import files
 from kpose.errors import InputError
 
 _LENGTH = struct.Struct("<Q")
@@ -33,7 +34,7 @@ def read(path):
     Raises:
         InputError: the file is damaged or cut short.
     """
-    with open(path, "rb") as file:
+    with files.open_file(path, "rb") as file:
         while header := file.read(12):
             if len(header) < 12 or _masked_crc(header[:8]) != header[8:]:
                 raise InputError(f"{path}: damaged or cut short")

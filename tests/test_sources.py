@@ -417,9 +417,7 @@ def test_a_table_comes_back_as_persons_of_its_images(tmp_path):
     selected, dropped = coco.select_persons(annotations, "labelled")
     assert [(p["id"], p["image_id"]) for p in selected] == [(1, 1), (2, 2), (3, 1)] and not dropped
     found = {
-        (p["id"], name): k.tolist()
-        for p in selected
-        for name, k in zip(SKELETON.joints, p["keypoints"], strict=True)
+        (p["id"], name): k.tolist() for p in selected for name, k in zip(SKELETON.joints, p["keypoints"], strict=True)
     }
     assert found[1, "neck"] == found[2, "neck"] == [0, 0, 0]
     assert found[1, "left_knee"] == [rows[0]["left_knee_x"], rows[0]["left_knee_y"], 1]

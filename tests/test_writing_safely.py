@@ -269,12 +269,13 @@ def test_unusual_images_are_counted(tmp_path):
     assert np.abs(helpers.find_dot(crop[..., 0], 60) - expected).max() < 1.5
 
 
-def test_urls_are_read_through_tensorflow(drawn, tmp_path):
+def test_urls_go_through_tensorflow(drawn, tmp_path):
     writer.write_records(helpers.options(*drawn, tmp_path / "plain"))
-    done = _run(
-        _command([f"file://{path}" for path in drawn], tmp_path / "url", "--shards=2", "--seed=0", "--workers=2")
-    )
-    assert done.returncode == 0, done.stderr
+    urls = [f"file://{path}" for path in (*drawn, tmp_path / "url")]
+    for flags in (["--shards=2", "--workers=2"], ["--verify"]):
+        done = _run(_command(urls[:2], urls[2], *flags))
+        assert done.returncode == 0, done.stderr
+    assert records.find(f"{urls[2]}/train-*").crop_size == (64, 64)
     plain, url = _files(tmp_path / "plain"), _files(tmp_path / "url")
     for contents in (plain, url):
         contents.pop("train.manifest.json")
@@ -339,3 +340,24 @@ def test_a_margin_leaves_the_middle_exactly_as_it_was(context, tmp_path):
         for o in (plain, wide)
     ]
     assert np.abs(cut[1][top : top + 96, left : left + 64] - cut[0]).max() <= 1
+
+
+def test_a_beam_pipeline_writes_the_same_bytes(drawn, tmp_path):
+    pytest.importorskip("apache_beam", reason="no Apache Beam: pip install 'kpose[beam]'")
+    writer.write_records(helpers.options(*drawn, tmp_path / "plain", shards=3))
+    command = _command(drawn, tmp_path / "beam", "--shards=3", "--beam=--runner=DirectRunner")
+    done = _run(command)
+    assert done.returncode == 0, done.stderr
+    assert _files(tmp_path / "plain") == _files(tmp_path / "beam")
+    assert not (tmp_path / "beam" / "train.partial").exists()
+
+
+def test_what_goes_wrong_in_a_beam_pipeline_is_one_line(drawn, tmp_path):
+    pytest.importorskip("apache_beam", reason="no Apache Beam: pip install 'kpose[beam]'")
+    photos = tmp_path / "photos"
+    shutil.copytree(drawn[1], photos)
+    sorted(photos.iterdir())[3].write_text("<html>404</html>")
+    done = _run(_command((drawn[0], photos), tmp_path / "beam", "--beam=--runner=DirectRunner"))
+    # Beam logs more before it.
+    assert done.returncode == 1
+    assert "not an image" in done.stderr.splitlines()[-1] and "pipeline failed" in done.stderr.splitlines()[-1]

@@ -7,12 +7,12 @@ written after it. A write with the same inputs goes on with them; one with other
 import contextlib
 import fcntl
 import os
-import shutil
 
 from kpose import files
 from kpose.errors import InputError
 
 INPUTS_FILE = "inputs.json"
+LOCK_FILE = "lock"
 
 
 def folder(options):
@@ -20,7 +20,7 @@ def folder(options):
 
 
 def exists(options):
-    return os.path.isdir(folder(options))
+    return files.is_folder(folder(options))
 
 
 @contextlib.contextmanager
@@ -31,19 +31,29 @@ def open_staging(options, inputs):
         InputError: another write to it is under way.
     """
     path = folder(options)
-    os.makedirs(path, exist_ok=True)
-    with open(os.path.join(path, "lock"), "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"{path}: another write of this split is under way: wait for it or end it") from None
-        stage = Staging(path, options.output_dir)
+    files.make_folder(path)
+    stage = Staging(path, options.output_dir)
+    with _locked(path):
         stage.claim(inputs)
         try:
             yield stage
         finally:
             if stage.is_empty():
-                shutil.rmtree(path)
+                files.remove(path)
+
+
+@contextlib.contextmanager
+def _locked(path):
+    if files.is_url(path):
+        # No object store has locks.
+        yield
+        return
+    with open(os.path.join(path, LOCK_FILE), "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"{path}: another write of this split is under way: wait for it or end it") from None
+        yield
 
 
 class Staging:
@@ -57,12 +67,12 @@ class Staging:
         """Throws away what a write with other inputs left, and what was half written."""
         path = os.path.join(self._path, INPUTS_FILE)
         same = False
-        if os.path.exists(path):
+        if files.is_file(path):
             with contextlib.suppress(InputError):
                 same = files.read_json(path, "staging file") == inputs
-        for name in os.listdir(self._path):
-            if name != "lock" and (not same or name.endswith(".tmp")):
-                os.remove(os.path.join(self._path, name))
+        for name in files.names_in(self._path):
+            if name != LOCK_FILE and (not same or name.endswith(".tmp")):
+                files.remove(os.path.join(self._path, name))
         if not same:
             files.write_json(path, inputs)
 
@@ -76,23 +86,23 @@ class Staging:
     def summary(self, name):
         """What `keep` noted, where the shard is still there, here or in place already; else None."""
         path = self.path(f"{name}.json")
-        if not os.path.exists(path):
+        if not files.is_file(path):
             return None
         summary = files.read_json(path, "summary of a shard")
         for place in (self.path(name), os.path.join(self._output_dir, name)):
-            if os.path.exists(place) and os.path.getsize(place) == summary["bytes"]:
+            if files.size(place) == summary["bytes"]:
                 return summary
         return None
 
     def move_into_place(self, names):
         for name in names:
-            if os.path.exists(self.path(name)):
-                os.replace(self.path(name), os.path.join(self._output_dir, name))
+            if files.is_file(self.path(name)):
+                files.move(self.path(name), os.path.join(self._output_dir, name))
 
     def clear(self):
-        for name in os.listdir(self._path):
-            if name != "lock":
-                os.remove(self.path(name))
+        for name in files.names_in(self._path):
+            if name != LOCK_FILE:
+                files.remove(self.path(name))
 
     def is_empty(self):
-        return not any(name not in ("lock", INPUTS_FILE) for name in os.listdir(self._path))
+        return not set(files.names_in(self._path)) - {LOCK_FILE, INPUTS_FILE}

@@ -31,7 +31,7 @@ def verify(directory, split):
     if total != manifest["persons"]:
         raise InputError(f"{path}: the shards hold {total} persons, but the manifest says {manifest['persons']}")
     known = {shard["file"] for shard in manifest["shards"]}
-    there = glob.glob(glob.escape(os.path.join(directory, split)) + "-?????-of-?????")
+    there = files.matching(glob.escape(os.path.join(directory, split)) + "-?????-of-?????")
     for name in sorted(os.path.basename(shard) for shard in there):
         if name not in known:
             raise InputError(f"{os.path.join(directory, name)}: not in {path}: a shard of another write: remove it")
@@ -44,15 +44,17 @@ def verify(directory, split):
 
 def _verify_shard(path, shard):
     """The number of records in a shard that is as its manifest says."""
-    if not os.path.exists(path):
+    size = files.size(path)
+    if size is None:
         raise InputError(f"{path}: missing: write the records again")
-    if os.path.getsize(path) != shard["bytes"]:
-        raise InputError(
-            f"{path}: {os.path.getsize(path):,} bytes, but {shard['bytes']:,} were written: write the records again"
-        )
-    with open(path, "rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != shard["sha256"]:
-            raise InputError(f"{path}: changed since it was written (another SHA-256): write the records again")
+    if size != shard["bytes"]:
+        raise InputError(f"{path}: {size:,} bytes, but {shard['bytes']:,} were written: write the records again")
+    digest = hashlib.sha256()
+    with files.open_file(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    if digest.hexdigest() != shard["sha256"]:
+        raise InputError(f"{path}: changed since it was written (another SHA-256): write the records again")
     persons = sum(1 for _ in tfrecord.read(path))
     if persons != shard["persons"]:
         raise InputError(f"{path}: {persons} records, but the manifest says {shard['persons']}")

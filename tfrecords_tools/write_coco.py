@@ -59,6 +59,13 @@ _ON_ERROR = flags.DEFINE_enum(
     "stop, or skip it and count it in the manifest.",
     flag_values=FLAGS,
 )
+_BEAM = flags.DEFINE_multi_string(
+    "beam",
+    [],
+    "Share the shards out by an Apache Beam pipeline with this option, such as --runner=FlinkRunner; once for each "
+    "option. Wants the extra 'beam', and many --shards.",
+    flag_values=FLAGS,
+)
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only count.", flag_values=FLAGS)
 _VERIFY = flags.DEFINE_bool("verify", False, "Only test the records of OUTPUT_DIR and SPLIT.", flag_values=FLAGS)
 
@@ -80,7 +87,12 @@ def main():
         return
     _require(_IMAGES)
     _require(_OUTPUT_DIR)
-    manifest = writer.write_records(options())
+    if _BEAM.value:
+        from tfrecords_tools import beam_writer
+
+        manifest = beam_writer.write_records(options(), _BEAM.value)
+    else:
+        manifest = writer.write_records(options())
     logging.info("%s: %d persons in %d shards", _OUTPUT_DIR.value, manifest["persons"], len(manifest["shards"]))
 
 

@@ -1,7 +1,8 @@
 """Selected persons -> crops -> record shards and their manifest.
 
-A write is three steps, so that processes or a cluster can share the second one: `prepare` reads the labels and deals
-persons out to shards, `write_shard` makes one of them, `finish` puts the shards in place and writes the manifest.
+A write is three steps, so that processes or a cluster (`beam_writer`) can share the second one: `prepare` reads the
+labels and deals persons out to shards, `write_shard` makes one of them, `finish` puts the shards in place and writes
+the manifest.
 """
 
 import collections
@@ -173,6 +174,17 @@ def write_records(options):
     Raises:
         InputError: bad annotations, a missing or damaged image, nothing selected, a full disk.
     """
+    return carry_out(options, lambda jobs, total: processes.run(write_shard, jobs, options.workers, total))
+
+
+def carry_out(options, run):
+    """As `write_records`, the shards being made by `run`.
+
+    Args:
+        options: `WriteOptions`.
+        run: (arguments of `write_shard` for each shard that is missing, persons in all of them) -> iterable of (index
+            of the shard among them, its summary).
+    """
     plan = prepare(options)
     there = records.read_manifest(options.output_dir, options.split)
     if there and _inputs_of(there) == plan.inputs and not staging.exists(options) and _sizes_agree(there, options):
@@ -182,9 +194,8 @@ def write_records(options):
         missing = [index for index in range(len(plan.shards)) if not stage.summary(plan.file_name(index))]
         if len(missing) < len(plan.shards):
             logging.info("going on: %d of %d shards are there", len(plan.shards) - len(missing), len(plan.shards))
-        total = sum(len(plan.shards[index][0]) for index in missing)
         jobs = [(*plan.shards[index], options, stage.path(plan.file_name(index))) for index in missing]
-        for index, summary in processes.run(write_shard, jobs, options.workers, total):
+        for index, summary in run(jobs, sum(len(job[0]) for job in jobs)):
             stage.keep(plan.file_name(missing[index]), summary)
         return finish(plan, [stage.summary(plan.file_name(index)) for index in range(len(plan.shards))], stage)
 
@@ -260,8 +271,10 @@ RESULTS = ("persons", "images_used", "dropped", "skipped", "skipped_examples", "
 
 
 def _sizes_agree(manifest, options):
-    paths = [(os.path.join(options.output_dir, shard["file"]), shard["bytes"]) for shard in manifest["shards"]]
-    return all(os.path.exists(path) and os.path.getsize(path) == size for path, size in paths)
+    sizes = (
+        (files.size(os.path.join(options.output_dir, shard["file"])), shard["bytes"]) for shard in manifest["shards"]
+    )
+    return all(there == written for there, written in sizes)
 
 
 def finish(plan, summaries, stage):
@@ -290,8 +303,8 @@ def finish(plan, summaries, stage):
     }
     path = records.manifest_path(options.output_dir, options.split)
     # Until all shards are in place, none of them is vouched for.
-    if os.path.exists(path):
-        os.remove(path)
+    if files.is_file(path):
+        files.remove(path)
     stage.move_into_place([shard["file"] for shard in shards])
     _remove_earlier(options, {shard["file"] for shard in shards})
     files.write_json(path, manifest)
@@ -301,9 +314,9 @@ def finish(plan, summaries, stage):
 
 def _remove_earlier(options, written):
     """Removes what an earlier write of this split left: shards of another count, which a glob would read too."""
-    for path in glob.glob(glob.escape(os.path.join(options.output_dir, options.split)) + "-?????-of-?????"):
+    for path in files.matching(glob.escape(os.path.join(options.output_dir, options.split)) + "-?????-of-?????"):
         if os.path.basename(path) not in written:
-            os.remove(path)
+            files.remove(path)
 
 
 def plan_shards(persons, shards, seed):
