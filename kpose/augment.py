@@ -60,9 +60,32 @@ def check(config):
         raise InputError(f"config.augment.scale is {scale}: (lowest, highest) factor, between 0.1 and 10")
 
 
-def draws(seed, position):
-    """[NUM_DRAWS] uniform numbers in [0, 1) for the sample at `position` (int64) of the training stream."""
-    return tf.random.stateless_uniform([NUM_DRAWS], seed=tf.stack([tf.cast(seed, tf.int64), position]))
+def draws(seed, position, count):
+    """[count, NUM_DRAWS] uniform numbers in [0, 1), a row for each sample of the training stream from `position` on."""
+    return numbered(tf.raw_ops.StatelessRandomUniformV2, seed, position, count, NUM_DRAWS)
+
+
+def numbered(operation, seed, position, count, width):
+    """Random rows that depend on the seed and on their own position alone.
+
+    A counter-based generator (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011) makes four numbers of
+    each value of its counter, so a row begins at a counter of its own, and one operation makes any run of rows.
+
+    Args:
+        operation: one of TensorFlow's StatelessRandom...V2.
+        seed: int.
+        position: int64 [] of the first row.
+        count: rows.
+        width: numbers in a row.
+
+    Returns:
+        [count, width] float32.
+    """
+    blocks = -(-width // 4)
+    key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=tf.constant([seed, 0], tf.int64))
+    counter += tf.stack([tf.cast(position * blocks, tf.uint64), tf.zeros([], tf.uint64)])
+    # 1 is Philox: another algorithm would count otherwise.
+    return operation(shape=[count, 4 * blocks], key=key, counter=counter, alg=1)[:, :width]
 
 
 class Augmentation:

@@ -17,7 +17,7 @@ from absl import logging
 from PIL import Image
 
 from kpose import config as config_lib
-from kpose import exporter, input_pipeline, models, records, runtime, skeletons, trainer
+from kpose import datasets, exporter, input_pipeline, models, records, runtime, skeletons, trainer
 from tfrecords_tools import coco, figures, writer
 
 NUM_IMAGES = 300
@@ -69,14 +69,15 @@ def _input(runs):
         options = _write_options(folder)
         writer.write_records(options)
         files = records.find(os.path.join(folder, "records", "train-*"))
-        count = input_pipeline.summarise_labels(files, 1.0).num_records
+        training_set = datasets.find_training_set(files.pattern, options.skeleton, 1.0)
+        count = training_set.num_records
         batches = count // BATCH_SIZE
         annotations = coco.read_annotations(options.annotations, options.skeleton)
         persons = coco.select_persons(annotations, options.select)[0][: batches * BATCH_SIZE]
 
         def ours():
             dataset = input_pipeline.training_batches(
-                files, input_size=options.crop_size, padding=1.0, batch_size=BATCH_SIZE, seed=0, num_records=count
+                training_set, input_size=options.crop_size, batch_size=BATCH_SIZE, seed=0
             )
             for _ in dataset.take(batches):
                 pass

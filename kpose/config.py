@@ -33,7 +33,9 @@ def default():
     config.skeleton = "coco"  # The skeleton table of the labels.
 
     config.data = ConfigDict()
-    config.data.train = ""  # Glob of training records.
+    config.data.train = ""  # Glob of training records; several, separated by commas, are mixed.
+    config.data.weights = ()  # Of a mixture: each one's share of the samples (none: as many as it has records).
+    config.data.cache = False  # Keep all decoded crops in memory.
     config.data.val = ""  # Glob of validation records; none: no evaluation during training.
     config.data.errors = ""  # Of cascade: records to measure the stage before on (none: data.train).
     config.data.padding = 1.0  # The network sees the box enlarged by this factor.
@@ -158,6 +160,8 @@ RESUMABLE = (
     "log_every",
     "data.train",
     "data.val",
+    "data.weights",
+    "data.cache",
     "data.shuffle_buffer",
     "augment.on",
 )

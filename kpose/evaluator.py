@@ -8,6 +8,7 @@ import tensorflow as tf
 from absl import logging
 
 from kpose import (
+    datasets,
     drawing,
     files,
     geometry,
@@ -109,7 +110,7 @@ def _predict_records(network, found, config, skeleton, flip_test):
     They are those of `evaluation_batches` (without the images; the normalised labels are called `labels`) and the
     prediction: `keypoints` [N, K, 3] in original pixels and `score` [N].
     """
-    count = input_pipeline.summarise_labels(found, config.data.padding).num_records
+    count = datasets.summarise_labels(found, config.data.padding).num_records
     batches = _batches(found, config, count)
 
     @tf.function(autograph=False)

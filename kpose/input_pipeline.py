@@ -9,120 +9,227 @@ Every batch is a dict:
     draws        [B, D] float32 in [0, 1): the random numbers of this sample's augmentation (training only)
     normals      [B, K, 2] float32, standard normal: for the displacements that train a cascade (on request)
 
-The order of training samples is a function of the seed and the position alone, so a resumed run sees the batches
-that an uninterrupted one would have seen, whatever the number of replicas.
+Training samples, their order and their random numbers are a function of the seed and the position alone, so a resumed
+run sees the batches that an uninterrupted one would have seen, whatever the number of replicas or workers. What can be
+done to a whole batch at once is: on a sample alone, parsing and decoding are all the work there is.
 """
-
-import dataclasses
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
-from kpose import augment, geometry, records
+from kpose import augment, datasets, records
 from kpose.errors import InputError
 
 
-@dataclasses.dataclass(frozen=True)
-class LabelSummary:
-    """What one pass over the labels of a training set tells.
-
-    Attributes:
-        num_records: N.
-        mean_pose: [K, 2] mean of the normalised labels of each joint, (0, 0) for a joint never labelled. Predicting
-            it for everyone is the floor any model has to beat.
-        spread: standard deviation of the labels around the mean pose, over all labelled joints.
-    """
-
-    num_records: int
-    mean_pose: np.ndarray
-    spread: float
-
-
-def summarise_labels(files, padding):
-    """One pass over the labels of `files` (`records.RecordFiles`), without decoding images.
-
-    Raises:
-        InputError: a file is damaged.
-    """
-    count, total, squares, labelled = 0, 0.0, 0.0, 0.0
-    dataset = tf.data.TFRecordDataset(files.paths, num_parallel_reads=4).batch(512)
-    dataset = dataset.map(lambda s: _label(records.parse(s, files.skeleton, image=False), padding)["keypoints"])
-    with records.reading(files.pattern):
-        for keypoints in dataset.prefetch(2).as_numpy_iterator():
-            keypoints = keypoints.astype(np.float64)
-            mask = (keypoints[..., 2:] > 0).astype(np.float64)
-            count += len(keypoints)
-            labelled = labelled + mask.sum(0)
-            total = total + (keypoints[..., :2] * mask).sum(0)
-            squares = squares + (keypoints[..., :2] ** 2 * mask).sum(0)
-    seen = np.maximum(labelled, 1)
-    mean = total / seen
-    variance = (squares - seen * mean**2).clip(0) * (labelled > 0)
-    spread = float(np.sqrt(variance.sum() / max(2 * labelled.sum(), 1)))
-    return LabelSummary(count, mean.astype(np.float32), spread)
-
-
 def training_batches(
-    files,
+    training_set,
     *,
     input_size,
-    padding,
     batch_size,
     seed,
-    num_records,
     start_step=0,
     shuffle_buffer=10_000,
     normals=False,
     stored_crops=False,
+    cache=None,
+    worker=0,
+    workers=1,
 ):
     """An endless stream of shuffled training batches.
 
     Args:
-        files: `records.RecordFiles`.
+        training_set: `datasets.TrainingSet`.
         input_size: (height, width) of the network's input in pixels.
-        padding: what the network sees: the box enlarged by this factor.
         batch_size: samples in a global batch.
         seed: of the order and of the augmentation.
-        num_records: records in `files`.
         start_step: batches already consumed: the stream begins with batch `start_step`.
         shuffle_buffer: records in memory (encoded) from which the next one is drawn.
         normals: add `normals`.
         stored_crops: leave the image as it was stored, for an augmentation that warps it to the input size; only
             shrunk first where it has many more pixels than the input needs.
+        cache: `CropCache`: take the crops from memory (None: decode them).
+        worker, workers: of several processes that share each global batch, this is the one with index `worker`: its
+            batches are its part of the global ones. All of them read all records and decode their own.
 
     Returns:
         `tf.data.Dataset` of batches; a batch may hold the end of one epoch and the start of the next.
+
+    Raises:
+        InputError: a batch that the workers cannot share.
     """
-    window = stored_share(files, padding)
+    if batch_size % workers:
+        raise InputError(f"config.batch_size {batch_size} cannot be shared out among {workers} workers")
+    part = batch_size // workers
     first = start_step * batch_size
-    paths = tf.constant(files.paths)
+    dataset = _mixed(training_set, seed, first, shuffle_buffer, cached=cache is not None)
+    if workers > 1:
+        dataset = dataset.filter(lambda position, *_: position % batch_size // part == worker)
+    if cache is None:
+        dataset = dataset.map(
+            lambda position, source, serialised: (position, _decoded(training_set, source, serialised)),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        ).batch(part, drop_remainder=True)
+    else:
+        dataset = dataset.batch(part, drop_remainder=True).map(
+            lambda positions, sources, indices: (positions, cache.gather(sources, indices)),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+    size, window = input_size, training_set.window
+    if stored_crops:
+        size, window = _enough_pixels(training_set.crop_size, input_size, window), 1.0
+
+    def finish(positions, batch):
+        batch = batch | {"image": resample(batch["image"], size, window), "weight": tf.ones([part])}
+        batch["draws"] = augment.draws(seed, positions[0], part)
+        if normals:
+            batch["normals"] = _normals(seed, positions[0], part, training_set.skeleton.num_joints)
+        return batch
+
+    return dataset.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+def _mixed(training_set, seed, first, shuffle_buffer, cached):
+    """(position, index of the data set, serialised record or index in the cache) from position `first` on."""
+    taken = training_set.taken(first)
+    streams, before = [], 0
+    for source, files in enumerate(training_set.files):
+        of_files = training_set.labels.counts[before : before + len(files.paths)]
+        before += len(files.paths)
+        streams.append(_shuffled(files.paths, of_files, seed + source, int(taken[source]), shuffle_buffer, cached))
+    positions = tf.data.Dataset.range(first, np.iinfo(np.int64).max)
+    if len(streams) == 1:
+        sources = tf.data.Dataset.from_tensors(tf.constant(0, tf.int64)).repeat()
+        return tf.data.Dataset.zip(positions, sources, streams[0])
+    mixture = tf.constant(training_set.mixture, tf.int64)
+    sources = positions.map(lambda position: tf.gather(mixture, position % datasets.PERIOD))
+    mixed = tf.data.Dataset.choose_from_datasets(streams, sources, stop_on_empty_dataset=False)
+    return tf.data.Dataset.zip(positions, sources, mixed)
+
+
+def _shuffled(paths, counts, seed, first, shuffle_buffer, cached):
+    """The records of one data set, epoch after epoch, from number `first` on; or their indices in the cache.
+
+    Either way they come in the same order.
+    """
+    total = sum(counts)
+    starts = tf.constant(np.cumsum([0, *counts[:-1]]), tf.int64)
+    ends = tf.constant(np.cumsum(counts), tf.int64)
+    names = tf.constant(list(paths))
+
+    def read(file):
+        if cached:
+            return tf.data.Dataset.range(starts[file], ends[file])
+        return tf.data.TFRecordDataset(names[file])
 
     def epoch_records(epoch):
         # Shuffles mix in the seed of the graph they are in: not that of the process, which callers may set.
         tf.random.set_seed(seed + 1)
-        order = tf.random.experimental.stateless_shuffle(paths, seed=tf.stack([seed, epoch]))
+        order = tf.random.experimental.stateless_shuffle(tf.range(len(paths)), seed=tf.stack([seed, epoch]))
         # Deterministic: a fixed number of files read in turn, in the order drawn for this epoch.
-        serialised = tf.data.Dataset.from_tensor_slices(order).interleave(
-            tf.data.TFRecordDataset, cycle_length=4, block_length=16, num_parallel_calls=4, deterministic=True
+        elements = tf.data.Dataset.from_tensor_slices(order).interleave(
+            read, cycle_length=4, block_length=16, num_parallel_calls=4, deterministic=True
         )
-        return serialised.shuffle(min(shuffle_buffer, num_records), seed=epoch)
+        return elements.shuffle(min(shuffle_buffer, total), seed=epoch)
 
-    dataset = tf.data.Dataset.range(first // num_records, np.iinfo(np.int64).max).flat_map(epoch_records)
-    dataset = dataset.skip(first % num_records)
-    positions = tf.data.Dataset.range(first, np.iinfo(np.int64).max)
+    epochs = tf.data.Dataset.range(first // total, np.iinfo(np.int64).max)
+    return epochs.flat_map(epoch_records).skip(first % total)
 
-    def sample(position, serialised):
-        features = _sample(serialised, files.skeleton, padding)
-        if normals:
-            shape = (files.skeleton.num_joints, 2)
-            features["normals"] = tf.random.stateless_normal(shape, seed=tf.stack([tf.cast(~seed, tf.int64), position]))
-        return features | {"draws": augment.draws(seed, position)}
 
-    dataset = tf.data.Dataset.zip(positions, dataset).map(sample, num_parallel_calls=tf.data.AUTOTUNE)
-    dataset = dataset.batch(batch_size, drop_remainder=True)
-    if stored_crops:
-        return _batched(dataset, files, 1.0, _enough_pixels(files.crop_size, input_size, window))
-    return _batched(dataset, files, window, input_size)
+def _decoded(training_set, source, serialised):
+    """image, keypoints and region of one record, its crop brought to the size of all."""
+
+    def decode(files):
+        features = datasets.add_labels(
+            records.parse(serialised, files.skeleton), files, training_set.skeleton, training_set.padding
+        )
+        image = tf.ensure_shape(records.decode_jpeg(features["jpeg"]), [*files.crop_size, 3])
+        share = training_set.crop_padding / files.padding
+        return {
+            "image": resample(image[None], training_set.crop_size, share)[0],
+            "keypoints": features["keypoints"],
+            "region": features["region"],
+        }
+
+    branches = [lambda files=files: decode(files) for files in training_set.files]
+    return branches[0]() if len(branches) == 1 else tf.switch_case(tf.cast(source, tf.int32), branches)
+
+
+def _normals(seed, position, count, joints):
+    """[count, joints, 2] standard normal numbers for the samples from `position` on."""
+    rows = augment.numbered(tf.raw_ops.StatelessRandomNormalV2, ~seed, position, count, 2 * joints)
+    return tf.reshape(rows, [count, joints, 2])
+
+
+class CropCache:
+    """All crops of a training set, decoded, in memory.
+
+    Args:
+        training_set: `datasets.TrainingSet`.
+
+    Raises:
+        InputError: there is not enough memory, or a record is damaged.
+    """
+
+    def __init__(self, training_set):
+        self._set = training_set
+        height, width = training_set.crop_size
+        needed, free = training_set.num_records * height * width * 3, _available_memory()
+        logging.info(
+            "cache of decoded crops: %d of %d x %d pixels take %.0f MB%s",
+            training_set.num_records,
+            height,
+            width,
+            needed / 1e6,
+            "" if free is None else f" of {free / 1e6:.0f} MB that are free",
+        )
+        if free is not None and needed > free:
+            raise InputError(
+                f"config.data.cache: {needed / 1e9:.1f} GB of decoded crops do not fit into the {free / 1e9:.1f} GB of "
+                "memory that are free: set --config.data.cache=False"
+            )
+        self._starts = np.cumsum([0, *training_set.counts[:-1]])
+        self._values = {
+            "image": np.empty((training_set.num_records, height, width, 3), np.uint8),
+            "keypoints": np.empty((training_set.num_records, training_set.skeleton.num_joints, 3), np.float32),
+            "region": np.empty((training_set.num_records, 4), np.float32),
+        }
+        for source, files in enumerate(training_set.files):
+            self._fill(source, files)
+
+    def _fill(self, source, files):
+        dataset = tf.data.TFRecordDataset(files.paths).map(
+            lambda serialised: _decoded(self._set, source, serialised), num_parallel_calls=tf.data.AUTOTUNE
+        )
+        place = self._starts[source]
+        with records.reading(files.pattern):
+            for batch in dataset.batch(64).prefetch(2).as_numpy_iterator():
+                for name, values in batch.items():
+                    self._values[name][place : place + len(values)] = values
+                place += len(values)
+
+    def gather(self, sources, indices):
+        """The samples with these numbers, each in its data set, as a dict of tensors, inside tf.data."""
+
+        def take(places):
+            return [np.take(values, places, axis=0) for values in self._values.values()]
+
+        places = indices + tf.gather(tf.constant(self._starts, tf.int64), sources)
+        taken = tf.numpy_function(take, [places], [value.dtype for value in self._values.values()], stateful=False)
+        shapes = [value.shape[1:] for value in self._values.values()]
+        return {
+            name: tf.ensure_shape(value, [indices.shape[0], *shape])
+            for name, value, shape in zip(self._values, taken, shapes, strict=True)
+        }
+
+
+def _available_memory():
+    """Bytes that can be had without swapping; None where the system does not tell."""
+    try:
+        with open("/proc/meminfo") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return None
 
 
 def _enough_pixels(stored, input_size, window):
@@ -137,77 +244,59 @@ def evaluation_batches(files, *, input_size, padding, batch_size, num_records, i
     """All records once, in order; the last batch is filled up with samples of weight 0.
 
     Args:
-        files, input_size, padding, batch_size, num_records: as for `training_batches`.
+        files: `records.RecordFiles`.
+        input_size: (height, width) of the network's input in pixels.
+        padding: what the network sees: the box enlarged by this factor.
+        batch_size: samples in a batch.
+        num_records: records in `files`.
         identity: adds what tells the persons apart: `image_id`, `annotation_id` int64 [B], `box` [B, 4] xywh and
             `truth` [B, K, 3], both in original pixels, `area` [B].
 
     Returns:
         `tf.data.Dataset` of known cardinality.
     """
-    window = stored_share(files, padding)
-    dataset = tf.data.TFRecordDataset(files.paths)
-    dataset = dataset.map(lambda s: _sample(s, files.skeleton, padding, identity), num_parallel_calls=tf.data.AUTOTUNE)
+    window = datasets.stored_share(files, padding)
+
+    def decode(serialised):
+        features = records.parse(serialised, files.skeleton)
+        labelled = datasets.add_labels(features, files, files.skeleton, padding)
+        sample = {
+            "image": tf.ensure_shape(records.decode_jpeg(features["jpeg"]), [*files.crop_size, 3]),
+            "keypoints": labelled["keypoints"],
+            "region": labelled["region"],
+            "weight": tf.constant(1.0),
+        }
+        if identity:
+            sample |= {key: features[key] for key in ("image_id", "annotation_id", "box", "area")}
+            sample["truth"] = tf.concat([features["keypoints"], features["visibility"][..., None]], -1)
+        return sample
+
+    def finish(batch):
+        batch = {name: _filled(value, batch_size) for name, value in batch.items()}
+        return batch | {"image": resample(batch["image"], input_size, window)}
+
+    dataset = tf.data.TFRecordDataset(files.paths).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = dataset.batch(batch_size).map(finish, num_parallel_calls=tf.data.AUTOTUNE)
     batches = -(-num_records // batch_size)
-    dataset = dataset.batch(batch_size).map(lambda batch: _fill(batch, batch_size))
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(batches))
-    return _batched(dataset, files, window, input_size)
+    return dataset.apply(tf.data.experimental.assert_cardinality(batches)).prefetch(tf.data.AUTOTUNE)
 
 
-def _label(features, padding):
-    """Adds to parsed features the region that the network sees and the labels normalised in it."""
-    box = features["box"]
-    region = tf.reshape(geometry.pad_box(tf.reshape(box, [-1, 4]), padding), tf.shape(box))
-    visibility = features["visibility"][..., None]
-    keypoints = geometry.normalise(features["keypoints"], region) * tf.cast(visibility > 0, tf.float32)
-    return features | {"region": region, "keypoints": tf.concat([keypoints, visibility], -1)}
-
-
-def _sample(serialised, skeleton, padding, identity=False):
-    features = records.parse(serialised, skeleton)
-    labelled = _label(features, padding)
-    sample = {
-        "image": records.decode_jpeg(features["jpeg"]),
-        "keypoints": labelled["keypoints"],
-        "region": labelled["region"],
-        "weight": tf.constant(1.0),
-    }
-    if identity:
-        sample |= {key: features[key] for key in ("image_id", "annotation_id", "box", "area")}
-        sample["truth"] = tf.concat([features["keypoints"], features["visibility"][..., None]], -1)
-    return sample
-
-
-def stored_share(files, padding):
-    """The side of what the network sees with this padding, as a fraction of the stored crop's.
-
-    Raises:
-        InputError: the stored crop shows less than that.
-    """
-    if padding > files.padding * (1 + 1e-6):
-        raise InputError(
-            f"{files.pattern!r}: the crops show the box times {files.padding:g}, but the recipe's data.padding is "
-            f"{padding:g}: write the records with --padding={padding:g}, or set --config.data.padding={files.padding:g}"
-        )
-    return padding / files.padding
-
-
-def _batched(dataset, files, window, input_size):
-    """Resizes whole batches (one op for all samples) and runs ahead of the consumer."""
-
-    def resize(batch):
-        image = tf.ensure_shape(batch["image"], [None, *files.crop_size, 3])
-        if window < 1 - 1e-6 or tuple(files.crop_size) != tuple(input_size):
-            image = resample(image, input_size, window)
-        return batch | {"image": image}
-
-    return dataset.map(resize, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+def _filled(value, batch_size):
+    missing = batch_size - tf.shape(value)[0]
+    filled = tf.pad(value, tf.concat([[[0, missing]], tf.zeros([tf.rank(value) - 1, 2], tf.int32)], 0))
+    return tf.ensure_shape(filled, [batch_size, *value.shape[1:]])
 
 
 def resample(image, size, window=1.0):
     """The central `window` (a fraction of each side) of images [B, h, w, 3], stretched to `size`, as uint8."""
-    stored = np.array(image.shape[1:3], np.float32)
-    scale = np.array(size, np.float32) / (stored * window)
-    return _sample_pixels(image, size, scale, -scale * stored * (1 - window) / 2)
+    stored = np.array(image.shape[1:3])
+    margin = (stored - size) / 2
+    if np.abs(stored * window - size).max() < 1e-3 and (margin % 1 == 0).all():
+        # The pixels are there already, with a margin round them or none.
+        top, left = margin.astype(int)
+        return image[:, top : top + size[0], left : left + size[1]]
+    scale = np.float32(size) / np.float32(stored * window)
+    return _sample_pixels(image, size, scale, np.float32(-scale * stored * (1 - window) / 2))
 
 
 def crop_photograph(image_bytes, region, size):
@@ -233,12 +322,3 @@ def _sample_pixels(image, size, scale, translation):
         images=image, size=size, scale=scale, translation=translation, kernel_type="triangle", antialias=True
     )
     return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
-
-
-def _fill(batch, batch_size):
-    def fill(value):
-        missing = batch_size - tf.shape(value)[0]
-        filled = tf.pad(value, tf.concat([[[0, missing]], tf.zeros([tf.rank(value) - 1, 2], tf.int32)], 0))
-        return tf.ensure_shape(filled, [batch_size, *value.shape[1:]])
-
-    return {key: fill(value) for key, value in batch.items()}

@@ -11,6 +11,7 @@ from kpose import (
     augment,
     callbacks,
     checkpoints,
+    datasets,
     displacements,
     engine,
     files,
@@ -49,26 +50,26 @@ def train(config, workdir):
     """
     config_lib.check(config)
     skeleton = skeletons.get(config.skeleton)
-    files_train, files_val = _find_records(config, skeleton)
+    training_set = find_training_set(config)
+    files_val = records.find(config.data.val, skeleton) if config.data.val else None
     _claim_workdir(config, workdir)
     run = runtime.start(config)
     keras.utils.set_random_seed(config.seed)
 
-    labels = summarise(files_train, config)
-    steps_per_epoch = max(1, labels.num_records // config.batch_size)
+    steps_per_epoch = max(1, training_set.num_records // config.batch_size)
     total_steps = config.steps or config.epochs * steps_per_epoch
-    regressor = build_regressor(config, run, total_steps, workdir, files_train)
+    regressor = build_regressor(config, run, total_steps, workdir, training_set)
     saver = checkpoints.Checkpoints(workdir, regressor, config.keep_checkpoints)
     start_step = saver.restore()
-    _write_start(config, workdir, skeleton, labels)
+    _write_start(config, workdir, training_set)
     if config.model.name == "cascade":
-        regressor.augmentation = _displacements(config, workdir, regressor, files_train, skeleton)
-    _log_summary(config, run, regressor, labels, steps_per_epoch, total_steps, start_step)
+        regressor.augmentation = _displacements(config, workdir, regressor, training_set)
+    _log_summary(config, run, regressor, training_set, steps_per_epoch, total_steps, start_step)
 
     evaluation = _evaluation_batches(files_val, config) if files_val else None
     history = callbacks.History(
         workdir,
-        mean_pose_pcp=_mean_pose_pcp(evaluation, labels, skeleton),
+        mean_pose_pcp=_mean_pose_pcp(evaluation, training_set),
         total_steps=total_steps,
         batch_size=config.batch_size,
         log_every=config.log_every,
@@ -82,7 +83,7 @@ def train(config, workdir):
         chores.append(callbacks.PredictionGrid(workdir, evaluation, skeleton))
     epochs = -(-total_steps // steps_per_epoch)
     regressor.fit(
-        _training_batches(files_train, config, labels, start_step),
+        _training_batches(training_set, config, start_step),
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
         start_step=start_step,
@@ -94,7 +95,7 @@ def train(config, workdir):
     return history.last_logs()
 
 
-def build_regressor(config, run, total_steps, workdir=None, files_train=None):
+def build_regressor(config, run, total_steps, workdir=None, training_set=None):
     """The compiled `engine.Regressor` of a recipe, inside the runtime's scope.
 
     Args:
@@ -102,10 +103,10 @@ def build_regressor(config, run, total_steps, workdir=None, files_train=None):
         run: `runtime.Runtime`.
         total_steps: steps of the whole training.
         workdir: the run's folder; only a cascade, whose stages before are described there, needs one.
-        files_train: the training records; only an augmentation that warps them needs them.
+        training_set: `datasets.TrainingSet`; only an augmentation that warps its crops needs it.
     """
     skeleton = skeletons.get(config.skeleton)
-    augmentation = _augmentation(config, files_train)
+    augmentation = build_augmentation(config, training_set)
     augmentation.compiled = run.xla
     with run.scope():
         regressor = engine.Regressor(
@@ -127,16 +128,18 @@ def build_regressor(config, run, total_steps, workdir=None, files_train=None):
     return regressor
 
 
-def _augmentation(config, files_train):
-    share = input_pipeline.stored_share(files_train, config.data.padding) if files_train else 1.0
+def build_augmentation(config, training_set=None):
+    """The `augment.Augmentation` of a recipe, for the crops of a `datasets.TrainingSet`."""
+    share = training_set.window if training_set else 1.0
     return augment.Augmentation(skeletons.get(config.skeleton), config.augment, config.model.input_size, share)
 
 
-def _displacements(config, workdir, regressor, files_train, skeleton):
+def _displacements(config, workdir, regressor, training_set):
     """What the engine does to a cascade's batches: the recipe's augmentation if it is the device's, displacements."""
+    skeleton = training_set.skeleton
     path = os.path.join(workdir, runs.BASE_FOLDER, ERRORS_FILE)
     if not os.path.exists(path):
-        measured = records.find(config.data.errors, skeleton) if config.data.errors else files_train
+        measured = records.find(config.data.errors, skeleton) if config.data.errors else training_set.files[0]
         logging.info("measuring the errors of the stage before on %s", measured.pattern)
         network = regressor.network
         errors = displacements.measure(network.before, _evaluation_batches(measured, config), skeleton.torso)
@@ -144,18 +147,15 @@ def _displacements(config, workdir, regressor, files_train, skeleton):
     return displacements.Displacements(displacements.load(path), skeleton.torso, before=regressor.augmentation)
 
 
-def summarise(files_train, config):
-    """`input_pipeline.LabelSummary` of the training records, as the recipe's network sees them."""
-    labels = input_pipeline.summarise_labels(files_train, config.data.padding)
-    logging.info("%s: %d records", files_train.pattern, labels.num_records)
-    return labels
+def find_training_set(config):
+    """The `datasets.TrainingSet` of a recipe.
 
-
-def _find_records(config, skeleton):
-    if not config.data.train:
-        raise InputError("config.data.train is empty: name the records: --config.data.train='records/train-*'")
-    patterns = (config.data.train, config.data.val)
-    return [records.find(pattern, skeleton) if pattern else None for pattern in patterns]
+    Raises:
+        InputError: records are missing, damaged or do not fit the recipe.
+    """
+    return datasets.find_training_set(
+        config.data.train, skeletons.get(config.skeleton), config.data.padding, tuple(config.data.weights)
+    )
 
 
 def _claim_workdir(config, workdir):
@@ -176,20 +176,20 @@ def _claim_workdir(config, workdir):
         runs.copy_base(config, workdir)
 
 
-def _write_start(config, workdir, skeleton, labels):
+def _write_start(config, workdir, training_set):
     os.makedirs(workdir, exist_ok=True)
     config_lib.save(config, os.path.join(workdir, runs.CONFIG_FILE))
     mean_pose = {
-        "skeleton": skeleton.name,
+        "skeleton": training_set.skeleton.name,
         "records": config.data.train,
-        "num_records": labels.num_records,
-        "spread": labels.spread,
-        "mean_pose": labels.mean_pose.tolist(),
+        "num_records": training_set.num_records,
+        "spread": training_set.labels.spread,
+        "mean_pose": training_set.labels.mean_pose.tolist(),
     }
     files.write_json(os.path.join(workdir, runs.MEAN_POSE_FILE), mean_pose)
 
 
-def _log_summary(config, run, regressor, labels, steps_per_epoch, total_steps, start_step):
+def _log_summary(config, run, regressor, training_set, steps_per_epoch, total_steps, start_step):
     network = regressor.network
     logging.info("kpose %s, recipe %s", kpose.__version__, config.name)
     logging.info("%s", run.describe())
@@ -201,29 +201,32 @@ def _log_summary(config, run, regressor, labels, steps_per_epoch, total_steps, s
     )
     logging.info(
         "%d training records, batch %d (%d a replica), %d steps an epoch, %d steps in all",
-        labels.num_records,
+        training_set.num_records,
         config.batch_size,
         config.batch_size // run.strategy.num_replicas_in_sync,
         steps_per_epoch,
         total_steps,
     )
+    if len(training_set.files) > 1:
+        parts = zip(training_set.files, training_set.counts, training_set.weights, strict=True)
+        for part, count, weight in parts:
+            logging.info("  %s: %d records, %.1f%% of the samples", part.pattern, count, 100 * weight)
     if start_step:
         logging.info("going on at step %d of %d", start_step, total_steps)
 
 
-def _training_batches(files_train, config, labels, start_step):
-    augmentation = _augmentation(config, files_train)
+def _training_batches(training_set, config, start_step):
+    augmentation = build_augmentation(config, training_set)
     dataset = input_pipeline.training_batches(
-        files_train,
+        training_set,
         input_size=tuple(config.model.input_size),
-        padding=config.data.padding,
         batch_size=config.batch_size,
         seed=config.seed,
-        num_records=labels.num_records,
         start_step=start_step,
         shuffle_buffer=config.data.shuffle_buffer,
         normals=config.model.name == "cascade",
         stored_crops=augmentation.warps,
+        cache=input_pipeline.CropCache(training_set) if config.data.cache else None,
     )
     if augmentation and config.augment.on == "host":
         dataset = dataset.map(augmentation, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
@@ -231,7 +234,7 @@ def _training_batches(files_train, config, labels, start_step):
 
 
 def _evaluation_batches(files_val, config):
-    count = input_pipeline.summarise_labels(files_val, config.data.padding).num_records
+    count = datasets.summarise_labels(files_val, config.data.padding).num_records
     return input_pipeline.evaluation_batches(
         files_val,
         input_size=tuple(config.model.input_size),
@@ -241,11 +244,11 @@ def _evaluation_batches(files_val, config):
     )
 
 
-def _mean_pose_pcp(evaluation, labels, skeleton):
+def _mean_pose_pcp(evaluation, training_set):
     """Strict PCP of the training set's mean pose on the evaluation records; None without any."""
     if evaluation is None:
         return None
-    metric = metrics.PCP(skeleton, "strict")
+    metric = metrics.PCP(training_set.skeleton, "strict")
     for batch in evaluation.map(lambda b: {k: b[k] for k in ("keypoints", "region", "weight")}):
-        metric.update_state(*engine.to_pixels(batch, labels.mean_pose), batch["weight"])
+        metric.update_state(*engine.to_pixels(batch, training_set.labels.mean_pose), batch["weight"])
     return float(metric.result())

@@ -260,7 +260,7 @@ def test_a_third_stage_follows_a_second(cascade_run, tiny_data, tmp_path):
     [
         ({"model__base": ""}, "model.base names no run"),
         ({"model__sub_image": 18}, "multiple of 4"),
-        ({"data__padding": 1.25}, "data.padding is 1.25, but the stage before"),
+        ({"data__padding": 1.25}, "data.padding is 1.25"),
         ({"model__base": "nowhere"}, "nowhere"),
     ],
 )

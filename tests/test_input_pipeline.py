@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kpose import augment, geometry, input_pipeline, records
+from kpose import augment, datasets, geometry, input_pipeline, records, skeletons
 from kpose import config as config_lib
 from kpose.errors import InputError
 from tests import helpers
@@ -33,9 +33,13 @@ def padded(tmp_path_factory):
     return records.find(pattern), keypoints
 
 
-def _train(files, take, **changes):
-    settings = {"input_size": (64, 64), "padding": 1.0, "batch_size": 4, "seed": 1, "num_records": N}
-    return list(input_pipeline.training_batches(files, **settings | changes).take(take).as_numpy_iterator())
+def _train(files, take, padding=1.0, cache=False, **changes):
+    patterns = files if isinstance(files, str) else files.pattern
+    training_set = datasets.find_training_set(patterns, skeletons.COCO, padding)
+    settings = {"input_size": (64, 64), "batch_size": 4, "seed": 1}
+    if cache:
+        settings["cache"] = input_pipeline.CropCache(training_set)
+    return list(input_pipeline.training_batches(training_set, **settings | changes).take(take).as_numpy_iterator())
 
 
 def _evaluate(files, **changes):
@@ -137,7 +141,9 @@ def test_every_epoch_is_all_records_in_another_order(exact, buffer):
 
 def test_draws_differ_between_samples_and_epochs(exact):
     draws = np.concatenate([batch["draws"] for batch in _train(exact[0], 20)])
-    assert len(np.unique(draws)) == draws.size == 80 * augment.NUM_DRAWS
+    assert draws.shape == (80, augment.NUM_DRAWS)
+    # Of 2,000 numbers with 23 bits, a pair or two may be equal.
+    assert len(np.unique(draws)) > draws.size - 5 and len(np.unique(draws, axis=0)) == 80
 
 
 def test_the_callers_seeds_do_not_matter(exact):
@@ -203,7 +209,7 @@ def test_the_summary_of_labels_is_that_of_numpy(padded, padding):
     normalised = (keypoints[..., :2] - centre) / sides
     normalised[:, UNLABELLED] = np.nan
     labelled = np.delete(normalised, UNLABELLED, axis=1)
-    summary = input_pipeline.summarise_labels(files, padding)
+    summary = datasets.summarise_labels(files, padding)
     assert summary.num_records == N
     np.testing.assert_allclose(np.delete(summary.mean_pose, UNLABELLED, axis=0), labelled.mean(0), atol=1e-6)
     assert not summary.mean_pose[list(UNLABELLED)].any()
@@ -222,7 +228,7 @@ def test_the_summary_averages_a_joint_over_those_who_have_it(tmp_path):
             made = records.Person(b"", 1, 1, "a", (90, 120), box, 1.0, box, 1.0, person)
             writer.write(records.encode(made, helpers.skeletons.COCO))
     files = records.RecordFiles(path, (path,), helpers.skeletons.COCO, 1.0, (8, 8))
-    summary = input_pipeline.summarise_labels(files, 1.0)
+    summary = datasets.summarise_labels(files, 1.0)
     np.testing.assert_allclose(summary.mean_pose[0], [0.25, -0.25], atol=1e-6)
     np.testing.assert_allclose(summary.mean_pose[1:], 0, atol=1e-6)
     np.testing.assert_allclose(summary.spread, 0, atol=1e-6)
@@ -236,7 +242,7 @@ def test_a_damaged_file_is_found_by_the_first_pass(exact, tmp_path):
     path.write_bytes(data[:-20])
     files = records.find(str(tmp_path / "train-*"))
     with pytest.raises(InputError, match="train-.*damaged or cut short") as error:
-        input_pipeline.summarise_labels(files, 1.0)
+        datasets.summarise_labels(files, 1.0)
     helpers.one_line(error)
 
 
@@ -255,7 +261,7 @@ def test_stored_crops_warped_to_the_input_show_the_joints_where_the_labels_say(p
     files, keypoints = padded
     config = config_lib.default().augment
     config.update({"flip": 0.5, "rotation": 30.0, "scale": (0.9, 1.4), "shift": 0.1})
-    warped = augment.Augmentation(files.skeleton, config, input_size, input_pipeline.stored_share(files, 1.0))
+    warped = augment.Augmentation(files.skeleton, config, input_size, datasets.stored_share(files, 1.0))
     batches = _train(files, 5, input_size=input_size, stored_crops=True)
     assert batches[0]["image"].shape[1:3] == ((58, 45) if input_size == (36, 28) else files.crop_size)
     seen = set()
