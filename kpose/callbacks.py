@@ -101,7 +101,7 @@ class History(keras.callbacks.Callback):
         self._mark(start)
 
     def _mark(self, step):
-        self._marked_step, self._marked_time = step, time.monotonic()
+        self._marked_step, self._marked_time, self._marked_wait = step, time.monotonic(), float(self.model.data_wait)
 
     def on_train_batch_end(self, batch, logs=None):
         step = self.model.steps.done
@@ -122,18 +122,20 @@ class History(keras.callbacks.Callback):
         figures["learning_rate"] = _learning_rate(self.model)
         seconds = time.monotonic() - self._marked_time
         self._rate = figures["images_per_second"] = (step - self._marked_step) * self.batch_size / seconds
+        figures["data_wait"] = (float(self.model.data_wait) - self._marked_wait) / seconds
         self._mark(step)
         _write_scalars(self._train_writer, figures, step)
         self._bar.set_postfix({"loss": f"{figures['loss']:.4g}", "images/s": f"{figures['images_per_second']:.0f}"})
         if self._bar.disable:
             left = (self.total_steps - step) * self.batch_size / figures["images_per_second"]
             logging.info(
-                "step %d of %d: loss %.4g, PCP %.1f%% strict, %.0f images/s, %.0f s left",
+                "step %d of %d: loss %.4g, PCP %.1f%% strict, %.0f images/s, %.1f%% waiting for data, %.0f s left",
                 step,
                 self.total_steps,
                 figures["loss"],
                 100 * figures["pcp_strict"],
                 figures["images_per_second"],
+                100 * figures["data_wait"],
                 left,
             )
 

@@ -72,6 +72,8 @@ class Regressor(keras.Model):
         # In a checkpoint whatever the precision, so that a run's checkpoints always hold the same things.
         self.loss_scale = tf.Variable(INITIAL_LOSS_SCALE if self.scales_loss else 1.0, trainable=False)
         self.finite_steps = tf.Variable(0, dtype=tf.int64, trainable=False)
+        # Seconds that training steps have waited for their batches.
+        self.data_wait = 0.0
         # Nothing is left to build: `fit` would otherwise try to trace the step with symbolic tensors.
         self.built = True
 
@@ -138,7 +140,7 @@ class Regressor(keras.Model):
             steps = self.steps.next_execution()
             # None is left of an epoch that a resumed run began in its midst; `fit` still counts to its end.
             if steps:
-                execute(iterator, tf.constant(steps))
+                self.data_wait += execute(iterator, tf.constant(steps))
             return self.get_metrics_result()
 
         self.train_function = train_function
@@ -323,15 +325,20 @@ class _TrainingSteps(keras.callbacks.Callback):
 
 
 def _looped(step):
-    """A compiled function (iterator, steps) that runs `step` on that many batches."""
+    """A compiled function (iterator, steps) that runs `step` on that many batches; seconds it waited for them."""
 
     @tf.function(reduce_retracing=True, autograph=False)
     def execute(iterator, steps):
-        def body(i):
-            step(next(iterator))
-            return i + 1
+        def body(i, waited):
+            asked = tf.timestamp()
+            with tf.control_dependencies([asked]):
+                batch = next(iterator)
+            with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
+                waited += tf.timestamp() - asked
+            step(batch)
+            return i + 1, waited
 
-        tf.while_loop(lambda i: i < steps, body, [tf.constant(0)])
+        return tf.while_loop(lambda i, _: i < steps, body, [tf.constant(0), tf.constant(0.0, tf.float64)])[1]
 
     return execute
 

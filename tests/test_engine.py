@@ -1,5 +1,7 @@
 """The engine: the same training on any number of replicas, compiled or not, in executions of any length."""
 
+import time
+
 import keras
 import numpy as np
 import pytest
@@ -255,6 +257,23 @@ def test_xla_really_compiles():
     compiled = make_regressor(xla=True, loss=Uncompilable(), network=lambda: make_network(batch_norm=False))
     with pytest.raises(tf.errors.InvalidArgumentError, match="(?i)compil|XLA|unsupported"):
         train(compiled, data, steps=1, steps_per_epoch=1)
+
+
+@pytest.mark.parametrize("replicas, steps_per_execution", [(1, 1), (1, 4), (2, 4)])
+def test_time_spent_waiting_for_data_is_told(replicas, steps_per_execution):
+    """Batches that take a twentieth of a second each keep the training waiting for about as long."""
+
+    def slowly(batch):
+        with tf.control_dependencies([tf.py_function(lambda: time.sleep(0.05), [], [])]):
+            return {name: tf.identity(value) for name, value in batch.items()}
+
+    data = batches(make_data()).repeat()
+    quick, slow = (make_regressor(replicas, steps_per_execution=steps_per_execution) for _ in range(2))
+    quick.fit(data.prefetch(16), steps_per_epoch=8, total_steps=8, verbose=0)
+    slow.fit(data.map(slowly), steps_per_epoch=8, total_steps=8, verbose=0)
+    # The strategy may fetch one batch ahead.
+    assert float(slow.data_wait) > 0.05 * 5
+    assert float(quick.data_wait) < float(slow.data_wait)
 
 
 def test_executions_never_overrun_an_epoch_or_the_training():

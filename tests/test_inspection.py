@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from kpose import config as config_lib
 from kpose import drawing, records, skeletons
 from kpose.errors import InputError
 from tests import helpers
@@ -140,3 +141,28 @@ def test_command_without_records_is_one_line(tmp_path):
     done = _run(f"--records={tmp_path}/train-*")
     assert done.returncode == 1 and done.stdout == ""
     assert len(done.stderr.splitlines()) == 1 and "no records match" in done.stderr
+
+
+def test_a_sheet_of_what_the_network_sees_in_training(made, tmp_path):
+    """A line a person: the stored crop, then seven that differ from it and from each other; joints move along."""
+    config = config_lib.load_recipe("deeppose_geometric")
+    config.data.padding, config.model.input_size = 1.0, (64, 64)
+    lines = inspection.inspect_augmentation(made, config, str(tmp_path / "sheet.png"), persons=3, seed=1)
+    assert "rotation" in lines[0] and lines[-1].endswith("sheet.png")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        pixels = np.asarray(sheet).astype(int)
+    top, step = drawing.TITLE_HEIGHT + drawing.GUTTER, TILE + drawing.GUTTER
+    assert pixels.shape == (top + 3 * step, drawing.GUTTER + 8 * step, 3)
+    for row in range(3):
+        tiles = [pixels[top + row * step :][:TILE, drawing.GUTTER + column * step :][:, :TILE] for column in range(8)]
+        assert all((tile[..., 0] > 150).mean() > 0.02 for tile in tiles)
+        assert len({tile.tobytes() for tile in tiles}) == 8
+
+
+def test_command_draws_augmented_crops_beside_the_records(made):
+    command = [sys.executable, "-m", "tfrecords_tools.inspect", f"--records={made}"]
+    done = subprocess.run([*command, "--augment=coco_integral"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert os.path.exists(os.path.join(os.path.dirname(made), "augmented_coco_integral.png"))
+    done = subprocess.run([*command, "--augment=resnet18"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "augments nothing" in done.stderr and len(done.stderr.splitlines()) == 1

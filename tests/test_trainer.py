@@ -51,6 +51,7 @@ def test_a_run_leaves_config_history_mean_pose_pictures_and_tensorboard(tiny_run
                 if value.tag == "truth and prediction":
                     images.append(value.tensor.string_val)
     assert {"loss", "spread", "pcp_strict", "mean_pose_pcp_strict", "learning_rate", "images_per_second"} <= tags
+    assert "data_wait" in tags
     assert images and tf.io.decode_png(images[0][2]).shape[-1] == 3
 
 

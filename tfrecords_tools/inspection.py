@@ -1,11 +1,15 @@
-"""What is in record shards: counts, sizes and a contact sheet."""
+"""What is in record shards: counts, sizes, a contact sheet; and what augmentation makes of them."""
 
 import os
 
 import numpy as np
 import tensorflow as tf
 
-from kpose import drawing, geometry, records
+from kpose import augment, datasets, drawing, geometry, input_pipeline, records, skeletons, trainer
+from kpose.errors import InputError
+
+# Of each person on a sheet of augmented crops.
+VERSIONS = 7
 
 
 def inspect(pattern, sheet_path, persons=40, seed=0):
@@ -80,3 +84,54 @@ def _contact_sheet(files, count, persons, seed):
         captions.append(f"{int(features['annotation_id'])}: {region[2]:.0f} x {region[3]:.0f}")
     title = f"{persons} of {count:,} persons"
     return drawing.contact_sheet(tiles, columns=min(8, persons), tile_size=192, captions=captions, title=title)
+
+
+def inspect_augmentation(pattern, config, sheet_path, persons=8, seed=0):
+    """Draws what a recipe's network sees in training: each person as stored, then augmented again and again.
+
+    Args:
+        pattern: glob of the record files.
+        config: the recipe.
+        sheet_path: the sheet's PNG.
+        persons: rows.
+        seed: which persons, and the random numbers.
+
+    Returns:
+        Lines of text.
+
+    Raises:
+        InputError: no records, or such as do not fit the recipe.
+    """
+    skeleton = skeletons.get(config.skeleton)
+    training_set = datasets.find_training_set(pattern, skeleton, config.data.padding)
+    augmentation = trainer.build_augmentation(config, training_set)
+    if not augmentation:
+        raise InputError(f"recipe {config.name!r} augments nothing: set fields of its augment section")
+    size = tuple(config.model.input_size)
+
+    def batch(**settings):
+        stream = input_pipeline.training_batches(
+            training_set, input_size=size, batch_size=persons, seed=seed, **settings
+        )
+        return next(iter(stream))
+
+    rows = [batch()]
+    stored = batch(stored_crops=augmentation.warps)
+    for version in range(1, VERSIONS + 1):
+        rows.append(augmentation(stored | {"draws": augment.draws(seed, tf.constant(version * persons), persons)}))
+    drawn = [_draw_batch(row, skeleton) for row in rows]
+    tiles = [tiles[person] for person in range(persons) for tiles in drawn]
+    title = f"{config.name}: as stored, and augmented {VERSIONS} times"
+    drawing.save_image(sheet_path, drawing.contact_sheet(tiles, columns=VERSIONS + 1, tile_size=192, title=title))
+    settings = ", ".join(f"{name} {value}" for name, value in config.augment.items() if name != "on")
+    return [f"recipe {config.name}: {settings}", f"augmented crops: {sheet_path}"]
+
+
+def _draw_batch(batch, skeleton):
+    """A picture of each sample, in the shape of what it shows, with its labels."""
+    batch = {name: np.asarray(value) for name, value in batch.items()}
+    tiles = []
+    for image, keypoints, region in zip(batch["image"], batch["keypoints"], batch["region"], strict=True):
+        tile, points = drawing.unstretch(image, keypoints[:, :2], region)
+        tiles.append(drawing.draw_skeleton(tile, points, skeleton, visibility=keypoints[:, 2]))
+    return tiles
