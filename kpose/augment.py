@@ -1,15 +1,13 @@
 """Augmentation: changes to a training batch that keep the labels true.
 
 The random numbers of a sample are drawn on the host from the seed and the sample's position; what is done with
-them is a pure function of the batch, so it gives the same result in tf.data and inside the compiled step
-(`augment.on`), on any number of replicas.
+them is a pure function of the batch, on the host or inside the compiled step (`augment.on`), on any number of replicas.
 
 In this order: one geometric warp from the stored crop to the network's input (mirror, turn, scale, shift, half
 body), colours (grey, jitter, solarise, posterise, sharpness, equalise), cutout.
 """
 
 import tensorflow as tf
-from keras import ops
 
 from kpose import photometric, warp
 from kpose.errors import InputError
@@ -49,6 +47,8 @@ SOLARISE_THRESHOLDS = (64.0, 256.0)
 POSTERISE_BITS = (2, 6)
 SHARPNESS_FACTORS = (0.0, 2.0)
 CUTOUT_SIDES = (0.25, 0.5)
+# Of the changes to an image, those of one number, in the order of the host's kernels.
+SINGLE = ("pivot", "threshold", "mask", "sharpness", "equalise")
 # A jitter of 1 turns the hue by up to this, as a fraction of a full turn.
 HUE_TURN = 0.1
 
@@ -89,7 +89,8 @@ def numbered(operation, seed, position, count, width):
 
 
 class Augmentation:
-    """What is done to each training batch.
+    """What is done to each training batch, in one of two ways with the same result (to a grey level, where the
+    arithmetic rounds otherwise): `on_device` as one XLA program, `on_host` by `kpose.host_kernels`, inside tf.data.
 
     Args:
         skeleton: the `Skeleton` of the labels.
@@ -103,8 +104,8 @@ class Augmentation:
         self.config = config
         self.input_size = tuple(input_size)
         self.stored_share = stored_share
-        # Inside XLA shapes are fixed, and TensorFlow's own warp is missing: the same is done in another way.
-        self.compiled = False
+        # Also where the step around it is not compiled: its gathers are ten times as fast in a program of their own.
+        self._compiled = tf.function(self._on_device, jit_compile=True, autograph=False)
 
     @property
     def warps(self):
@@ -114,109 +115,128 @@ class Augmentation:
 
     @property
     def recolours(self):
+        return self.config.grey > 0 or self.config.jitter > 0
+
+    @property
+    def changes_images(self):
         c = self.config
-        return any(p > 0 for p in (c.grey, c.jitter, c.solarise, c.posterise, c.sharpness, c.equalise))
+        steps = (c.solarise, c.posterise, c.sharpness, c.equalise, c.cutout)
+        return self.warps or self.recolours or any(probability > 0 for probability in steps)
 
     def __bool__(self):
-        return self.warps or self.recolours or self.config.flip > 0 or self.config.cutout > 0
+        return self.changes_images or self.config.flip > 0
 
-    def __call__(self, batch):
-        drawn = {name: batch["draws"][:, index] for index, name in enumerate(COLUMNS)}
+    def on_device(self, batch):
+        """The batch, augmented, as part of a graph that runs anywhere."""
+        # The strings and counters of a batch are of no concern here, and XLA has no strings.
+        part = {name: batch[name] for name in ("image", "keypoints", "region", "draws")}
+        return batch | self._compiled(part)
+
+    def _on_device(self, batch):
+        changes = self._changes(batch)
+        images, mirrored = batch["image"], changes["mirrored"]
         if self.warps:
-            batch = self._warp(batch, drawn)
+            images = photometric.to_uint8(warp.sample(images, *changes["maps"], self.input_size))
         elif self.config.flip > 0:
-            batch = flip(batch, drawn["flip"] < self.config.flip, self.skeleton)
+            images = tf.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
         if self.recolours:
-            batch = batch | {"image": self._recolour(batch["image"], drawn)}
+            images = photometric.recolour(images, changes["colours"], changes["pivot"])
+        if self.config.solarise > 0:
+            images = photometric.solarise(images, changes["threshold"])
+        if self.config.posterise > 0:
+            images = photometric.posterise(images, changes["mask"])
+        if self.config.sharpness > 0:
+            images = photometric.sharpness(images, changes["sharpness"])
+        if self.config.equalise > 0:
+            chosen = changes["equalise"][:, None, None, None]
+            images = tf.where(chosen, photometric.equalise(images), images)
         if self.config.cutout > 0:
-            batch = self._cut_out(batch, drawn)
-        return batch
+            images = photometric.cut_out(images, changes["rectangle"])
+        return {"image": images, "keypoints": changes["keypoints"], "region": changes["region"]}
 
-    def _warp(self, batch, drawn):
+    def on_host(self, batch):
+        """The batch, augmented, inside tf.data."""
+        changes = self._changes(batch)
+        labels = {name: changes[name] for name in ("keypoints", "region")}
+        if not self.changes_images:
+            # Mirroring whole images is a copy, which TensorFlow does as well.
+            mirrored = changes["mirrored"][:, None, None, None]
+            return batch | labels | {"image": tf.where(mirrored, batch["image"][:, :, ::-1], batch["image"])}
+        from kpose import host_kernels
+
+        maps = tf.concat(changes["maps"], 1) if self.warps else tf.where(changes["mirrored"], -1.0, 1.0)[:, None]
+        columns = [
+            tf.pad(maps, [[0, 0], [0, 6 - maps.shape[1]]]),
+            tf.reshape(changes["colours"], [-1, 9]),
+            *(
+                tf.cast(changes[n], tf.float32)[:, None]
+                for n in ("pivot", "threshold", "mask", "sharpness", "equalise")
+            ),
+            tf.cast(changes["rectangle"], tf.float32),
+        ]
+
+        def augment(images, parameters):
+            return host_kernels.augment(images, parameters, self.input_size, self.warps, self.recolours)
+
+        images = tf.numpy_function(augment, [batch["image"], tf.concat(columns, 1)], tf.uint8, stateful=False)
+        images.set_shape([batch["image"].shape[0], *self.input_size, 3])
+        return batch | labels | {"image": images}
+
+    def _changes(self, batch):
+        """What becomes of each sample: its labels, already changed, and the parameters of what its image goes through.
+
+        Steps that are not for a sample have parameters that leave its image as it is.
+        """
         c = self.config
+        drawn = {name: batch["draws"][:, index] for index, name in enumerate(COLUMNS)}
         region, keypoints = batch["region"], batch["keypoints"]
         mirrored = drawn["flip"] < c.flip
-        angle = warp.degrees(c.rotation) * (2 * drawn["angle"] - 1)
-        scale = c.scale[0] + (c.scale[1] - c.scale[0]) * drawn["scale"]
-        shift = c.shift * (2 * tf.stack([drawn["shift_x"], drawn["shift_y"]], -1) - 1)
-        upper = tf.constant([joint in self.skeleton.upper for joint in range(self.skeleton.num_joints)])
-        seen = warp.half_bodies(keypoints, region, upper, drawn["half_body"] < c.half_body, drawn["upper"] < 0.5)
-        centre, size = warp.windows(seen, angle, scale, shift)
-        matrix, offset = warp.crop_transform(region, self.stored_share, centre, size, angle, mirrored)
-        image = warp.sample(batch["image"], matrix, offset, self.input_size, self.compiled)
-        keypoints = warp.move_keypoints(keypoints, region, centre, size, angle, mirrored)
-        swapped = tf.gather(keypoints, list(self.skeleton.flip_order), axis=1)
-        return batch | {
-            "image": photometric.to_uint8(image),
-            "keypoints": tf.where(mirrored[:, None, None], swapped, keypoints),
-            "region": tf.concat([centre - size / 2, size], -1),
-        }
-
-    def _recolour(self, images, drawn):
-        c = self.config
-        if c.grey > 0 or c.jitter > 0:
-            greyed = drawn["grey"] < c.grey
-            images = self._where(
-                tf.logical_or(c.jitter > 0, greyed),
-                photometric.colour_jitter,
-                images,
-                tf.where(greyed, drawn["grey_amount"], 0.0),
-                *(1 + c.jitter * (2 * drawn[name] - 1) for name in ("brightness", "contrast", "saturation")),
-                c.jitter * HUE_TURN * (2 * drawn["hue"] - 1),
-            )
+        changes = {"mirrored": mirrored}
+        if self.warps:
+            angle = warp.degrees(c.rotation) * (2 * drawn["angle"] - 1)
+            scale = c.scale[0] + (c.scale[1] - c.scale[0]) * drawn["scale"]
+            shift = c.shift * (2 * tf.stack([drawn["shift_x"], drawn["shift_y"]], -1) - 1)
+            upper = tf.constant([joint in self.skeleton.upper for joint in range(self.skeleton.num_joints)])
+            seen = warp.half_bodies(keypoints, region, upper, drawn["half_body"] < c.half_body, drawn["upper"] < 0.5)
+            centre, size = warp.windows(seen, angle, scale, shift)
+            matrix, offset = warp.crop_transform(region, self.stored_share, centre, size, angle, mirrored)
+            changes["maps"] = warp.pixel_maps(matrix, offset, batch["image"].shape[1:3], self.input_size)
+            keypoints = warp.move_keypoints(keypoints, region, centre, size, angle, mirrored)
+            region = tf.concat([centre - size / 2, size], -1)
+        elif c.flip > 0:
+            keypoints = tf.where(mirrored[:, None, None], keypoints * tf.constant([-1.0, 1.0, 1.0]), keypoints)
+        if c.flip > 0:
+            swapped = tf.gather(keypoints, list(self.skeleton.flip_order), axis=1)
+            keypoints = tf.where(mirrored[:, None, None], swapped, keypoints)
+        jitter = [1 + c.jitter * (2 * drawn[name] - 1) for name in ("brightness", "contrast", "saturation")]
+        hue = c.jitter * HUE_TURN * (2 * drawn["hue"] - 1)
+        grey = tf.where(drawn["grey"] < c.grey, drawn["grey_amount"], 0.0)
+        changes["colours"], changes["pivot"] = photometric.colour_matrix(grey, *jitter, hue)
+        threshold = _between(SOLARISE_THRESHOLDS, drawn["solarise_threshold"])
+        changes["threshold"] = tf.where(drawn["solarise"] < c.solarise, threshold, photometric.NO_THRESHOLD)
         fewest, most = POSTERISE_BITS
-        steps = {
-            "solarise": (photometric.solarise, _between(SOLARISE_THRESHOLDS, drawn["solarise_threshold"])),
-            "posterise": (photometric.posterise, tf.floor(_between((fewest, most + 1), drawn["posterise_bits"]))),
-            "sharpness": (photometric.sharpness, _between(SHARPNESS_FACTORS, drawn["sharpness_factor"])),
-            "equalise": (photometric.equalise,),
-        }
-        for name, (step, *parameters) in steps.items():
-            if c[name] > 0:
-                images = self._where(drawn[name] < c[name], step, images, *parameters)
-        return images
+        bits = tf.floor(_between((fewest, most + 1), drawn["posterise_bits"]))
+        changes["mask"] = photometric.bit_mask(tf.where(drawn["posterise"] < c.posterise, bits, 8.0))
+        factor = _between(SHARPNESS_FACTORS, drawn["sharpness_factor"])
+        changes["sharpness"] = tf.where(drawn["sharpness"] < c.sharpness, factor, 1.0)
+        changes["equalise"] = drawn["equalise"] < c.equalise
+        changes["rectangle"], keypoints = self._hole(drawn, keypoints)
+        return changes | {"keypoints": keypoints, "region": region}
 
-    def _where(self, chosen, step, images, *parameters):
-        """`step(images, *parameters)` where `chosen` [B] bool, else the images as they are."""
-        if self.compiled:
-            return tf.where(chosen[:, None, None, None], step(images, *parameters), images)
-        # Most samples are not chosen: only those that are cost anything.
-        indices = tf.where(chosen)
-        changed = step(*(tf.gather(values, indices[:, 0]) for values in (images, *parameters)))
-        return tf.tensor_scatter_nd_update(images, indices, changed)
-
-    def _cut_out(self, batch, drawn):
-        """A rectangle of the image's mean colour; a visible joint in it becomes an occluded one."""
-        images, keypoints = batch["image"], batch["keypoints"]
+    def _hole(self, drawn, keypoints):
+        """The pixels to cut out, [B, 4] int32 (left, top, right, bottom), and the joints in it occluded."""
         side = _between(CUTOUT_SIDES, tf.stack([drawn["cutout_width"], drawn["cutout_height"]], -1))
         centre = tf.stack([drawn["cutout_x"], drawn["cutout_y"]], -1) - 0.5
-        chosen = drawn["cutout"] < self.config.cutout
-        height, width = images.shape[1:3]
-        columns = (tf.range(width, dtype=tf.float32) + 0.5) / width - 0.5
-        rows = (tf.range(height, dtype=tf.float32) + 0.5) / height - 0.5
-        in_columns = tf.abs(columns - centre[:, :1]) <= side[:, :1] / 2
-        in_rows = tf.abs(rows - centre[:, 1:]) <= side[:, 1:] / 2
-        cut = tf.logical_and(in_rows[:, :, None], in_columns[:, None, :])
-        cut = tf.logical_and(cut, chosen[:, None, None])[..., None]
-        mean = photometric.to_uint8(tf.reduce_mean(tf.cast(images, tf.float32), [1, 2], keepdims=True))
-        hidden = tf.reduce_all(tf.abs(keypoints[..., :2] - centre[:, None]) <= side[:, None] / 2, axis=-1)
-        hidden = tf.logical_and(hidden, chosen[:, None])
-        flags = tf.where(hidden, tf.minimum(keypoints[..., 2], 1.0), keypoints[..., 2])
-        return batch | {
-            "image": tf.where(cut, mean, images),
-            "keypoints": tf.concat([keypoints[..., :2], flags[..., None]], -1),
-        }
+        chosen = (drawn["cutout"] < self.config.cutout)[:, None]
+        extent = tf.constant(self.input_size[::-1], tf.float32)
+        # A pixel is in the hole where its centre is.
+        first = tf.math.ceil((centre - side / 2 + 0.5) * extent - 0.5)
+        last = tf.math.floor((centre + side / 2 + 0.5) * extent - 0.5) + 1.0
+        corners = tf.concat([tf.maximum(first, 0.0), tf.where(chosen, tf.minimum(last, extent), 0.0)], -1)
+        inside = tf.reduce_all(tf.abs(keypoints[..., :2] - centre[:, None]) <= side[:, None] / 2, axis=-1)
+        flags = tf.where(tf.logical_and(inside, chosen), tf.minimum(keypoints[..., 2], 1.0), keypoints[..., 2])
+        return tf.cast(corners, tf.int32), tf.concat([keypoints[..., :2], flags[..., None]], -1)
 
 
 def _between(limits, share):
     return limits[0] + (limits[1] - limits[0]) * share
-
-
-def flip(batch, chosen, skeleton):
-    """Mirrors the samples where `chosen` ([B] bool): the image, x, and left with right joints."""
-    keypoints = ops.take(batch["keypoints"], list(skeleton.flip_order), axis=1)
-    keypoints = keypoints * ops.cast([-1.0, 1.0, 1.0], keypoints.dtype)
-    return batch | {
-        "image": ops.where(chosen[:, None, None, None], ops.flip(batch["image"], axis=2), batch["image"]),
-        "keypoints": ops.where(chosen[:, None, None], keypoints, batch["keypoints"]),
-    }

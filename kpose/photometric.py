@@ -12,13 +12,16 @@ import tensorflow as tf
 LUMA = (0.299, 0.587, 0.114)
 
 
-def colour_jitter(images, grey, brightness, contrast, saturation, hue):
-    """A shift towards grey and a jitter of brightness, contrast, saturation and hue, in one pass.
+# No level reaches it.
+NO_THRESHOLD = 256.0
+
+
+def colour_matrix(grey, brightness, contrast, saturation, hue):
+    """A shift towards grey and a jitter of brightness, contrast, saturation and hue, all in one.
 
     Each is affine in the colour of a pixel, so all five together are one matrix and one offset for each image.
 
     Args:
-        images: [B, H, W, 3].
         grey: [B] 0 leaves the colours, 1 is a grey-scale image.
         brightness: [B] factor towards black (below 1) or away from it.
         contrast: [B] factor towards the image's mean luma or away from it.
@@ -27,23 +30,23 @@ def colour_jitter(images, grey, brightness, contrast, saturation, hue):
             hexagon, turns by as much to within 2.3 degrees; what stays is the mean of the channels, not HSV's value.
 
     Returns:
-        [B, H, W, 3] uint8.
+        (matrix [B, 3, 3], pivot [B]): a pixel c becomes matrix c + pivot times the image's mean luma.
     """
+    identity, luma = tf.eye(3), tf.constant([LUMA] * 3)
+    matrix = _scaled(contrast * brightness, identity)
+    for share in (saturation, 1.0 - grey):
+        matrix = (_scaled(share, identity) + _scaled(1.0 - share, luma)) @ matrix
+    # What contrast adds is a shade of grey, which none of the steps after it changes.
+    return _turn_round_grey(hue) @ matrix, (1.0 - contrast) * brightness
+
+
+def recolour(images, matrix, pivot):
+    """Applies what `colour_matrix` gave to images [B, H, W, 3] uint8."""
     # One row a pixel: a matrix product is faster so than over the picture's axes.
     pixels = tf.reshape(tf.cast(images, tf.float32), [-1, images.shape[1] * images.shape[2], 3])
-    identity, luma = tf.eye(3), tf.constant([LUMA] * 3)
-    # A pixel is a column: c -> matrix c + offset.
-    matrix = _scaled(brightness, identity)
-    mean = tf.einsum("bij,bj->bi", matrix, tf.reduce_mean(pixels, axis=1))
-    mean_luma = tf.linalg.matvec(luma, mean)
-    matrix = _scaled(contrast, matrix)
-    offset = (1.0 - contrast)[:, None] * mean_luma
-    for share in (saturation, 1.0 - grey):
-        step = _scaled(share, identity) + _scaled(1.0 - share, luma)
-        matrix, offset = step @ matrix, tf.linalg.matvec(step, offset)
-    turn = _turn_round_grey(hue)
-    matrix, offset = turn @ matrix, tf.linalg.matvec(turn, offset)
-    pixels = tf.matmul(pixels, matrix, transpose_b=True) + offset[:, None]
+    mean_luma = tf.reduce_sum(tf.reduce_mean(pixels, axis=1) * tf.constant(LUMA), axis=1)
+    offset = pivot * mean_luma
+    pixels = tf.matmul(pixels, matrix, transpose_b=True) + offset[:, None, None]
     return tf.reshape(to_uint8(pixels), tf.shape(images))
 
 
@@ -68,10 +71,14 @@ def solarise(images, threshold):
     return tf.where(tf.cast(images, tf.float32) < threshold[:, None, None, None], images, 255 - images)
 
 
-def posterise(images, bits):
-    """Keeps the `bits` [B] highest bits of each channel, 1 to 8."""
+def bit_mask(bits):
+    """[B] uint8: the `bits` [B] highest bits, 1 to 8."""
     # Rounded: a compiled power need not be exact, and a mask must be.
-    mask = tf.cast(tf.round(256.0 - tf.pow(2.0, 8.0 - bits)), tf.uint8)
+    return tf.cast(tf.round(256.0 - tf.pow(2.0, 8.0 - bits)), tf.uint8)
+
+
+def posterise(images, mask):
+    """Keeps the bits of `mask` [B] uint8 in each channel."""
     return tf.bitwise.bitwise_and(images, mask[:, None, None, None])
 
 
@@ -103,3 +110,14 @@ def equalise(images):
     table = tf.where(step[:, None] > 0, tf.clip_by_value(table, 0, 255), tf.range(256))
     table = tf.reshape(tf.cast(table, tf.uint8), [-1])
     return tf.reshape(tf.gather(table, places), tf.shape(images))
+
+
+def cut_out(images, rectangle):
+    """The mean colour in `rectangle` [B, 4] int32: left, top, right, bottom in pixels; right <= left: nowhere."""
+    columns, rows = tf.range(images.shape[2])[None], tf.range(images.shape[1])[None]
+    left, top, right, bottom = (rectangle[:, i, None] for i in range(4))
+    in_columns = tf.logical_and(columns >= left, columns < right)
+    in_rows = tf.logical_and(rows >= top, rows < bottom)
+    hole = tf.logical_and(in_rows[:, :, None], in_columns[:, None, :])[..., None]
+    mean = to_uint8(tf.reduce_mean(tf.cast(images, tf.float32), [1, 2], keepdims=True))
+    return tf.where(hole, mean, images)

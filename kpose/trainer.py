@@ -107,7 +107,6 @@ def build_regressor(config, run, total_steps, workdir=None, training_set=None):
     """
     skeleton = skeletons.get(config.skeleton)
     augmentation = build_augmentation(config, training_set)
-    augmentation.compiled = run.xla
     with run.scope():
         regressor = engine.Regressor(
             runs.build_network(
@@ -116,7 +115,7 @@ def build_regressor(config, run, total_steps, workdir=None, training_set=None):
             losses.build(config.loss),
             pixel_metrics=[metrics.PCP(skeleton, rule) for rule in metrics.RULES],
             crop_metrics=[metrics.SpreadRatio(skeleton.num_joints)],
-            augmentation=augmentation if config.augment.on == "device" else None,
+            augmentation=augmentation.on_device if augmentation and config.augment.on == "device" else None,
             xla=run.xla,
             clip_norm=config.optimizer.clip_norm,
             ema=config.optimizer.ema,
@@ -229,7 +228,7 @@ def _training_batches(training_set, config, start_step):
         cache=input_pipeline.CropCache(training_set) if config.data.cache else None,
     )
     if augmentation and config.augment.on == "host":
-        dataset = dataset.map(augmentation, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+        dataset = dataset.map(augmentation.on_host, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
     return dataset
 
 

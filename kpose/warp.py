@@ -112,37 +112,17 @@ def _sign(mirrored):
     return tf.where(mirrored[:, None], tf.constant([-1.0, 1.0]), tf.constant([1.0, 1.0]))
 
 
-def sample(images, matrix, offset, size, compiled):
-    """Bilinear samples of images; black beyond them.
+def pixel_maps(matrix, offset, stored, size):
+    """Where the pixels of the result lie in the stored crop, from `crop_transform`.
 
     Args:
-        images: [B, h, w, 3] uint8.
-        matrix, offset: from `crop_transform`.
+        matrix, offset: the map in normalised coordinates.
+        stored: (height, width) of the stored crop.
         size: (height, width) of the result.
-        compiled: inside XLA, which lacks TensorFlow's operation; the other way is slower.
 
     Returns:
-        [B, *size, 3] float32 of 0..255.
+        Two [B, 3]: x and y of the source pixel as (of column, of row, constant) of the target's.
     """
-    x, y = _pixel_maps(matrix, offset, images.shape[1:3], size)
-    images = tf.cast(images, tf.float32)
-    if not compiled:
-        transforms = tf.concat([x, y, tf.zeros_like(x[:, :2])], axis=1)
-        return tf.raw_ops.ImageProjectiveTransformV3(
-            images=images,
-            transforms=transforms,
-            output_shape=list(size),
-            fill_value=0.0,
-            interpolation="BILINEAR",
-            fill_mode="CONSTANT",
-        )
-    rows, columns = tf.meshgrid(*(tf.range(side, dtype=tf.float32) for side in size), indexing="ij")
-    x, y = (c[:, 0, None, None] * columns + c[:, 1, None, None] * rows + c[:, 2, None, None] for c in (x, y))
-    return _gather(images, x, y)
-
-
-def _pixel_maps(matrix, offset, stored, size):
-    """Two [B, 3]: x and y of the source pixel as (of column, of row, constant) of the target's."""
     height, width = size
     maps = []
     for axis, side in ((0, stored[1]), (1, stored[0])):
@@ -152,6 +132,22 @@ def _pixel_maps(matrix, offset, stored, size):
         corner = matrix[:, axis, 0] * (0.5 / width - 0.5) + matrix[:, axis, 1] * (0.5 / height - 0.5)
         maps.append(tf.stack([of_column, of_row, side * (corner + offset[:, axis] + 0.5) - 0.5], -1))
     return maps
+
+
+def sample(images, x, y, size):
+    """Bilinear samples of images; black beyond them.
+
+    Args:
+        images: [B, h, w, 3] uint8.
+        x, y: [B, 3] from `pixel_maps`.
+        size: (height, width) of the result.
+
+    Returns:
+        [B, *size, 3] float32 of 0..255.
+    """
+    rows, columns = tf.meshgrid(*(tf.range(side, dtype=tf.float32) for side in size), indexing="ij")
+    x, y = (c[:, 0, None, None] * columns + c[:, 1, None, None] * rows + c[:, 2, None, None] for c in (x, y))
+    return _gather(tf.cast(images, tf.float32), x, y)
 
 
 def _gather(images, x, y):

@@ -266,7 +266,7 @@ def test_stored_crops_warped_to_the_input_show_the_joints_where_the_labels_say(p
     assert batches[0]["image"].shape[1:3] == ((58, 45) if input_size == (36, 28) else files.crop_size)
     seen = set()
     for batch, who in ((batch, _who([batch])) for batch in batches):
-        after = {name: np.asarray(value) for name, value in warped(batch).items()}
+        after = {name: np.asarray(value) for name, value in warped.on_host(batch).items()}
         assert after["image"].shape == (4, *input_size, 3)
         mirrored = batch["draws"][:, augment.COLUMNS.index("flip")] < 0.5
         for sample in range(4):

@@ -164,5 +164,5 @@ def test_command_draws_augmented_crops_beside_the_records(made):
     done = subprocess.run([*command, "--augment=coco_integral"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert os.path.exists(os.path.join(os.path.dirname(made), "augmented_coco_integral.png"))
-    done = subprocess.run([*command, "--augment=resnet18"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*command, "--augment=deeppose"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 1 and "augments nothing" in done.stderr and len(done.stderr.splitlines()) == 1

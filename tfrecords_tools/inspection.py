@@ -118,7 +118,8 @@ def inspect_augmentation(pattern, config, sheet_path, persons=8, seed=0):
     rows = [batch()]
     stored = batch(stored_crops=augmentation.warps)
     for version in range(1, VERSIONS + 1):
-        rows.append(augmentation(stored | {"draws": augment.draws(seed, tf.constant(version * persons), persons)}))
+        draws = augment.draws(seed, tf.constant(version * persons, tf.int64), persons)
+        rows.append(augmentation.on_host(stored | {"draws": draws}))
     drawn = [_draw_batch(row, skeleton) for row in rows]
     tiles = [tiles[person] for person in range(persons) for tiles in drawn]
     title = f"{config.name}: as stored, and augmented {VERSIONS} times"
