@@ -18,9 +18,13 @@ BINARIES = {
     "kpose.benchmark": {"runs"},
     "kpose.demo": {"output_dir"},
     "tfrecords_tools.write_coco": {
-        *("annotations", "images", "output_dir", "split", "select", "padding", "workers", "shards", "dry_run")
+        *("annotations", "images", "output_dir", "split", "select", "padding", "workers", "shards", "dry_run"),
+        *("context", "category", "on_error", "verify", "beam"),
     },
-    "tfrecords_tools.inspect": {"records"},
+    "tfrecords_tools.download_coco": {"output_dir", "files"},
+    "tfrecords_tools.inspect": {"records", "augment"},
+    "tfrecords_tools.convert_lsp": {"joints", "images", "output"},
+    "tfrecords_tools.convert_csv": {"csv", "images", "output"},
     "tfrecords_tools.figures": {"output_dir", "num_images", "seed", "split", "workers"},
 }
 
@@ -117,8 +121,12 @@ def test_a_benchmark_ends_with_one_json_object(monkeypatch, capfd):
     from kpose import benchmarking
 
     monkeypatch.setattr(benchmarking, "NUM_IMAGES", 40)
+    monkeypatch.setattr(benchmarking, "INPUT_BATCHES", 1)
+    monkeypatch.setattr(benchmarking, "INPUT_WARM_UP", 0)
     for name in ("input", "write", "serve"):
         status, out, _ = run(monkeypatch, capfd, "kpose.benchmark", name, "--runs=1")
         figures = json.loads(out.strip().splitlines()[-1])
         assert status == 0 and figures["benchmark"] == name and figures["cpu"]
-        assert all(value > 0 for key, value in figures.items() if "second" in key or key.startswith("ratio"))
+        rates = {key: value for key, value in figures.items() if "second" in key or key.startswith("ratio")}
+        # null where the baseline's package is not installed.
+        assert len(rates) >= 2 and all(value is None or value > 0 for value in rates.values())

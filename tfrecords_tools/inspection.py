@@ -103,10 +103,10 @@ def inspect_augmentation(pattern, config, sheet_path, persons=8, seed=0):
         InputError: no records, or such as do not fit the recipe.
     """
     skeleton = skeletons.get(config.skeleton)
+    if not trainer.build_augmentation(config):
+        raise InputError(f"recipe {config.name!r} augments nothing: set fields of its augment section")
     training_set = datasets.find_training_set(pattern, skeleton, config.data.padding)
     augmentation = trainer.build_augmentation(config, training_set)
-    if not augmentation:
-        raise InputError(f"recipe {config.name!r} augments nothing: set fields of its augment section")
     size = tuple(config.model.input_size)
 
     def batch(**settings):
