@@ -1,8 +1,11 @@
 """What happens beside training: log lines, TensorBoard, history, checkpoints, pictures."""
 
+import contextlib
 import csv
 import os
+import signal
 import sys
+import threading
 import time
 
 import keras
@@ -21,19 +24,21 @@ COLLAPSED_SPREAD = 0.2
 
 
 class SaveCheckpoints(keras.callbacks.Callback):
-    """Saves a checkpoint every so many steps and at the end.
+    """Saves a checkpoint every so many steps and at the end, and keeps the one of the best validation.
 
     Args:
         saver: `checkpoints.Checkpoints`.
         every: steps between two checkpoints.
         total_steps: of the training.
+        ahead: by how many batches the data are ahead of the steps, because that many were left out.
     """
 
-    def __init__(self, saver, every, total_steps):
+    def __init__(self, saver, every, total_steps, ahead=0):
         super().__init__()
         self.saver = saver
         self.every = every
         self.total_steps = total_steps
+        self.ahead = ahead
         self._saved = None
 
     def on_train_begin(self, logs=None):
@@ -43,8 +48,108 @@ class SaveCheckpoints(keras.callbacks.Callback):
         step = self.model.steps.done
         if step // self.every > self._saved // self.every or (step >= self.total_steps and step > self._saved):
             _check_converging(logs, step)
-            self.saver.save(step)
+            self.save()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if "val_pcp_strict" in logs:
+            step = self.model.steps.done
+            self.saver.save_if_best(step, step + self.ahead, float(logs["val_pcp_strict"]))
+
+    def save(self):
+        """Saves the step that is done."""
+        step = self.model.steps.done
+        if step > self._saved:
+            self.saver.save(step, step + self.ahead)
             self._saved = step
+
+
+class Preempted(Exception):
+    """The training was told to end (SIGTERM), and is saved."""
+
+
+class SaveOnTermination(keras.callbacks.Callback):
+    """On SIGTERM, which clusters send before they take a machine away: saves and raises `Preempted`.
+
+    Args:
+        saving: the `SaveCheckpoints` of the training.
+    """
+
+    def __init__(self, saving):
+        super().__init__()
+        self.saving = saving
+        self._asked = False
+        self._before = None
+
+    def on_train_begin(self, logs=None):
+        # Only the main thread may; elsewhere whoever started the thread looks after signals.
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._ask)
+
+    def _ask(self, *_):
+        self._asked = True
+
+    def _end_if_asked(self):
+        if self._asked:
+            self.saving.save()
+            raise Preempted
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._end_if_asked()
+
+    def on_test_batch_end(self, batch, logs=None):
+        self._end_if_asked()
+
+    def restore_handler(self):
+        """Hands signals back to whoever had them before."""
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+
+class NonFinite(Exception):
+    """A training step gave a gradient that is not finite, and was skipped.
+
+    Attributes:
+        step: its number.
+    """
+
+    def __init__(self, step):
+        super().__init__(f"step {step}")
+        self.step = step
+
+
+class WatchFinite(keras.callbacks.Callback):
+    """Looks after steps that were not finite (`config.on_nan`).
+
+    Args:
+        policy: "skip" tells how many were skipped; otherwise `NonFinite` is raised.
+        every: steps between two looks; each makes Python wait for the device.
+    """
+
+    # Skipping so many in a row is no training any more.
+    LONGEST = 50
+
+    def __init__(self, policy, every):
+        super().__init__()
+        self.policy = policy
+        self.every = every
+
+    def on_train_begin(self, logs=None):
+        self._looked, self._skipped, self._in_a_row = self.model.steps.done, _whole(self.model.skipped_steps), 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        done = self.model.steps.done
+        if done - self._looked < self.every:
+            return
+        skipped, taken = _whole(self.model.skipped_steps) - self._skipped, done - self._looked
+        self._looked, self._skipped = done, self._skipped + skipped
+        if not skipped:
+            self._in_a_row = 0
+            return
+        self._in_a_row = self._in_a_row + skipped if skipped == taken else 0
+        step = _whole(self.model.nonfinite_step)
+        if self.policy != "skip" or self._in_a_row >= self.LONGEST:
+            raise NonFinite(step)
+        logging.warning("step %d was not finite: skipped, %d in all", step, self._skipped)
 
 
 class FreezeBackbone(keras.callbacks.Callback):
@@ -84,6 +189,7 @@ class History(keras.callbacks.Callback):
         self.log_every = log_every
         self.path = os.path.join(workdir, HISTORY_FILE)
         self.rows = _read_rows(self.path)
+        self._open = contextlib.ExitStack()
 
     def last_logs(self):
         """The figures of the last evaluated epoch."""
@@ -93,10 +199,13 @@ class History(keras.callbacks.Callback):
         start = self.model.steps.done
         # What a killed run did after its last checkpoint is done again.
         self.rows = [row for row in self.rows if row["step"] <= start]
-        self._train_writer = tf.summary.create_file_writer(os.path.join(self.workdir, "tensorboard", "train"))
-        self._val_writer = tf.summary.create_file_writer(os.path.join(self.workdir, "tensorboard", "validation"))
+        folder = os.path.join(self.workdir, "tensorboard")
+        writers = [tf.summary.create_file_writer(os.path.join(folder, name)) for name in ("train", "validation")]
+        self._train_writer, self._val_writer = writers
         bar = sys.stderr.isatty()
         self._bar = tqdm(total=self.total_steps, initial=start, unit="step", disable=not bar, dynamic_ncols=True)
+        for opened in (self._bar, *writers):
+            self._open.callback(opened.close)
         self._warm, self._rate = False, None
         self._mark(start)
 
@@ -175,13 +284,14 @@ class History(keras.callbacks.Callback):
             _write_rows(self.path, self.rows)
 
     def on_train_end(self, logs=None):
-        self._bar.close()
-        self._train_writer.close()
-        self._val_writer.close()
         _write_rows(self.path, self.rows)
         plots.learning_curve(
             self.rows, os.path.join(self.workdir, "learning_curve.png"), mean_pose_pcp=self.mean_pose_pcp
         )
+
+    def close(self):
+        """Ends the bar and the event files, also of a training that was cut short."""
+        self._open.close()
 
 
 class PredictionGrid(keras.callbacks.Callback):
@@ -226,6 +336,11 @@ def _check_converging(logs, step):
             f"the loss is {loss:.4g} at step {step}: lower config.optimizer.learning_rate or set "
             "config.optimizer.clip_norm, in another --workdir; the last checkpoint is from before"
         )
+
+
+def _whole(variable):
+    # Of a variable that is mirrored on the replicas, int() would make nothing.
+    return int(tf.convert_to_tensor(variable))
 
 
 def _learning_rate(model):

@@ -1,12 +1,25 @@
-"""Checkpoints of a training run: everything that its next step depends on."""
+"""Checkpoints of a training run: everything that its next step depends on.
 
+checkpoints/step-1000...   the newest ones
+checkpoints/best/step-900  the one with the best validation score, where there is validation
+
+A checkpoint is written aside and gets its name when it is whole. One that is damaged later is told, set aside, and the
+one before it is used.
+"""
+
+import glob
 import os
 
 import tensorflow as tf
+from absl import logging
 
+from kpose import files
 from kpose.errors import InputError
 
 FOLDER = "checkpoints"
+BEST_FOLDER = os.path.join(FOLDER, "best")
+BEST_FILE = "best.json"
+_UNREADABLE = (tf.errors.OpError, AssertionError, ValueError, IndexError, KeyError)
 
 
 class Checkpoints:
@@ -20,9 +33,14 @@ class Checkpoints:
     """
 
     def __init__(self, workdir, regressor, keep):
+        self._keep = keep
+        self._workdir = workdir
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        # The batch that comes next: another number than the step once a rollback has left a batch out.
+        self._position = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._checkpoint = tf.train.Checkpoint(
             step=self._step,
+            position=self._position,
             network=regressor.network,
             # Keras' seed generators are no trackable objects: TensorFlow would leave dropout's state out.
             seeds=[v.value for v in regressor.network.variables if v.name == "seed_generator_state"],
@@ -32,27 +50,95 @@ class Checkpoints:
             loss_scale=regressor.loss_scale,
             finite_steps=regressor.finite_steps,
         )
-        folder = os.path.join(workdir, FOLDER)
-        self._manager = tf.train.CheckpointManager(self._checkpoint, folder, keep, checkpoint_name="step")
+        self._manager = self._make_manager(FOLDER, keep)
+        self._best = self._make_manager(BEST_FOLDER, 1)
+
+    def _make_manager(self, folder, keep):
+        return tf.train.CheckpointManager(
+            self._checkpoint, os.path.join(self._workdir, folder), keep, checkpoint_name="step"
+        )
 
     def restore(self):
-        """Restores the newest checkpoint; returns its step, 0 where there is none."""
-        if self._manager.latest_checkpoint is None:
-            return 0
-        try:
-            self._checkpoint.restore(self._manager.latest_checkpoint).assert_existing_objects_matched()
-        except (tf.errors.OpError, AssertionError, ValueError, IndexError) as error:
-            raise InputError(
-                f"{self._manager.latest_checkpoint}: the checkpoint cannot be restored ({str(error).splitlines()[0]})"
-            ) from None
-        return int(self._step.numpy())
+        """Restores the newest checkpoint that is whole.
 
-    def save(self, step):
-        """Writes the checkpoint of `step`; a no-op if it is already there."""
-        if self._manager.latest_checkpoint and self._manager.latest_checkpoint.endswith(f"step-{step}"):
+        Returns:
+            (its step, the number of the batch that comes next); (0, 0) where there is none.
+
+        Raises:
+            InputError: there are some, but none is whole.
+        """
+        self._remove_leftovers()
+        paths = list(self._manager.checkpoints)
+        damaged = []
+        while paths:
+            path = paths.pop()
+            try:
+                self._checkpoint.restore(path).assert_existing_objects_matched()
+            except _UNREADABLE as error:
+                damaged.append((path, str(error).splitlines()[0]))
+                continue
+            for bad, reason in damaged:
+                logging.warning("%s: damaged (%s), set aside: going on from %s", bad, reason, path)
+                _set_aside(bad)
+            if damaged:
+                names = [os.path.basename(kept) for kept in (*paths, path)]
+                tf.compat.v1.train.update_checkpoint_state(os.path.dirname(path), names[-1], names)
+                self._manager = self._make_manager(FOLDER, self._keep)
+            return int(self._step.numpy()), int(self._position.numpy())
+        if damaged:
+            raise InputError(
+                f"{damaged[0][0]}: the checkpoint cannot be restored ({damaged[0][1]}), nor is one before it: it is "
+                "damaged, or of another version of kpose; take another --workdir"
+            )
+        return 0, 0
+
+    def save(self, step, position):
+        """Writes the checkpoint of `step`, the batch that comes next being `position`; a no-op if it is already there.
+
+        Raises:
+            InputError: the disk is full.
+        """
+        latest = self._manager.latest_checkpoint
+        if latest and latest.endswith(f"step-{step}"):
             return
+        self._write(self._manager, step, position)
+
+    def save_if_best(self, step, position, score):
+        """Keeps a copy of `step` if no validation before had so high a score."""
+        path = os.path.join(self._workdir, BEST_FOLDER, BEST_FILE)
+        if os.path.exists(path) and files.read_json(path, "score of a checkpoint")["score"] >= score:
+            return
+        if not (self._best.latest_checkpoint or "").endswith(f"step-{step}"):
+            self._write(self._best, step, position)
+        files.write_json(path, {"step": step, "score": score})
+
+    def _write(self, manager, step, position):
         self._step.assign(step)
-        self._manager.save(checkpoint_number=step)
+        self._position.assign(position)
+        try:
+            manager.save(checkpoint_number=step)
+        except (tf.errors.OpError, OSError) as error:
+            self._remove_leftovers()
+            kept = manager.latest_checkpoint
+            message = str(getattr(error, "message", None) or error).splitlines()[0]
+            raise InputError(
+                f"{manager.directory}: the checkpoint of step {step} cannot be written ({message}): make room, and "
+                f"give the same command again; {f'{kept} is whole' if kept else 'there is none before it'}"
+            ) from None
+
+    def _remove_leftovers(self):
+        """Removes what a write that was cut short left behind."""
+        for manager in (self._manager, self._best):
+            known = {os.path.basename(path) for path in manager.checkpoints}
+            for path in glob.glob(os.path.join(glob.escape(manager.directory), "step-*")):
+                stem = os.path.basename(path).split(".")[0]
+                if stem not in known and ".damaged" not in path:
+                    files.remove(path)
+
+
+def _set_aside(path):
+    for name in glob.glob(glob.escape(path) + ".*"):
+        os.replace(name, f"{name}.damaged")
 
 
 def exist(workdir):
@@ -60,15 +146,16 @@ def exist(workdir):
     return workdir is not None and tf.train.latest_checkpoint(os.path.join(workdir, FOLDER)) is not None
 
 
-def latest(workdir):
-    """The newest checkpoint of a workdir.
+def latest(workdir, best=False):
+    """The newest checkpoint of a workdir, or the one with the best validation score.
 
     Raises:
         InputError: there is none.
     """
-    path = tf.train.latest_checkpoint(os.path.join(workdir, FOLDER))
+    path = tf.train.latest_checkpoint(os.path.join(workdir, BEST_FOLDER if best else FOLDER))
     if path is None:
-        raise InputError(f"{workdir}: no checkpoint: train with python -m kpose.train --workdir={workdir} first")
+        what = "no best checkpoint: it comes with config.data.val" if best else "no checkpoint"
+        raise InputError(f"{workdir}: {what}: train with python -m kpose.train --workdir={workdir} first")
     return path
 
 

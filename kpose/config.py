@@ -29,6 +29,8 @@ def default():
     config.checkpoint_every = 1000  # Steps between checkpoints; one is written at the end of training in any case.
     config.keep_checkpoints = 3  # The newest ones that are kept.
     config.evaluate_every = 1  # Epochs between evaluations on data.val; the last epoch is evaluated in any case.
+    config.on_nan = "stop"  # At a gradient that is not finite: stop, skip, rollback (to the last checkpoint).
+    config.evaluate_batches = 0  # Of data.val (0: all).
     config.log_every = 100  # Steps between log lines and TensorBoard scalars.
     config.skeleton = "coco"  # The skeleton table of the labels.
 
@@ -104,6 +106,7 @@ CHOICES = {
     "precision": ("auto", "float32", "mixed_bfloat16", "mixed_float16"),
     "xla": ("auto", "on", "off"),
     "augment.on": ("host", "device"),
+    "on_nan": ("stop", "skip", "rollback"),
 }
 # Field -> (lowest, highest) allowed value, both included.
 RANGES = {
@@ -116,6 +119,7 @@ RANGES = {
     "checkpoint_every": (1, None),
     "keep_checkpoints": (1, None),
     "evaluate_every": (1, None),
+    "evaluate_batches": (0, None),
     "log_every": (1, None),
     "data.padding": (1.0, 10.0),
     "data.shuffle_buffer": (1, None),
@@ -157,7 +161,9 @@ RESUMABLE = (
     "checkpoint_every",
     "keep_checkpoints",
     "evaluate_every",
+    "evaluate_batches",
     "log_every",
+    "on_nan",
     "data.train",
     "data.val",
     "data.weights",
@@ -225,6 +231,18 @@ def flatten(config):
     return flat
 
 
+# What FILE:quick changes: enough steps to see that a recipe is sound.
+QUICK = {
+    "steps": 20,
+    "batch_size": 8,
+    "log_every": 5,
+    "checkpoint_every": 10,
+    "evaluate_batches": 4,
+    "schedule.warmup_steps": 5,
+    "data.shuffle_buffer": 100,
+}
+
+
 def recipe_path(name):
     """The file of a recipe: a path, or the name of one that kpose ships ("deeppose", "configs/deeppose.py").
 
@@ -248,22 +266,30 @@ def shipped():
 def resolve_flags(argv):
     """Command-line arguments with the recipe of --config replaced by its file, and each --config.FIELD looked up.
 
+    `--config=RECIPE:quick` becomes the recipe and the changes of `QUICK`, before those of the command line.
+
     Raises:
         InputError: no such recipe, one that cannot be read, or no such field.
     """
-    argv, known = list(argv), flatten(default())
-    for index, argument in enumerate(argv):
+    resolved, known = [argv[0]], flatten(default())
+    arguments = iter(argv[1:])
+    for argument in arguments:
         name, _, value = argument.lstrip("-").partition("=")
         if name == "config" and argument.startswith("-"):
-            place, value = (index, f"--config={recipe_path(value)}") if value else (index + 1, None)
-            if value is None and place < len(argv):
-                value = recipe_path(argv[place])
-            if place < len(argv):
-                argv[place] = value
-                load_recipe(value.removeprefix("--config="))
-        elif name.startswith("config.") and name[len("config.") :] not in known:
+            value = value or next(arguments, "")
+            recipe, _, variant = value.partition(":")
+            if variant not in ("", "quick"):
+                raise InputError(f"--config={value}: a recipe has no variant {variant!r}, but 'quick'")
+            path = recipe_path(recipe)
+            load_recipe(path)
+            resolved.append(f"--config={path}")
+            if variant:
+                resolved += [f"--config.{field}={value}" for field, value in QUICK.items()]
+            continue
+        if name.startswith("config.") and name[len("config.") :] not in known:
             raise InputError(f"config has no field {name[7:]!r}{_suggestion(name[7:], known)}")
-    return argv
+        resolved.append(argument)
+    return resolved
 
 
 def _shipped_recipes():

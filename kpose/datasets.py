@@ -217,6 +217,8 @@ def _sum_labels(files, skeleton, padding):
     with records.reading(files.pattern):
         for index, keypoints in dataset.map(labels).prefetch(2).as_numpy_iterator():
             keypoints = keypoints.astype(np.float64)
+            if not np.isfinite(keypoints).all():
+                raise InputError(f"{files.paths[index]}: labels that are not finite: write the records again")
             mask = (keypoints[..., 2:] > 0).astype(np.float64)
             counts[index] += len(keypoints)
             sums.labelled += mask.sum(0)

@@ -69,6 +69,9 @@ class Regressor(keras.Model):
         self.loss_tracker = keras.metrics.Mean(name="loss")
         self.gradient_norm_tracker = keras.metrics.Mean(name="gradient_norm")
         self.scales_loss = network.compute_dtype == "float16"
+        # A step whose loss or gradient is not finite is skipped: the last of them (-1: none), how many there were.
+        self.nonfinite_step = tf.Variable(-1, dtype=tf.int64, trainable=False)
+        self.skipped_steps = tf.Variable(0, dtype=tf.int64, trainable=False)
         # In a checkpoint whatever the precision, so that a run's checkpoints always hold the same things.
         self.loss_scale = tf.Variable(INITIAL_LOSS_SCALE if self.scales_loss else 1.0, trainable=False)
         self.finite_steps = tf.Variable(0, dtype=tf.int64, trainable=False)
@@ -137,10 +140,11 @@ class Regressor(keras.Model):
         execute = _looped(self._train_step)
 
         def train_function(iterator):
+            first = self.steps.done
             steps = self.steps.next_execution()
             # None is left of an epoch that a resumed run began in its midst; `fit` still counts to its end.
             if steps:
-                self.data_wait += execute(iterator, tf.constant(steps))
+                self.data_wait += execute(iterator, tf.constant(steps), tf.constant(first, tf.int64))
             return self.get_metrics_result()
 
         self.train_function = train_function
@@ -153,7 +157,7 @@ class Regressor(keras.Model):
         def test_function(iterator):
             steps = min(self.steps_per_execution, self._test_steps_left)
             self._test_steps_left -= steps
-            execute(iterator, tf.constant(steps))
+            execute(iterator, tf.constant(steps), tf.constant(0, tf.int64))
             results = self.get_metrics_result()
             return {name: value for name, value in results.items() if name != self.gradient_norm_tracker.name}
 
@@ -170,17 +174,19 @@ class Regressor(keras.Model):
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Nothing: built in the constructor. Keras' own would swallow a batch and assume one host's values."""
 
-    def _train_step(self, batch):
+    def _train_step(self, batch, step):
         strategy = self.distribute_strategy
         scale = tf.convert_to_tensor(self.loss_scale)
         sample_scale = scale
         if self.sample_loss.reduction != "sum":
             size = strategy.reduce("SUM", strategy.run(lambda b: tf.reduce_sum(b["weight"]), args=(batch,)), axis=None)
             sample_scale = sample_scale / size
-        gradients, state = strategy.run(self._replica_train_step, args=(batch, sample_scale))
+        gradients, state, loss = strategy.run(self._replica_train_step, args=(batch, sample_scale))
+        # One decision for all replicas: what is not finite anywhere is not finite in the sum.
+        loss = strategy.reduce("SUM", loss, axis=None)
         gradients = [strategy.reduce("SUM", g, axis=None) / scale for g in gradients]
         state = {index: _reduce_state(strategy, value) for index, value in state.items()}
-        self._update(gradients, state)
+        self._update(gradients, state, loss, step)
 
     def _replica_train_step(self, batch, sample_scale):
         replica_id = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -190,7 +196,8 @@ class Regressor(keras.Model):
             trainable, state, batch, sample_scale
         )
         self._update_metrics(batch, outputs, losses)
-        return gradients, {index: _unseeded(value, replica_id) for index, value in state.items()}
+        state = {index: _unseeded(value, replica_id) for index, value in state.items()}
+        return gradients, state, tf.reduce_sum(losses * batch["weight"])
 
     def _gradients(self, trainable, state, batch, sample_scale):
         """Forward, loss and gradient: a pure function of tensors."""
@@ -215,8 +222,10 @@ class Regressor(keras.Model):
         with keras.StatelessScope(state_mapping=list(zip(self.sample_loss.trainable_variables, values, strict=True))):
             return self.sample_loss.call(batch["keypoints"], outputs)
 
-    def _update(self, gradients, state):
+    def _update(self, gradients, state, loss, step):
         norm = tf.linalg.global_norm(gradients)
+        # A loss that is no number may have a gradient that is: what is clipped passes none on.
+        finite = tf.math.is_finite(norm + loss)
         if self.clip_norm:
             gradients = [g * tf.minimum(1.0, self.clip_norm / tf.maximum(norm, 1e-12)) for g in gradients]
 
@@ -228,11 +237,13 @@ class Regressor(keras.Model):
             self.gradient_norm_tracker.update_state(norm)
             return tf.constant(True)
 
+        tf.cond(finite, apply, lambda: tf.constant(False))
+        # With float16 an overflow is no accident, but the way in which the scale is found.
+        accident = tf.logical_not(finite) if not self.scales_loss else tf.logical_and(~finite, self.loss_scale <= 1.0)
+        self.skipped_steps.assign_add(tf.cast(accident, tf.int64))
+        self.nonfinite_step.assign(tf.where(accident, step, self.nonfinite_step))
         if not self.scales_loss:
-            apply()
             return
-        # One decision for all replicas: an overflow anywhere skips the step everywhere.
-        finite = tf.cond(tf.math.is_finite(norm), apply, lambda: tf.constant(False))
         grown = tf.logical_and(finite, self.finite_steps + 1 >= LOSS_SCALE_GROWTH_STEPS)
         factor = tf.where(finite, tf.where(grown, 2.0, 1.0), 0.5)
         self.loss_scale.assign(tf.maximum(self.loss_scale * factor, 1.0))
@@ -256,7 +267,7 @@ class Regressor(keras.Model):
         groups = self.network.trainable_variables, self.network.non_trainable_variables
         return [[tf.convert_to_tensor(averages.get(id(v), v.value)) for v in group] for group in groups]
 
-    def _test_step(self, batch):
+    def _test_step(self, batch, step):
         self.distribute_strategy.run(self._replica_test_step, args=(batch,))
 
     def _replica_test_step(self, batch):
@@ -271,7 +282,9 @@ class Regressor(keras.Model):
 
     def _update_metrics(self, batch, outputs, losses):
         weight = batch["weight"]
-        self.loss_tracker.update_state(losses, sample_weight=weight)
+        # What is not finite is told by its step; the mean of the others goes on.
+        finite = tf.math.is_finite(losses)
+        self.loss_tracker.update_state(tf.where(finite, losses, 0.0), weight * tf.cast(finite, weight.dtype))
         for metric in self.crop_metrics:
             metric.update_state(batch["keypoints"], outputs["keypoints"], weight)
         truth, prediction = to_pixels(batch, outputs["keypoints"])
@@ -325,17 +338,20 @@ class _TrainingSteps(keras.callbacks.Callback):
 
 
 def _looped(step):
-    """A compiled function (iterator, steps) that runs `step` on that many batches; seconds it waited for them."""
+    """A compiled function (iterator, steps, number of the first) that runs `step` on that many batches.
+
+    It returns the seconds that it waited for them.
+    """
 
     @tf.function(reduce_retracing=True, autograph=False)
-    def execute(iterator, steps):
+    def execute(iterator, steps, first):
         def body(i, waited):
             asked = tf.timestamp()
             with tf.control_dependencies([asked]):
                 batch = next(iterator)
             with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
                 waited += tf.timestamp() - asked
-            step(batch)
+            step(batch, first + tf.cast(i, tf.int64))
             return i + 1, waited
 
         return tf.while_loop(lambda i, _: i < steps, body, [tf.constant(0), tf.constant(0.0, tf.float64)])[1]

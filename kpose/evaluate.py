@@ -24,12 +24,17 @@ _OUTPUT_DIR = flags.DEFINE_string(
 _FLIP_TEST = flags.DEFINE_bool(
     "flip_test", False, "Average each prediction with that for the mirror image.", flag_values=FLAGS
 )
+_BEST = flags.DEFINE_bool(
+    "best", False, "The checkpoint with the best validation score, instead of the newest.", flag_values=FLAGS
+)
 
 
 def main():
     from kpose import evaluator
 
-    evaluator.evaluate(_WORKDIR.value, _RECORDS.value, _ANNOTATIONS.value, _OUTPUT_DIR.value, _FLIP_TEST.value)
+    evaluator.evaluate(
+        _WORKDIR.value, _RECORDS.value, _ANNOTATIONS.value, _OUTPUT_DIR.value, _FLIP_TEST.value, _BEST.value
+    )
 
 
 def console():

@@ -27,8 +27,8 @@ PICTURED_PERSONS = 24
 VISIBILITY_NAMES = {"auc": "AUC", "f1": "F1", "accuracy": "accuracy"}
 
 
-def evaluate(workdir, records_pattern, annotations=None, output_dir=None, flip_test=False):
-    """Measures the newest checkpoint of a run.
+def evaluate(workdir, records_pattern, annotations=None, output_dir=None, flip_test=False, best=False):
+    """Measures a checkpoint of a run.
 
     Every figure is in original pixels, and beside PCP stands that of the training set's mean pose: what a model
     reaches that has learnt nothing but the average person.
@@ -40,6 +40,7 @@ def evaluate(workdir, records_pattern, annotations=None, output_dir=None, flip_t
         output_dir: where metrics.json, keypoints.json (COCO results), pcp.png and predictions.png go; by default
             the folder "evaluation" of the workdir.
         flip_test: average each prediction with that for the mirror image.
+        best: measure the checkpoint with the best validation score, instead of the newest.
 
     Returns:
         The dict of metrics.json.
@@ -50,7 +51,7 @@ def evaluate(workdir, records_pattern, annotations=None, output_dir=None, flip_t
     config = runs.load_config(workdir)
     skeleton = skeletons.get(config.skeleton)
     found = records.find(records_pattern, skeleton)
-    network, checkpoint = runs.load_network(workdir, config)
+    network, checkpoint = runs.load_network(workdir, config, best)
     mean_pose = runs.load_mean_pose(workdir)
     persons = _predict_records(network, found, config, skeleton, flip_test)
 

@@ -20,13 +20,16 @@ _OUTPUT_DIR = flags.DEFINE_string(
 _FLIP_TEST = flags.DEFINE_bool(
     "flip_test", False, "Average each answer with that for the mirror image.", flag_values=FLAGS
 )
+_BEST = flags.DEFINE_bool(
+    "best", False, "The checkpoint with the best validation score, instead of the newest.", flag_values=FLAGS
+)
 
 
 def main():
     from kpose import exporter
 
     output_dir = _OUTPUT_DIR.value or os.path.join(_WORKDIR.value, "serving")
-    exporter.export(_WORKDIR.value, output_dir, _FLIP_TEST.value)
+    exporter.export(_WORKDIR.value, output_dir, _FLIP_TEST.value, _BEST.value)
 
 
 def console():

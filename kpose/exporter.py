@@ -66,8 +66,8 @@ class KeypointServer(tf.Module):
         return {"keypoints": keypoints, "scores": scores}
 
 
-def export(workdir, output_dir, flip_test=False):
-    """Writes the newest checkpoint of a run as `output_dir/<version>/`, the next free version number.
+def export(workdir, output_dir, flip_test=False, best=False):
+    """Writes a checkpoint of a run as `output_dir/<version>/`, the next free version number.
 
     The folder is written aside and renamed into place: TF Serving never sees a half version.
 
@@ -75,6 +75,7 @@ def export(workdir, output_dir, flip_test=False):
         workdir: folder of the training run.
         output_dir: the model's base folder.
         flip_test: average each answer with that for the mirror image, in the graph.
+        best: export the checkpoint with the best validation score, instead of the newest.
 
     Returns:
         The version's folder.
@@ -84,7 +85,7 @@ def export(workdir, output_dir, flip_test=False):
     """
     config = runs.load_config(workdir)
     skeleton = skeletons.get(config.skeleton)
-    network, checkpoint = runs.load_network(workdir, config)
+    network, checkpoint = runs.load_network(workdir, config, best)
     server = KeypointServer(network, skeleton, config.model.input_size, config.data.padding, flip_test)
     os.makedirs(output_dir, exist_ok=True)
     version = 1 + max((int(name) for name in os.listdir(output_dir) if name.isdigit()), default=0)

@@ -14,6 +14,8 @@ run sees the batches that an uninterrupted one would have seen, whatever the num
 done to a whole batch at once is: on a sample alone, parsing and decoding are all the work there is.
 """
 
+import os
+
 import numpy as np
 import tensorflow as tf
 from absl import logging
@@ -86,7 +88,25 @@ def training_batches(
             batch["normals"] = _normals(seed, positions[0], part, training_set.skeleton.num_joints)
         return batch
 
-    return dataset.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    dataset = dataset.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    options = tf.data.Options()
+    # Threads of its own: in those that it would share with the training step on a CPU it would wait for the step's end.
+    options.threading.private_threadpool_size = os.cpu_count()
+    return dataset.with_options(options)
+
+
+def batch_members(training_set, *, batch_size, seed, step, shuffle_buffer=10_000):
+    """Who is in a batch of `training_batches`, by the same arguments.
+
+    Returns:
+        List of (image's file name, annotation's id).
+    """
+    members = []
+    dataset = _mixed(training_set, seed, step * batch_size, shuffle_buffer, cached=False).take(batch_size)
+    for _, source, serialised in dataset:
+        person = records.parse(serialised, training_set.files[int(source)].skeleton, image=False)
+        members.append((person["file_name"].numpy().decode(), int(person["annotation_id"])))
+    return members
 
 
 def _mixed(training_set, seed, first, shuffle_buffer, cached):

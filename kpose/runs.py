@@ -1,21 +1,31 @@
 """What a training run leaves in its folder, and how to get its network back.
 
 config.json      the recipe
+starts.json      when it was started, by which command, code and packages
 mean_pose.json   the training set's mean pose
 checkpoints/     weights and everything else that the next step depends on
 base/            of a cascade: the recipe of the stage before, and the errors measured of it
 """
 
+import datetime
+import importlib.metadata
 import os
+import platform
+import subprocess
+import sys
 
 import numpy as np
 
+import kpose
 from kpose import checkpoints, files, losses, models, runtime, skeletons
 from kpose import config as config_lib
 from kpose.errors import InputError
 
 CONFIG_FILE = "config.json"
 MEAN_POSE_FILE = "mean_pose.json"
+STARTS_FILE = "starts.json"
+# Of these the numbers of a run depend.
+PACKAGES = ("tensorflow", "keras", "keras-cv", "numpy", "numba", "ml_collections")
 BASE_FOLDER = "base"
 
 
@@ -32,6 +42,27 @@ def load_mean_pose(workdir):
     """The training set's mean pose of a run: [K, 2] normalised."""
     saved = files.read_json(os.path.join(workdir, MEAN_POSE_FILE), "mean pose of a training run")
     return np.asarray(saved["mean_pose"], np.float32)
+
+
+def note_start(workdir):
+    """Adds to starts.json what is being run: time, command, code and package versions."""
+    path = os.path.join(workdir, STARTS_FILE)
+    starts = files.read_json(path, "list of starts") if os.path.exists(path) else []
+    versions = {"python": platform.python_version(), "kpose": kpose.__version__, "commit": _commit()}
+    versions |= {name: importlib.metadata.version(name) for name in PACKAGES}
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    files.write_json(path, [*starts, {"time": now, "command": sys.argv, "versions": versions}])
+
+
+def _commit():
+    """The commit of the checkout that the code is from, with a + where it was changed; None where it is no checkout."""
+    folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    try:
+        command = ["git", "-C", folder, "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
 
 
 def copy_base(config, workdir):
@@ -80,13 +111,13 @@ def build_network(config, workdir, synchronized=False, begin=False):
     return network
 
 
-def load_network(workdir, config):
-    """The network of a run with the weights of its newest checkpoint, in float32.
+def load_network(workdir, config, best=False):
+    """The network of a run with the weights of its newest checkpoint, or of the best one, in float32.
 
     Returns:
         (network, path of the checkpoint).
     """
-    checkpoint = checkpoints.latest(workdir)
+    checkpoint = checkpoints.latest(workdir, best)
     with runtime.dtype_policy("float32"):
         network = build_network(config, workdir)
     checkpoints.restore_network(network, checkpoint, averaged=config.optimizer.ema > 0)

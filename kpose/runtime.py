@@ -30,6 +30,10 @@ class Runtime:
     xla: bool
     synchronized: bool
 
+    @property
+    def on_cpu(self):
+        return all("CPU" in device for device in self.strategy.extended.worker_devices)
+
     @contextlib.contextmanager
     def scope(self):
         """Where models are built: the strategy's scope, under the dtype policy."""

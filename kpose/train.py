@@ -4,7 +4,7 @@ python -m kpose.train --config=configs/deeppose.py --workdir=run --config.data.t
 
 --config names a recipe: a file, or one that kpose ships (configs/deeppose.py, or just deeppose). Every field of it can
 be changed: --config.batch_size=32 --config.optimizer.learning_rate=0.01. Run again with the same workdir, a training
-that was stopped goes on where it was.
+that was stopped goes on where it was. --config=RECIPE:quick takes a few small steps, to see that a recipe is sound.
 """
 
 from absl import flags

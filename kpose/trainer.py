@@ -12,6 +12,7 @@ from kpose import (
     callbacks,
     checkpoints,
     datasets,
+    diagnosis,
     displacements,
     engine,
     files,
@@ -60,13 +61,15 @@ def train(config, workdir):
     total_steps = config.steps or config.epochs * steps_per_epoch
     regressor = build_regressor(config, run, total_steps, workdir, training_set)
     saver = checkpoints.Checkpoints(workdir, regressor, config.keep_checkpoints)
-    start_step = saver.restore()
+    start_step, position = saver.restore()
     _write_start(config, workdir, training_set)
     if config.model.name == "cascade":
         regressor.augmentation = _displacements(config, workdir, regressor, training_set)
     _log_summary(config, run, regressor, training_set, steps_per_epoch, total_steps, start_step)
 
     evaluation = _evaluation_batches(files_val, config) if files_val else None
+    if evaluation and config.evaluate_batches:
+        evaluation = evaluation.take(config.evaluate_batches)
     history = callbacks.History(
         workdir,
         mean_pose_pcp=_mean_pose_pcp(evaluation, training_set),
@@ -77,22 +80,67 @@ def train(config, workdir):
     if start_step >= total_steps:
         logging.info("%s: all %d steps are done: give more epochs or steps to go on", workdir, total_steps)
         return history.last_logs()
-    chores = [callbacks.FreezeBackbone(config.model.freeze_epochs)] if config.model.freeze_epochs else []
-    chores += [history, callbacks.SaveCheckpoints(saver, config.checkpoint_every, total_steps)]
-    if evaluation is not None:
-        chores.append(callbacks.PredictionGrid(workdir, evaluation, skeleton))
+    if config.on_nan == "rollback" and not start_step:
+        saver.save(0, 0)
+    grid = callbacks.PredictionGrid(workdir, evaluation, skeleton) if evaluation is not None else None
     epochs = -(-total_steps // steps_per_epoch)
-    regressor.fit(
-        _training_batches(training_set, config, start_step),
-        steps_per_epoch=steps_per_epoch,
-        total_steps=total_steps,
-        start_step=start_step,
-        validation_data=evaluation,
-        validation_freq=sorted({*range(config.evaluate_every, epochs, config.evaluate_every), epochs}),
-        callbacks=chores,
-        verbose=0,
+    rollbacks = 0
+    while True:
+        saving = callbacks.SaveCheckpoints(saver, config.checkpoint_every, total_steps, ahead=position - start_step)
+        termination = callbacks.SaveOnTermination(saving)
+        watch = callbacks.WatchFinite(config.on_nan, 1 if run.on_cpu else config.log_every)
+        chores = [callbacks.FreezeBackbone(config.model.freeze_epochs)] if config.model.freeze_epochs else []
+        chores += [watch, history, saving, termination, *([grid] if grid else [])]
+        try:
+            regressor.fit(
+                _training_batches(training_set, config, position),
+                steps_per_epoch=steps_per_epoch,
+                total_steps=total_steps,
+                start_step=start_step,
+                validation_data=evaluation,
+                validation_freq=sorted({*range(config.evaluate_every, epochs, config.evaluate_every), epochs}),
+                callbacks=chores,
+                verbose=0,
+            )
+            return history.last_logs()
+        except callbacks.Preempted:
+            step = regressor.steps.done
+            logging.info("stopped by SIGTERM at step %d of %d, saved: the same command goes on", step, total_steps)
+            return history.last_logs()
+        except callbacks.NonFinite as error:
+            bad = error.step + position - start_step
+            story = _what_was_not_finite(regressor, training_set, config, error.step, bad)
+            if config.on_nan != "rollback" or rollbacks == MOST_ROLLBACKS:
+                raise InputError(
+                    f"{story}; lower config.optimizer.learning_rate, mend the record, or set --config.on_nan=skip (or "
+                    "rollback); the weights are from before it, and so is the last checkpoint"
+                ) from None
+            rollbacks += 1
+            start_step, _ = saver.restore()
+            position = bad + 1
+            logging.warning("%s: back to step %d, on from the batch after it", story, start_step)
+        finally:
+            history.close()
+            termination.restore_handler()
+
+
+# One after another without an end is divergence, which no rollback mends.
+MOST_ROLLBACKS = 10
+
+
+def _what_was_not_finite(regressor, training_set, config, step, position):
+    """A sentence that names the step, what in it was not finite, and the records of its batch."""
+    batch = next(iter(_training_batches(training_set, config, position)))
+    where = diagnosis.explain(regressor, batch)
+    members = input_pipeline.batch_members(
+        training_set,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        step=position,
+        shuffle_buffer=config.data.shuffle_buffer,
     )
-    return history.last_logs()
+    names = ", ".join(f"{annotation} ({name})" for name, annotation in members)
+    return f"step {step} was not finite: {where}; annotations in its batch: {names}"
 
 
 def build_regressor(config, run, total_steps, workdir=None, training_set=None):
@@ -186,6 +234,7 @@ def _write_start(config, workdir, training_set):
         "mean_pose": training_set.labels.mean_pose.tolist(),
     }
     files.write_json(os.path.join(workdir, runs.MEAN_POSE_FILE), mean_pose)
+    runs.note_start(workdir)
 
 
 def _log_summary(config, run, regressor, training_set, steps_per_epoch, total_steps, start_step):

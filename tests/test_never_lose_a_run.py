@@ -1,0 +1,219 @@
+"""Whatever befalls a training (damage, a full disk, SIGTERM, NaN), nothing is lost and it is said what was."""
+
+import glob
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kpose import checkpoints, evaluator, trainer
+from kpose import config as config_lib
+from kpose.errors import InputError
+from tests import helpers, tiny
+from tests.test_trainer import assert_same_weights, final_weights
+
+
+def _recipe(data, steps, **fields):
+    # Dropout, so that a lost seed would show.
+    return tiny.make_recipe(data["train"], steps=steps, **tiny.DEEPPOSE, **fields)
+
+
+def _start(config, workdir, folder, **options):
+    """Starts a training in a process of its own."""
+    path = os.path.join(folder, "config.json")
+    config_lib.save(config, path)
+    script = (
+        "from absl import logging; logging.set_verbosity('info'); from kpose import config, trainer, errors\n"
+        f"try: trainer.train(config.load({path!r}), {workdir!r})\n"
+        "except errors.InputError as error: raise SystemExit(str(error))"
+    )
+    return subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, **options)
+
+
+def _damage(path, how):
+    data, index = glob.glob(f"{path}.data-*")[0], f"{path}.index"
+    if how == "cut":
+        os.truncate(data, os.path.getsize(data) // 2)
+    elif how == "flipped":
+        with open(data, "r+b") as file:
+            file.seek(os.path.getsize(data) // 2)
+            byte = file.read(1)
+            file.seek(-1, os.SEEK_CUR)
+            file.write(bytes([byte[0] ^ 0xFF]))
+    elif how == "no data":
+        os.remove(data)
+    else:
+        os.remove(index)
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped", "no data", "no index"])
+def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_it_used(how, tiny_data, tmp_path, caplog):
+    whole, hurt = str(tmp_path / "whole"), str(tmp_path / "hurt")
+    trainer.train(_recipe(tiny_data, 8), whole)
+    trainer.train(_recipe(tiny_data, 6), hurt)
+    newest = checkpoints.latest(hurt)
+    _damage(newest, how)
+    with caplog.at_level("WARNING"):
+        trainer.train(_recipe(tiny_data, 8), hurt)
+    assert f"{newest}: damaged" in caplog.text and "going on from" in caplog.text and "step-4" in caplog.text
+    assert_same_weights(whole, hurt)
+    if how != "no data":
+        assert glob.glob(f"{newest}.*.damaged"), "the damaged files are kept for whoever wants to look at them"
+
+
+def test_without_any_whole_checkpoint_it_does_not_begin_anew(tiny_data, tmp_path):
+    trainer.train(_recipe(tiny_data, 4), str(tmp_path))
+    for path in glob.glob(str(tmp_path / "checkpoints" / "*.index")):
+        _damage(path.removesuffix(".index"), "cut")
+    with pytest.raises(InputError, match="cannot be restored .*nor is one before it.*another --workdir") as error:
+        trainer.train(_recipe(tiny_data, 6), str(tmp_path))
+    helpers.one_line(error)
+
+
+def test_what_a_killed_save_left_behind_is_removed(tiny_data, tmp_path):
+    trainer.train(_recipe(tiny_data, 2), str(tmp_path))
+    folder = tmp_path / "checkpoints"
+    (folder / "step-4_temp").mkdir()
+    (folder / "step-4_temp" / "part-00000-of-00001.data-00000-of-00001").write_bytes(b"half")
+    (folder / "step-9.index").write_bytes(b"no part of any checkpoint that is known")
+    trainer.train(_recipe(tiny_data, 3), str(tmp_path))
+    assert sorted({name.split(".")[0] for name in os.listdir(folder)}) == ["checkpoint", "step-2", "step-3"]
+
+
+def test_sigterm_saves_ends_well_and_the_same_command_goes_on(tiny_data, tmp_path):
+    whole, ended = str(tmp_path / "whole"), str(tmp_path / "ended")
+    config = _recipe(tiny_data, 100_000, checkpoint_every=90_000)
+    process = _start(config, ended, str(tmp_path))
+    deadline = time.monotonic() + 120
+    events = os.path.join(ended, "tensorboard", "train", "events*")
+    # The first steps are logged: it is under way.
+    while not any(os.path.getsize(path) > 500 for path in glob.glob(events)):
+        assert process.poll() is None and time.monotonic() < deadline, "the training did not get going"
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0
+    done = int(checkpoints.latest(ended).rsplit("-", 1)[1])
+    assert f"stopped by SIGTERM at step {done} of 100000, saved: the same command goes on" in said
+    for workdir in (whole, ended):
+        trainer.train(_recipe(tiny_data, done + 3, checkpoint_every=90_000), workdir)
+    assert_same_weights(whole, ended)
+
+
+def test_a_full_disk_is_one_line_and_the_last_checkpoint_is_whole(tiny_data, tmp_path):
+    """A limit on the size of files does what a full disk does."""
+    whole, full = str(tmp_path / "whole"), str(tmp_path / "full")
+    trainer.train(_recipe(tiny_data, 4), full)
+    largest = max(os.path.getsize(path) for path in glob.glob(os.path.join(full, "checkpoints", "*.data-*")))
+    limit = largest // 2
+
+    def starve():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    process = _start(_recipe(tiny_data, 8), full, str(tmp_path), preexec_fn=starve)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 1 and "Traceback" not in said
+    assert "the checkpoint of step 6 cannot be written" in said and "step-4 is whole" in said
+    for workdir in (whole, full):
+        trainer.train(_recipe(tiny_data, 8), workdir)
+    assert_same_weights(whole, full)
+
+
+def test_the_best_checkpoint_is_kept_beside_the_newest(tiny_data, tmp_path):
+    workdir = str(tmp_path)
+    fields = {"optimizer__learning_rate": 0.01, "keep_checkpoints": 1, "checkpoint_every": 1}
+    config = tiny.make_recipe(tiny_data["train"], tiny_data["val"], steps=0, epochs=6, **fields)
+    trainer.train(config, workdir)
+    with open(os.path.join(workdir, "history.csv")) as file:
+        names, *lines = [line.strip().split(",") for line in file]
+    rows = [dict(zip(names, map(float, line), strict=True)) for line in lines]
+    scores = [row["val_pcp_strict"] for row in rows]
+    first_best = rows[int(np.argmax(scores))]
+    with open(os.path.join(workdir, "checkpoints", "best", "best.json")) as file:
+        best = json.load(file)
+    assert best["step"] == first_best["step"] and best["score"] == pytest.approx(max(scores))
+    assert checkpoints.latest(workdir, best=True).endswith(f"step-{best['step']}")
+    assert checkpoints.latest(workdir).endswith(f"step-{int(rows[-1]['step'])}")
+    measured = evaluator.evaluate(workdir, tiny_data["val"], best=True)
+    assert measured["pcp"]["strict"]["average"] == pytest.approx(max(scores), abs=1e-6)
+
+
+BAD_BATCH = 3
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    """Batch number 3 has a label that is no number, for its second person."""
+    original = trainer._training_batches
+
+    def batches(training_set, config, position):
+        def poison(index, batch):
+            bad = np.zeros((config.batch_size, 1, 3), np.float32)
+            bad[1, :, :2] = np.nan
+            keypoints = batch["keypoints"] + tf.where(tf.equal(index + position, BAD_BATCH), bad, tf.zeros_like(bad))
+            return batch | {"keypoints": keypoints}
+
+        return original(training_set, config, position).enumerate().map(poison)
+
+    monkeypatch.setattr(trainer, "_training_batches", batches)
+
+
+@pytest.mark.parametrize("replicas, steps_per_execution", [(1, 1), (2, 3)])
+def test_a_nan_stops_and_names_step_record_and_place(replicas, steps_per_execution, poisoned, tiny_data, tmp_path):
+    fields = {"replicas": replicas, "steps_per_execution": steps_per_execution}
+    with pytest.raises(InputError, match="step 3 was not finite: keypoints of sample 1 of the batch") as error:
+        trainer.train(_recipe(tiny_data, 8, **fields), str(tmp_path))
+    message = helpers.one_line(error)
+    assert "on_nan=skip" in message and message.count(".jpg)") == 8
+    assert all(np.isfinite(value).all() for value in final_weights(str(tmp_path)).values())
+
+
+def test_a_nan_is_skipped_where_that_is_wanted(poisoned, tiny_data, tmp_path, caplog):
+    with caplog.at_level("WARNING"):
+        logs = trainer.train(_recipe(tiny_data, 8, on_nan="skip"), str(tmp_path))
+    assert "step 3 was not finite: skipped, 1 in all" in caplog.text
+    assert np.isfinite(logs["loss"])
+    weights = final_weights(str(tmp_path))
+    assert all(np.isfinite(value).all() for value in weights.values())
+    (iterations,) = (value for name, value in weights.items() if "optimizer/_iterations" in name)
+    assert iterations == 7
+
+
+def test_a_rollback_leaves_the_batch_out_and_resumes_beyond_it(poisoned, tiny_data, tmp_path, caplog, monkeypatch):
+    """Back to the checkpoint of step 2, which batch 4 follows then, and so on; killed and resumed, the same."""
+    workdir, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
+    with caplog.at_level("WARNING"):
+        trainer.train(_recipe(tiny_data, 8, on_nan="rollback"), workdir)
+    assert "step 3 was not finite" in caplog.text and "back to step 2, on from the batch after it" in caplog.text
+    weights = final_weights(workdir)
+    (iterations,) = (value for name, value in weights.items() if "optimizer/_iterations" in name)
+    assert iterations == 8
+    (position,) = (value for name, value in weights.items() if name.startswith("position"))
+    assert position == 10
+    for steps in (5, 8):
+        trainer.train(_recipe(tiny_data, steps, on_nan="rollback"), parts)
+    assert_same_weights(workdir, parts)
+
+
+def test_a_layer_that_overflows_is_named(tiny_data, tmp_path):
+    fields = {"optimizer__name": "sgd", "optimizer__learning_rate": 1e30, "log_every": 1000, "checkpoint_every": 1000}
+    with pytest.raises(InputError, match=r"step \d was not finite: .*(layer|loss|gradient|weight)"):
+        trainer.train(_recipe(tiny_data, 8, **fields), str(tmp_path))
+
+
+def test_every_start_notes_code_and_packages(tiny_data, tmp_path):
+    for steps in (1, 2):
+        trainer.train(_recipe(tiny_data, steps), str(tmp_path))
+    with open(tmp_path / "starts.json") as file:
+        starts = json.load(file)
+    assert len(starts) == 2
+    for start in starts:
+        assert {"time", "command", "versions"} == set(start)
+        assert start["versions"]["tensorflow"] == tf.__version__ and start["versions"]["kpose"]
