@@ -314,7 +314,7 @@ def test_checkpoints_hold_the_same_variables_frozen_or_not(tiny_backbone, tmp_pa
     shapes = []
     for step, frozen in enumerate((True, False, True), 1):
         regressor.freeze(backbone, frozen)
-        saver.save(step)
+        saver.save(step, step)
         shapes.append(tf.train.load_checkpoint(checkpoints.latest(str(tmp_path))).get_variable_to_shape_map())
     assert shapes[0] == shapes[1] == shapes[2] and len(shapes[0]) > 3 * len(backbone.trainable_variables)
 
