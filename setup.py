@@ -16,9 +16,16 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=["kpose", "kpose.models", "kpose.configs", "tfrecords_tools", "tfrecords_tools.people"],
+    packages=[
+        "kpose",
+        "kpose.models",
+        "kpose.configs",
+        "kpose.configs.hardware",
+        "tfrecords_tools",
+        "tfrecords_tools.people",
+    ],
     # configs/ lies at the top of the repository; installed, it would be too common a name for a package of its own.
-    package_dir={"kpose.configs": "configs"},
+    package_dir={"kpose.configs": "configs", "kpose.configs.hardware": "configs/hardware"},
     install_requires=[
         "absl-py>=2.1",
         "cykooz.resizer>=4.0",

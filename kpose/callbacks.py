@@ -178,15 +178,17 @@ class History(keras.callbacks.Callback):
         total_steps: of the training.
         batch_size: samples a step, for the rate.
         log_every: steps between two log lines.
+        tell: whether to say anything; of several workers one does.
     """
 
-    def __init__(self, workdir, mean_pose_pcp, total_steps, batch_size, log_every):
+    def __init__(self, workdir, mean_pose_pcp, total_steps, batch_size, log_every, tell=True):
         super().__init__()
         self.workdir = workdir
         self.mean_pose_pcp = mean_pose_pcp
         self.total_steps = total_steps
         self.batch_size = batch_size
         self.log_every = log_every
+        self.tell = tell
         self.path = os.path.join(workdir, HISTORY_FILE)
         self.rows = _read_rows(self.path)
         self._open = contextlib.ExitStack()
@@ -202,7 +204,7 @@ class History(keras.callbacks.Callback):
         folder = os.path.join(self.workdir, "tensorboard")
         writers = [tf.summary.create_file_writer(os.path.join(folder, name)) for name in ("train", "validation")]
         self._train_writer, self._val_writer = writers
-        bar = sys.stderr.isatty()
+        bar = sys.stderr.isatty() and self.tell
         self._bar = tqdm(total=self.total_steps, initial=start, unit="step", disable=not bar, dynamic_ncols=True)
         for opened in (self._bar, *writers):
             self._open.callback(opened.close)
@@ -248,6 +250,10 @@ class History(keras.callbacks.Callback):
                 left,
             )
 
+    def _say(self, text):
+        if self.tell:
+            self._bar.write(text, file=sys.stderr)
+
     def on_test_begin(self, logs=None):
         self._test_started = time.monotonic()
 
@@ -267,19 +273,17 @@ class History(keras.callbacks.Callback):
             if self.mean_pose_pcp is not None:
                 evaluated["mean_pose_pcp_strict"] = self.mean_pose_pcp
             _write_scalars(self._val_writer, evaluated, step)
-            self._bar.write(
+            self._say(
                 f"epoch {epoch + 1}, step {step}: loss {row['loss']:.4g}, validation loss {row['val_loss']:.4g}, "
                 f"PCP {100 * row['val_pcp_strict']:.1f}% strict, {100 * row['val_pcp_mean']:.1f}% mean rule "
-                f"(mean pose {100 * self.mean_pose_pcp:.1f}% strict)",
-                file=sys.stderr,
+                f"(mean pose {100 * self.mean_pose_pcp:.1f}% strict)"
             )
             if evaluated.get("spread", 1.0) < COLLAPSED_SPREAD:
-                self._bar.write(
+                self._say(
                     f"warning: the model predicts (nearly) the mean pose for everyone: its predictions vary "
                     f"{100 * evaluated['spread']:.0f}% as much as the labels. If that stays so, try another "
                     "optimizer.learning_rate, a spatial head (model.name=integral, or model.head=spatial of a "
-                    "backbone), or freeze less of a pretrained backbone",
-                    file=sys.stderr,
+                    "backbone), or freeze less of a pretrained backbone"
                 )
             _write_rows(self.path, self.rows)
 

@@ -30,11 +30,13 @@ class Checkpoints:
         regressor: the `engine.Regressor` whose weights, their averages, BatchNorm statistics, dropout seeds, the
             loss' own variables, optimiser and loss scale are saved.
         keep: how many of the newest are kept.
+        written: where they are written; workers other than the chief, who must take part, write elsewhere.
     """
 
-    def __init__(self, workdir, regressor, keep):
+    def __init__(self, workdir, regressor, keep, written=None):
         self._keep = keep
         self._workdir = workdir
+        self._written = written or workdir
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
         # The batch that comes next: another number than the step once a rollback has left a batch out.
         self._position = tf.Variable(0, dtype=tf.int64, trainable=False)
@@ -55,7 +57,7 @@ class Checkpoints:
 
     def _make_manager(self, folder, keep):
         return tf.train.CheckpointManager(
-            self._checkpoint, os.path.join(self._workdir, folder), keep, checkpoint_name="step"
+            self._checkpoint, os.path.join(self._written, folder), keep, checkpoint_name="step"
         )
 
     def restore(self):
@@ -67,8 +69,11 @@ class Checkpoints:
         Raises:
             InputError: there are some, but none is whole.
         """
-        self._remove_leftovers()
-        paths = list(self._manager.checkpoints)
+        chief = self._written == self._workdir
+        if chief:
+            self._remove_leftovers()
+        state = tf.train.get_checkpoint_state(os.path.join(self._workdir, FOLDER))
+        paths = list(state.all_model_checkpoint_paths) if state else []
         damaged = []
         while paths:
             path = paths.pop()
@@ -79,8 +84,9 @@ class Checkpoints:
                 continue
             for bad, reason in damaged:
                 logging.warning("%s: damaged (%s), set aside: going on from %s", bad, reason, path)
-                _set_aside(bad)
-            if damaged:
+                if chief:
+                    _set_aside(bad)
+            if damaged and chief:
                 names = [os.path.basename(kept) for kept in (*paths, path)]
                 tf.compat.v1.train.update_checkpoint_state(os.path.dirname(path), names[-1], names)
                 self._manager = self._make_manager(FOLDER, self._keep)
@@ -105,7 +111,7 @@ class Checkpoints:
 
     def save_if_best(self, step, position, score):
         """Keeps a copy of `step` if no validation before had so high a score."""
-        path = os.path.join(self._workdir, BEST_FOLDER, BEST_FILE)
+        path = os.path.join(self._written, BEST_FOLDER, BEST_FILE)
         if os.path.exists(path) and files.read_json(path, "score of a checkpoint")["score"] >= score:
             return
         if not (self._best.latest_checkpoint or "").endswith(f"step-{step}"):

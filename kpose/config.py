@@ -244,16 +244,17 @@ QUICK = {
 
 
 def recipe_path(name):
-    """The file of a recipe: a path, or the name of one that kpose ships ("deeppose", "configs/deeppose.py").
+    """The file of a recipe: a path, or the name of one that kpose ships ("deeppose", "configs/deeppose.py",
+    "hardware/one_gpu").
 
     Raises:
         InputError: there is no such file or recipe.
     """
     if os.path.isfile(name):
         return name
-    stem = os.path.splitext(os.path.basename(name))[0]
-    path = os.path.join(_shipped_recipes(), f"{stem}.py")
-    if os.path.dirname(name) in ("", "configs") and os.path.isfile(path):
+    folder, stem = os.path.split(os.path.splitext(name.removeprefix("configs/"))[0])
+    path = os.path.join(_shipped_recipes(), folder, f"{stem}.py")
+    if folder in ("", "hardware") and os.path.isfile(path):
         return path
     raise InputError(f"no recipe {name!r}: give a file, or one of those that kpose ships: {', '.join(shipped())}")
 

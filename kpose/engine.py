@@ -166,7 +166,8 @@ class Regressor(keras.Model):
     def evaluate(self, x, **kwargs):
         """As `keras.Model.evaluate`, on a dataset of known cardinality."""
         # Otherwise a last execution would run out of data and leave its batches out of the logs.
-        self._test_steps_left = int(x.cardinality())
+        # Of a distributed dataset it is a property.
+        self._test_steps_left = int(x.cardinality() if callable(x.cardinality) else x.cardinality)
         if self._test_steps_left < 1:
             raise ValueError(f"x must be a tf.data.Dataset of known cardinality. Received: {x}")
         return super().evaluate(x, **kwargs)

@@ -6,6 +6,8 @@ Each choice that a recipe leaves to "auto" is decided by one small function here
 import contextlib
 import dataclasses
 import functools
+import json
+import os
 
 import keras
 import tensorflow as tf
@@ -23,16 +25,36 @@ class Runtime:
         precision: the Keras dtype policy: "float32", "mixed_bfloat16" or "mixed_float16".
         xla: whether the replicas' steps are compiled.
         synchronized: whether BatchNorm sees the batches of all replicas together.
+        worker, workers: this process among those that train together; worker 0 is the chief, who alone writes.
     """
 
     strategy: tf.distribute.Strategy
     precision: str
     xla: bool
     synchronized: bool
+    worker: int = 0
+    workers: int = 1
 
     @property
     def on_cpu(self):
         return all("CPU" in device for device in self.strategy.extended.worker_devices)
+
+    def distribute(self, make_batches):
+        """Batches as `fit` and `evaluate` take them.
+
+        Args:
+            make_batches: (worker, workers) -> `tf.data.Dataset` of this worker's part of each global batch.
+        """
+        if self.workers == 1:
+            return make_batches(0, 1)
+        mine = self.strategy.num_replicas_in_sync // self.workers
+
+        def for_this_worker(context):
+            batches = make_batches(self.worker, self.workers)
+            size = next(iter(batches.element_spec.values())).shape[0]
+            return batches if mine == 1 else batches.rebatch(size // mine)
+
+        return self.strategy.distribute_datasets_from_function(for_this_worker)
 
     @contextlib.contextmanager
     def scope(self):
@@ -48,7 +70,8 @@ class Runtime:
         if replicas > 1:
             batch_norm = f", BatchNorm {'synchronised' if self.synchronized else 'on each replica alone'}"
         compiled = "compiled with XLA" if self.xla else "not compiled"
-        return f"{replicas} replica{'s' * (replicas > 1)} on {devices}, {self.precision}, {compiled}{batch_norm}"
+        among = f", worker {self.worker} of {self.workers}" if self.workers > 1 else ""
+        return f"{replicas} replica{'s' * (replicas > 1)} on {devices}{among}, {self.precision}, {compiled}{batch_norm}"
 
 
 def start(config):
@@ -57,6 +80,7 @@ def start(config):
     Raises:
         InputError: replicas that the machine cannot give, or a batch that they cannot share.
     """
+    worker, workers = cluster()
     strategy = make_strategy(config.replicas)
     replicas = strategy.num_replicas_in_sync
     if config.batch_size % replicas:
@@ -65,11 +89,40 @@ def start(config):
     xla = config.xla == "on" or (config.xla == "auto" and not on_cpu)
     # A compiled program holds one replica's step and cannot wait for another's in its midst.
     synchronized = replicas > 1 and not xla
-    return Runtime(strategy, choose_precision(config.precision), xla, synchronized)
+    return Runtime(strategy, choose_precision(config.precision), xla, synchronized, worker, workers)
+
+
+def cluster():
+    """(this worker's number, how many there are) by TF_CONFIG, which launchers set; (0, 1) without it.
+
+    Raises:
+        InputError: a TF_CONFIG that is none.
+    """
+    text = os.environ.get("TF_CONFIG")
+    if not text:
+        return 0, 1
+    try:
+        setting = json.loads(text)
+        # Some launchers call the first worker the chief.
+        counts = {kind: len(setting["cluster"].get(kind, ())) for kind in ("chief", "worker")}
+        kind, index = setting["task"]["type"], int(setting["task"]["index"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"TF_CONFIG: not a cluster and a task in JSON ({error!r}): {text[:200]}") from None
+    if not 0 <= index < counts.get(kind, 0):
+        raise InputError(f"TF_CONFIG: task {kind} {index} among {counts}: all tasks are workers, or the chief")
+    return index + (counts["chief"] if kind == "worker" else 0), sum(counts.values())
 
 
 def make_strategy(replicas=0):
-    """MirroredStrategy over `replicas` accelerators (0: all of them), or logical CPU devices where there is none."""
+    """The strategy over all replicas.
+
+    Several workers, by TF_CONFIG: MultiWorkerMirroredStrategy over all their accelerators. Otherwise MirroredStrategy
+    over `replicas` accelerators (0: all of them), or logical CPU devices where there is none.
+    """
+    if cluster()[1] > 1:
+        if replicas:
+            raise InputError(f"config.replicas is {replicas}, but several workers use all that they have: leave it 0")
+        return _multi_worker()
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         if replicas > len(gpus):
@@ -87,6 +140,12 @@ def make_strategy(replicas=0):
     if there < wanted:
         raise InputError(f"config.replicas is {wanted}, but TensorFlow already runs here with {there} CPU device(s)")
     return _mirrored("CPU", wanted)
+
+
+@functools.cache
+def _multi_worker():
+    # Before anything runs: it opens this worker's server, and waits for the others.
+    return tf.distribute.MultiWorkerMirroredStrategy()
 
 
 @functools.cache

@@ -1,6 +1,9 @@
 """One training run, from a recipe to its last checkpoint."""
 
+import contextlib
+import functools
 import os
+import tempfile
 
 import keras
 import tensorflow as tf
@@ -50,19 +53,36 @@ def train(config, workdir):
         InputError: a bad recipe, missing records, or a workdir that holds another recipe's run.
     """
     config_lib.check(config)
+    # First of all: several workers meet before anything else runs.
+    run = runtime.start(config)
+    with contextlib.ExitStack() as stack:
+        written = workdir
+        if run.worker:
+            # Checkpoints take all workers, and one to write them.
+            written = stack.enter_context(tempfile.TemporaryDirectory())
+            logging.set_verbosity(logging.WARNING)
+        try:
+            return _train(config, workdir, written, run)
+        except tf.errors.UnavailableError as error:
+            raise InputError(
+                f"another worker is gone ({error.message.splitlines()[0]}): start all workers again with the same "
+                "command to go on from the last checkpoint"
+            ) from None
+
+
+def _train(config, workdir, written, run):
     skeleton = skeletons.get(config.skeleton)
     training_set = find_training_set(config)
     files_val = records.find(config.data.val, skeleton) if config.data.val else None
     _claim_workdir(config, workdir)
-    run = runtime.start(config)
     keras.utils.set_random_seed(config.seed)
 
     steps_per_epoch = max(1, training_set.num_records // config.batch_size)
     total_steps = config.steps or config.epochs * steps_per_epoch
     regressor = build_regressor(config, run, total_steps, workdir, training_set)
-    saver = checkpoints.Checkpoints(workdir, regressor, config.keep_checkpoints)
+    saver = checkpoints.Checkpoints(workdir, regressor, config.keep_checkpoints, written)
     start_step, position = saver.restore()
-    _write_start(config, workdir, training_set)
+    _write_start(config, written, training_set)
     if config.model.name == "cascade":
         regressor.augmentation = _displacements(config, workdir, regressor, training_set)
     _log_summary(config, run, regressor, training_set, steps_per_epoch, total_steps, start_step)
@@ -71,18 +91,19 @@ def train(config, workdir):
     if evaluation and config.evaluate_batches:
         evaluation = evaluation.take(config.evaluate_batches)
     history = callbacks.History(
-        workdir,
+        written,
         mean_pose_pcp=_mean_pose_pcp(evaluation, training_set),
         total_steps=total_steps,
         batch_size=config.batch_size,
         log_every=config.log_every,
+        tell=run.worker == 0,
     )
     if start_step >= total_steps:
         logging.info("%s: all %d steps are done: give more epochs or steps to go on", workdir, total_steps)
         return history.last_logs()
     if config.on_nan == "rollback" and not start_step:
         saver.save(0, 0)
-    grid = callbacks.PredictionGrid(workdir, evaluation, skeleton) if evaluation is not None else None
+    grid = callbacks.PredictionGrid(written, evaluation, skeleton) if evaluation is not None else None
     epochs = -(-total_steps // steps_per_epoch)
     rollbacks = 0
     while True:
@@ -90,14 +111,17 @@ def train(config, workdir):
         termination = callbacks.SaveOnTermination(saving)
         watch = callbacks.WatchFinite(config.on_nan, 1 if run.on_cpu else config.log_every)
         chores = [callbacks.FreezeBackbone(config.model.freeze_epochs)] if config.model.freeze_epochs else []
-        chores += [watch, history, saving, termination, *([grid] if grid else [])]
+        chores += [watch, history, saving, *([grid] if grid else [])]
+        if run.workers == 1:
+            # Of several workers one cannot save alone.
+            chores.append(termination)
         try:
             regressor.fit(
-                _training_batches(training_set, config, position),
+                run.distribute(functools.partial(_training_batches, training_set, config, position)),
                 steps_per_epoch=steps_per_epoch,
                 total_steps=total_steps,
                 start_step=start_step,
-                validation_data=evaluation,
+                validation_data=run.distribute(functools.partial(_part, evaluation)) if evaluation else None,
                 validation_freq=sorted({*range(config.evaluate_every, epochs, config.evaluate_every), epochs}),
                 callbacks=chores,
                 verbose=0,
@@ -263,7 +287,7 @@ def _log_summary(config, run, regressor, training_set, steps_per_epoch, total_st
         logging.info("going on at step %d of %d", start_step, total_steps)
 
 
-def _training_batches(training_set, config, start_step):
+def _training_batches(training_set, config, start_step, worker=0, workers=1):
     augmentation = build_augmentation(config, training_set)
     dataset = input_pipeline.training_batches(
         training_set,
@@ -275,6 +299,8 @@ def _training_batches(training_set, config, start_step):
         normals=config.model.name == "cascade",
         stored_crops=augmentation.warps,
         cache=input_pipeline.CropCache(training_set) if config.data.cache else None,
+        worker=worker,
+        workers=workers,
     )
     if augmentation and config.augment.on == "host":
         dataset = dataset.map(augmentation.on_host, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
@@ -290,6 +316,14 @@ def _evaluation_batches(files_val, config):
         batch_size=config.batch_size,
         num_records=count,
     )
+
+
+def _part(batches, worker, workers):
+    """A worker's part of each batch."""
+    if workers == 1:
+        return batches
+    size = next(iter(batches.element_spec.values())).shape[0] // workers
+    return batches.map(lambda batch: {name: v[worker * size : (worker + 1) * size] for name, v in batch.items()})
 
 
 def _mean_pose_pcp(evaluation, training_set):

@@ -114,3 +114,21 @@ def test_a_damaged_config_file_is_named(tmp_path, content, message):
         config_lib.load(str(path))
     with pytest.raises(InputError, match="no such"):
         config_lib.load(str(tmp_path / "none.json"))
+
+
+@pytest.mark.parametrize("name", ["one_gpu", "eight_gpus", "several_hosts"])
+def test_hardware_recipes_are_a_few_fields_over_another(name):
+    config = config_lib.load_recipe(f"configs/hardware/{name}.py")
+    config_lib.check(config)
+    assert config.name == name
+    assert len(config_lib.differences(config, config_lib.load_recipe("deeppose_rle"))) <= 6
+    assert config_lib.flatten(config) == config_lib.flatten(config_lib.load_recipe(f"hardware/{name}"))
+
+
+def test_quick_changes_a_recipe_before_the_command_line_does():
+    argv = config_lib.resolve_flags(["train", "--config=deeppose:quick", "--config.steps=7", "--workdir=w"])
+    assert argv[1].endswith("deeppose.py") and argv[-2:] == ["--config.steps=7", "--workdir=w"]
+    assert argv.index("--config.steps=20") < argv.index("--config.steps=7")
+    assert all(name in config_lib.flatten(config_lib.default()) for name in config_lib.QUICK)
+    with pytest.raises(InputError, match="no variant 'slow', but 'quick'"):
+        config_lib.resolve_flags(["train", "--config=deeppose:slow"])

@@ -153,14 +153,14 @@ def poisoned(monkeypatch):
     """Batch number 3 has a label that is no number, for its second person."""
     original = trainer._training_batches
 
-    def batches(training_set, config, position):
+    def batches(training_set, config, position, *share):
         def poison(index, batch):
             bad = np.zeros((config.batch_size, 1, 3), np.float32)
             bad[1, :, :2] = np.nan
             keypoints = batch["keypoints"] + tf.where(tf.equal(index + position, BAD_BATCH), bad, tf.zeros_like(bad))
             return batch | {"keypoints": keypoints}
 
-        return original(training_set, config, position).enumerate().map(poison)
+        return original(training_set, config, position, *share).enumerate().map(poison)
 
     monkeypatch.setattr(trainer, "_training_batches", batches)
 

@@ -1,0 +1,135 @@
+"""Several workers, each a process with TF_CONFIG on loopback: they train as one, and none is left waiting."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from kpose import config as config_lib
+from kpose import runtime, trainer
+from kpose.errors import InputError
+from tests import tiny
+from tests.test_trainer import final_weights
+
+SCRIPT = """
+import sys
+from absl import logging
+from kpose import config, errors, quiet
+quiet.import_tensorflow()
+from kpose import trainer
+logging.set_verbosity(logging.INFO)
+try:
+    logs = trainer.train(config.load(sys.argv[1]), sys.argv[2])
+    print({name: round(float(value), 4) for name, value in sorted(logs.items()) if name.startswith("val_")})
+except errors.InputError as error:
+    raise SystemExit(f"error: {error}")
+"""
+
+
+def _ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def _start(config, workdir, folder, workers=2):
+    """The processes of the workers."""
+    path = os.path.join(folder, "config.json")
+    config_lib.save(config, path)
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in _ports(workers)]}
+    started = []
+    for index in range(workers):
+        setting = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
+        command = [sys.executable, "-c", SCRIPT, path, workdir]
+        environment = os.environ | {"TF_CONFIG": setting}
+        started.append(
+            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        )
+    return started
+
+
+def _finish(processes, timeout=200):
+    try:
+        said = [process.communicate(timeout=timeout) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [process.returncode for process in processes], said
+
+
+def _assert_close(one, other):
+    first, second = final_weights(one), final_weights(other)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        np.testing.assert_allclose(second[name], value, rtol=1e-3, atol=2e-5, err_msg=name)
+
+
+def test_two_workers_train_as_two_replicas_and_the_chief_alone_writes(tiny_data, tmp_path):
+    """BatchNorm synchronised, stopped after three of five steps and started again; validated by both together."""
+    one, many = str(tmp_path / "one"), str(tmp_path / "many")
+    fields = {"optimizer__name": "sgd", "steps_per_execution": 2}
+    logs = trainer.train(tiny.make_recipe(tiny_data["train"], tiny_data["val"], steps=5, replicas=2, **fields), one)
+    for steps in (3, 5):
+        config = tiny.make_recipe(tiny_data["train"], tiny_data["val"], steps=steps, **fields)
+        codes, said = _finish(_start(config, many, str(tmp_path)))
+        assert codes == [0, 0], said
+    _assert_close(one, many)
+    expected = {name: round(float(value), 4) for name, value in sorted(logs.items()) if name.startswith("val_")}
+    for out, _ in said:
+        found = eval(out.strip().splitlines()[-1])
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            assert found[name] == pytest.approx(value, rel=1e-3, abs=1e-3), name
+    chief, other = (errors for _, errors in said)
+    assert "2 replicas on" in chief and "worker 0 of 2" in chief and "BatchNorm synchronised" in chief
+    assert "going on at step 3 of 5" in chief and not other
+    assert sorted(os.listdir(one)) == sorted(os.listdir(many))
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_ends_the_others_and_the_restarted_job_goes_on(tiny_data, tmp_path):
+    workdir = str(tmp_path / "run")
+    config = tiny.make_recipe(tiny_data["train"], steps=100_000, checkpoint_every=5)
+    processes = _start(config, workdir, str(tmp_path))
+    deadline = time.monotonic() + 150
+    state = os.path.join(workdir, "checkpoints", "checkpoint")
+    while not os.path.exists(state):
+        assert time.monotonic() < deadline and processes[0].poll() is None, "the training did not get going"
+        time.sleep(0.1)
+    processes[1].kill()
+    codes, said = _finish(processes, timeout=150)
+    assert codes[0] == 1 and "error: another worker is gone" in said[0][1].splitlines()[-1]
+    assert "same command to go on" in said[0][1]
+    from kpose import checkpoints
+
+    done = int(checkpoints.latest(workdir).rsplit("-", 1)[1])
+    codes, said = _finish(_start(tiny.make_recipe(tiny_data["train"], steps=done + 2), workdir, str(tmp_path)))
+    assert codes == [0, 0] and f"going on at step {done} of {done + 2}" in said[0][1]
+
+
+def test_a_chief_is_the_first_worker(monkeypatch):
+    addresses = {"chief": ["a:1"], "worker": ["b:1", "c:1"]}
+    for kind, index, expected in (("chief", 0, 0), ("worker", 0, 1), ("worker", 1, 2)):
+        monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": addresses, "task": {"type": kind, "index": index}}))
+        assert runtime.cluster() == (expected, 3)
+    monkeypatch.delenv("TF_CONFIG")
+    assert runtime.cluster() == (0, 1)
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "{}", '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "ps", "index": 0}}']
+)
+def test_a_broken_tf_config_is_one_line(text, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(InputError, match="TF_CONFIG: ") as error:
+        runtime.start(tiny.make_recipe(""))
+    assert "\n" not in str(error.value)
