@@ -3,6 +3,7 @@
 import pytest
 
 from kpose import quiet
+from tests import matrix  # noqa: F401  (sets the compiler's flags, before TensorFlow is there)
 
 quiet.import_tensorflow()
 

@@ -92,23 +92,23 @@ def weights(regressor):
     return np.concatenate([np.ravel(v.numpy()) for v in variables if "float" in str(v.dtype)])
 
 
-CELLS = [(1, False, 4), (2, False, 1), (2, False, 4), (1, True, 1), (1, True, 4), (2, True, 1), (2, True, 4)]
+@pytest.mark.parametrize("replicas, xla, steps_per_execution", [(2, False, 4), (2, True, 1)])
+def test_replicas_xla_and_executions_do_not_change_adamw(replicas, xla, steps_per_execution):
+    """The matrix of cells under SGD is in test_matrix.py."""
 
-
-@pytest.mark.parametrize("replicas, xla, steps_per_execution", CELLS)
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_replicas_xla_and_executions_do_not_change_the_training(replicas, xla, steps_per_execution, optimizer):
     def run(*cell):
-        make = {"adamw": lambda: keras.optimizers.AdamW(1e-3), "sgd": None}[optimizer]
-        # A compiled replica cannot synchronise BatchNorm with the others; without BatchNorm all cells are comparable.
-        regressor = make_regressor(*cell, optimizer=make, network=lambda: make_network(batch_norm=not xla))
+        # A compiled replica cannot synchronise BatchNorm with the others.
+        regressor = make_regressor(
+            *cell,
+            optimizer=lambda: keras.optimizers.AdamW(1e-3),
+            network=lambda: make_network(batch_norm=not xla),
+        )
         return regressor, train(regressor, make_data())
 
     reference, reference_history = run(1, False, 1)
     regressor, history = run(replicas, xla, steps_per_execution)
     # Six digits: the order of the additions differs.
     np.testing.assert_allclose(weights(regressor), weights(reference), rtol=2e-4, atol=2e-6)
-    assert history.keys() == reference_history.keys()
     for name, values in history.items():
         np.testing.assert_allclose(values, reference_history[name], rtol=1e-3, err_msg=name)
 
@@ -188,20 +188,9 @@ def test_weight_decay_is_not_of_norms_and_biases(optimizer):
         np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-5, err_msg=variable.path)
 
 
-@pytest.mark.parametrize("replicas, xla", [(1, False), (2, False), (2, True)])
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_mixed_precision_trains_close_to_float32(replicas, xla, precision):
-    data = make_data()
-    exact = make_regressor(network=lambda: make_network(batch_norm=False))
-    mixed = make_regressor(replicas, xla, 2, precision, network=lambda: make_network(batch_norm=False))
-    mixed.loss_scale.assign(64.0 if precision == "mixed_float16" else 1.0)
-    # Gently, so that rounding does not grow through an unstable training.
-    for regressor in (exact, mixed):
-        regressor.optimizer.learning_rate = 1e-4
-    losses_exact, losses_mixed = train(exact, data)["loss"], train(mixed, data)["loss"]
-    np.testing.assert_allclose(losses_mixed, losses_exact, rtol=0.05)
-    assert losses_mixed[-1] < losses_mixed[0]
-    assert all(v.dtype == "float32" for v in mixed.network.trainable_variables)
+def test_mixed_precision_keeps_its_weights_in_float32():
+    for precision in ("mixed_bfloat16", "mixed_float16"):
+        assert all(v.dtype == "float32" for v in make_regressor(precision=precision).network.trainable_variables)
 
 
 def test_one_step_is_the_closed_form_of_gradient_descent():

@@ -31,30 +31,27 @@ except errors.InputError as error:
 """
 
 
-def _ports(count):
-    sockets = [socket.socket() for _ in range(count)]
+def environments(workers):
+    """The environment of each worker of one cluster on loopback."""
+    sockets = [socket.socket() for _ in range(workers)]
     for one in sockets:
         one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
+    cluster = {"worker": [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]}
     for one in sockets:
         one.close()
-    return ports
+    tasks = ({"cluster": cluster, "task": {"type": "worker", "index": index}} for index in range(workers))
+    return [os.environ | {"TF_CONFIG": json.dumps(task)} for task in tasks]
 
 
 def _start(config, workdir, folder, workers=2):
     """The processes of the workers."""
     path = os.path.join(folder, "config.json")
     config_lib.save(config, path)
-    cluster = {"worker": [f"127.0.0.1:{port}" for port in _ports(workers)]}
-    started = []
-    for index in range(workers):
-        setting = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
-        command = [sys.executable, "-c", SCRIPT, path, workdir]
-        environment = os.environ | {"TF_CONFIG": setting}
-        started.append(
-            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        )
-    return started
+    command = [sys.executable, "-c", SCRIPT, path, workdir]
+    return [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for environment in environments(workers)
+    ]
 
 
 def _finish(processes, timeout=200):

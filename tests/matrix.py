@@ -1,0 +1,107 @@
+"""The engine's matrix: one small training a cell, in this process or in each of several workers.
+
+python -m tests.matrix FILE 'CELL;CELL...'     as a worker with TF_CONFIG: trains the cells, the chief writes FILE
+"""
+
+import dataclasses
+import glob
+import os
+import sys
+import tempfile
+
+import numpy as np
+
+# Before TensorFlow is there: the compiler leaves a file for each program of the training step that it compiles.
+DUMPS = tempfile.TemporaryDirectory()
+os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_dump_to={DUMPS.name} --xla_dump_hlo_module_re=.*_gradients_.*"
+)
+
+DEVICES = ("one_device", "two_replicas", "two_workers")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+STEPS, STEPS_PER_EPOCH = 6, 3
+# Low enough that float16 does not overflow, so that all cells take the same steps.
+LOSS_SCALE = 64.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    devices: str
+    precision: str
+    xla: bool
+    steps_per_execution: int
+
+    def __str__(self):
+        return f"{self.devices}-{self.precision}-{'xla' if self.xla else 'plain'}-{self.steps_per_execution}"
+
+    @classmethod
+    def parse(cls, text):
+        devices, precision, xla, steps = text.split("-")
+        return cls(devices, precision, xla == "xla", int(steps))
+
+
+CELLS = [Cell(d, p, x, s) for d in DEVICES for p in PRECISIONS for x in (False, True) for s in (1, 4)]
+
+
+def train(cell, batch_norm):
+    """Trains the cell's network.
+
+    Returns:
+        dict of arrays: weights (and BatchNorm statistics) "before" and "after", the history by name, and "compiled":
+        how many programs of the training step the compiler has made for it.
+    """
+    from kpose import runtime
+    from tests import test_engine as engine
+
+    replicas = {"one_device": 1, "two_replicas": 2, "two_workers": 0}[cell.devices]
+    worker, workers = runtime.cluster()
+    data = engine.make_data()
+    compiled_before = len(_compiled_programs())
+    regressor = engine.make_regressor(
+        replicas,
+        cell.xla,
+        cell.steps_per_execution,
+        cell.precision,
+        network=lambda: engine.make_network(batch_norm=batch_norm),
+    )
+    if cell.precision == "mixed_float16":
+        regressor.loss_scale.assign(LOSS_SCALE)
+    before = engine.weights(regressor)
+
+    def batches(worker, workers):
+        size = engine.BATCH // workers
+        return engine.batches(data).map(lambda b: {k: v[worker * size : (worker + 1) * size] for k, v in b.items()})
+
+    distribute = runtime.Runtime(regressor.distribute_strategy, cell.precision, cell.xla, True, worker, workers)
+    history = regressor.fit(
+        distribute.distribute(lambda *part: batches(*part).repeat()),
+        steps_per_epoch=STEPS_PER_EPOCH,
+        total_steps=STEPS,
+        validation_data=distribute.distribute(batches),
+        verbose=0,
+    ).history
+    compiled = len(_compiled_programs()) - compiled_before
+    return {"before": before, "after": engine.weights(regressor), "compiled": compiled} | history
+
+
+def _compiled_programs():
+    return glob.glob(os.path.join(DUMPS.name, "*_gradients_*after_optimizations.txt"))
+
+
+def main(path, cells):
+    results = {}
+    for text in cells.split(";"):
+        cell = Cell.parse(text)
+        for name, value in train(cell, batch_norm=not cell.xla).items():
+            results[f"{text}/{name}"] = value
+    from kpose import runtime
+
+    if runtime.cluster()[0] == 0:
+        np.savez(path, **results)
+
+
+if __name__ == "__main__":
+    from kpose import quiet
+
+    quiet.import_tensorflow()
+    main(*sys.argv[1:])
