@@ -87,6 +87,29 @@ def test_what_a_killed_save_left_behind_is_removed(tiny_data, tmp_path):
     assert sorted({name.split(".")[0] for name in os.listdir(folder)}) == ["checkpoint", "step-2", "step-3"]
 
 
+@pytest.mark.slow
+def test_killed_twenty_times_at_random_steps_nothing_is_lost(tiny_data, tmp_path):
+    """kill -9, each time a random while after a new checkpoint, in the midst of a save or not."""
+    killed, whole = str(tmp_path / "killed"), str(tmp_path / "whole")
+    state, rng, steps = os.path.join(killed, "checkpoints", "checkpoint"), np.random.default_rng(), []
+    for _ in range(20):
+        before = os.stat(state).st_mtime_ns if os.path.exists(state) else 0
+        run = _start(_recipe(tiny_data, 1_000_000, checkpoint_every=3), killed, str(tmp_path))
+        deadline = time.monotonic() + 120
+        while not os.path.exists(state) or os.stat(state).st_mtime_ns == before:
+            assert run.poll() is None and time.monotonic() < deadline, run.stderr.read()
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 1))
+        run.kill()
+        run.communicate()
+        steps.append(int(checkpoints.latest(killed).rsplit("-", 1)[1]))
+    print("killed after step", steps)
+    assert steps == sorted(set(steps)), "each start went on from the last checkpoint"
+    for workdir in (killed, whole):
+        trainer.train(_recipe(tiny_data, steps[-1] + 5), workdir)
+    assert_same_weights(whole, killed)
+
+
 def test_sigterm_saves_ends_well_and_the_same_command_goes_on(tiny_data, tmp_path):
     whole, ended = str(tmp_path / "whole"), str(tmp_path / "ended")
     config = _recipe(tiny_data, 100_000, checkpoint_every=90_000)
