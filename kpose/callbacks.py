@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import os
+import resource
 import signal
 import sys
 import threading
@@ -11,9 +12,11 @@ import time
 import keras
 import tensorflow as tf
 from absl import logging
+from tensorboard.plugins.hparams import api as hparams_api
 from tqdm import tqdm
 
-from kpose import drawing, files, plots
+import kpose
+from kpose import drawing, files, metrics, plots
 from kpose.errors import InputError
 
 # No person's loss is that large unless the predictions are hundreds of crops away.
@@ -174,17 +177,20 @@ class History(keras.callbacks.Callback):
 
     Args:
         workdir: where they go. A history that is already there is continued.
-        mean_pose_pcp: strict PCP of the mean pose on the validation records, drawn as the floor (None: unknown).
+        floor: the mean pose's `metrics.PCP` on the validation records by rule, shown beside the model's (None: no
+            validation).
         total_steps: of the training.
         batch_size: samples a step, for the rate.
         log_every: steps between two log lines.
         tell: whether to say anything; of several workers one does.
+        hparams: the recipe's fields, for TensorBoard's table of runs.
     """
 
-    def __init__(self, workdir, mean_pose_pcp, total_steps, batch_size, log_every, tell=True):
+    def __init__(self, workdir, floor, total_steps, batch_size, log_every, tell=True, hparams=None):
         super().__init__()
         self.workdir = workdir
-        self.mean_pose_pcp = mean_pose_pcp
+        self.floor = _pcp_scalars(floor) if floor else {}
+        self.hparams = hparams or {}
         self.total_steps = total_steps
         self.batch_size = batch_size
         self.log_every = log_every
@@ -202,8 +208,12 @@ class History(keras.callbacks.Callback):
         # What a killed run did after its last checkpoint is done again.
         self.rows = [row for row in self.rows if row["step"] <= start]
         folder = os.path.join(self.workdir, "tensorboard")
-        writers = [tf.summary.create_file_writer(os.path.join(folder, name)) for name in ("train", "validation")]
-        self._train_writer, self._val_writer = writers
+        # The floor is a run of its own: TensorBoard draws it into the model's charts.
+        names = ("train", "validation", "mean_pose", ".")
+        writers = [tf.summary.create_file_writer(os.path.join(folder, name)) for name in names]
+        self._train_writer, self._val_writer, self._floor_writer, whole = writers
+        with whole.as_default():
+            hparams_api.hparams({name: _plain(value) for name, value in self.hparams.items()})
         bar = sys.stderr.isatty() and self.tell
         self._bar = tqdm(total=self.total_steps, initial=start, unit="step", disable=not bar, dynamic_ncols=True)
         for opened in (self._bar, *writers):
@@ -220,6 +230,9 @@ class History(keras.callbacks.Callback):
         if not self._warm:
             # The first execution was mostly tracing.
             self._warm = True
+            # Reading a figure waits for the device.
+            float(logs["loss"])
+            self._info("first step after %.1f s", time.monotonic() - kpose.STARTED)
             self._mark(step)
         if step // self.log_every > self._marked_step // self.log_every or self._marked_step == step:
             self._log(step, logs)
@@ -239,7 +252,7 @@ class History(keras.callbacks.Callback):
         self._bar.set_postfix({"loss": f"{figures['loss']:.4g}", "images/s": f"{figures['images_per_second']:.0f}"})
         if self._bar.disable:
             left = (self.total_steps - step) * self.batch_size / figures["images_per_second"]
-            logging.info(
+            self._info(
                 "step %d of %d: loss %.4g, PCP %.1f%% strict, %.0f images/s, %.1f%% waiting for data, %.0f s left",
                 step,
                 self.total_steps,
@@ -249,6 +262,10 @@ class History(keras.callbacks.Callback):
                 100 * figures["data_wait"],
                 left,
             )
+
+    def _info(self, text, *values):
+        if self._bar.disable:
+            logging.info(text, *values)
 
     def _say(self, text):
         if self.tell:
@@ -270,13 +287,14 @@ class History(keras.callbacks.Callback):
         self.rows.append(row)
         evaluated = {name[4:]: value for name, value in row.items() if name.startswith("val_")}
         if evaluated:
-            if self.mean_pose_pcp is not None:
-                evaluated["mean_pose_pcp_strict"] = self.mean_pose_pcp
-            _write_scalars(self._val_writer, evaluated, step)
+            # The metrics hold the evaluation's counts until the next epoch begins.
+            by_rule = {m.rule: m for m in self.model.pixel_metrics if isinstance(m, metrics.PCP)}
+            _write_scalars(self._val_writer, evaluated | _pcp_scalars(by_rule), step)
+            _write_scalars(self._floor_writer, self.floor, step)
+            floor = f" (mean pose {100 * self.floor['pcp_strict']:.1f}% strict)" if self.floor else ""
             self._say(
                 f"epoch {epoch + 1}, step {step}: loss {row['loss']:.4g}, validation loss {row['val_loss']:.4g}, "
-                f"PCP {100 * row['val_pcp_strict']:.1f}% strict, {100 * row['val_pcp_mean']:.1f}% mean rule "
-                f"(mean pose {100 * self.mean_pose_pcp:.1f}% strict)"
+                f"PCP {100 * row['val_pcp_strict']:.1f}% strict, {100 * row['val_pcp_mean']:.1f}% mean rule{floor}"
             )
             if evaluated.get("spread", 1.0) < COLLAPSED_SPREAD:
                 self._say(
@@ -289,13 +307,48 @@ class History(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         _write_rows(self.path, self.rows)
-        plots.learning_curve(
-            self.rows, os.path.join(self.workdir, "learning_curve.png"), mean_pose_pcp=self.mean_pose_pcp
-        )
+        path = os.path.join(self.workdir, "learning_curve.png")
+        plots.learning_curve(self.rows, path, mean_pose_pcp=self.floor.get("pcp_strict"))
+        self._info("peak memory %s", _peak_memory())
 
     def close(self):
         """Ends the bar and the event files, also of a training that was cut short."""
         self._open.close()
+
+
+class Profile(keras.callbacks.Callback):
+    """Keeps a trace of some steps for TensorBoard's profiler.
+
+    Args:
+        workdir: the run's folder.
+        first, last: the steps, counted as in the log; executions of several steps are traced whole.
+    """
+
+    def __init__(self, workdir, first, last):
+        super().__init__()
+        self.folder = os.path.join(workdir, "tensorboard", "train")
+        self.first, self.last = first, last
+        self._running = self._done = False
+
+    def on_train_begin(self, logs=None):
+        self._start_or_stop()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._start_or_stop()
+
+    def _start_or_stop(self):
+        step = self.model.steps.done
+        if not self._running and not self._done and self.first <= step < self.last:
+            tf.profiler.experimental.start(self.folder)
+            self._running = True
+        elif self._running and step >= self.last:
+            self.on_train_end()
+
+    def on_train_end(self, logs=None):
+        if self._running:
+            tf.profiler.experimental.stop()
+            self._running, self._done = False, True
+            logging.info("profile of steps %d to %d: see TensorBoard's Profile tab", self.first, self.model.steps.done)
 
 
 class PredictionGrid(keras.callbacks.Callback):
@@ -340,6 +393,25 @@ def _check_converging(logs, step):
             f"the loss is {loss:.4g} at step {step}: lower config.optimizer.learning_rate or set "
             "config.optimizer.clip_norm, in another --workdir; the last checkpoint is from before"
         )
+
+
+def _pcp_scalars(by_rule):
+    """TensorBoard's names and figures of `metrics.PCP` by rule: the average of each, every limb of the strict one."""
+    figures = {f"pcp_{rule}": float(metric.result()) for rule, metric in by_rule.items()}
+    strict = by_rule["strict"].by_limb() if "strict" in by_rule else {}
+    return figures | {f"pcp_strict_by_limb/{limb}": value for limb, value in strict.items()}
+
+
+def _peak_memory():
+    parts = [f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GB of the process"]
+    for gpu in tf.config.list_logical_devices("GPU"):
+        peak = tf.config.experimental.get_memory_info(gpu.name.split("device:")[-1])["peak"]
+        parts.append(f"{peak / 2**30:.1f} GB of {gpu.name.split('device:')[-1]}")
+    return ", ".join(parts)
+
+
+def _plain(value):
+    return value if isinstance(value, bool | int | float | str) else str(value)
 
 
 def _whole(variable):

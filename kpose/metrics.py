@@ -106,6 +106,12 @@ class PCP(keras.metrics.Metric):
         counted = ops.stack(counted)
         return ops.stack(correct) / ops.maximum(counted, 1.0), counted
 
+    def by_limb(self):
+        """The fraction of each limb that counted, by name (`Skeleton.limb_names`): dict of floats."""
+        correct, counted = (ops.convert_to_numpy(ops.convert_to_tensor(v)) for v in (self.correct, self.counted))
+        names = self.skeleton.limb_names
+        return {name: float(c / n) for name, c, n in zip(names, correct, counted, strict=True) if n}
+
     def result(self):
         fractions, counted = self.group_results()
         present = ops.sum(ops.cast(counted > 0, "float32"))

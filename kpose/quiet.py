@@ -34,6 +34,19 @@ def import_keras_cv():
 
 
 @contextlib.contextmanager
+def warnings():
+    """TensorFlow's Python side says no more than errors meanwhile: parts of it warn of other parts of it."""
+    import tensorflow as tf
+
+    level = tf.get_logger().level
+    tf.get_logger().setLevel("ERROR")
+    try:
+        yield
+    finally:
+        tf.get_logger().setLevel(level)
+
+
+@contextlib.contextmanager
 def _stderr_aside():
     sys.stderr.flush()
     with tempfile.TemporaryFile() as aside:

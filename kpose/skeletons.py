@@ -67,6 +67,17 @@ class Skeleton:
         return tuple(limb for group in self.limbs.values() for limb in group)
 
     @functools.cached_property
+    def limb_names(self):
+        """[L] names in the order of `limb_list`: "left_upper_arm", or "spine_1" where no side tells limbs apart."""
+        names = []
+        for group, limbs in self.limbs.items():
+            sides = [self.sides[limb[0]] for limb in limbs]
+            told_apart = len(set(sides)) == len(limbs) and "middle" not in sides
+            name = group.removesuffix("s")
+            names += [f"{side}_{name}" if told_apart else f"{name}_{i + 1}" for i, side in enumerate(sides)]
+        return tuple(names)
+
+    @functools.cached_property
     def flip_order(self):
         """[K] indices: joint `flip_order[k]` of a mirrored person takes the place of joint k."""
         order = list(range(self.num_joints))

@@ -20,6 +20,12 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run: checkpoints, history, TensorBoard.", required=True, flag_values=FLAGS
 )
+_PROFILE = flags.DEFINE_string(
+    "profile",
+    "",
+    "FIRST:LAST steps to trace for TensorBoard's profiler (pip install tensorboard-plugin-profile to see it).",
+    flag_values=FLAGS,
+)
 
 
 def main():
@@ -27,7 +33,16 @@ def main():
 
     if _CONFIG.value is None:
         raise cli.InputError("--config is missing: name a recipe, as in --config=configs/deeppose.py")
-    trainer.train(_CONFIG.value, _WORKDIR.value)
+    trainer.train(_CONFIG.value, _WORKDIR.value, _steps(_PROFILE.value))
+
+
+def _steps(text):
+    if not text:
+        return None
+    first, colon, last = text.partition(":")
+    if not (colon and first.isdigit() and last.isdigit()):
+        raise cli.InputError(f"--profile={text}: give the first step and, after it, the last, as in --profile=10:20")
+    return int(first), int(last)
 
 
 def console():

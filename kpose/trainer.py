@@ -19,6 +19,7 @@ from kpose import (
     displacements,
     engine,
     files,
+    flops,
     input_pipeline,
     losses,
     metrics,
@@ -36,7 +37,7 @@ from kpose.errors import InputError
 ERRORS_FILE = "errors.json"
 
 
-def train(config, workdir):
+def train(config, workdir, profile=None):
     """Trains a recipe; run again with the same workdir, it goes on where it was.
 
     Writes into `workdir`: config.json, mean_pose.json (the training set's mean pose), checkpoints/, history.csv (a
@@ -45,6 +46,7 @@ def train(config, workdir):
     Args:
         config: a recipe (see `kpose.config`).
         workdir: folder of the run, made if need be.
+        profile: (first, last) step of which TensorFlow's profiler shall keep a trace for TensorBoard.
 
     Returns:
         The logs of the last evaluation: dict of floats.
@@ -53,6 +55,8 @@ def train(config, workdir):
         InputError: a bad recipe, missing records, or a workdir that holds another recipe's run.
     """
     config_lib.check(config)
+    if profile and not 0 <= profile[0] < profile[1]:
+        raise InputError(f"--profile={profile[0]}:{profile[1]}: give the first step and, after it, the last")
     # First of all: several workers meet before anything else runs.
     run = runtime.start(config)
     with contextlib.ExitStack() as stack:
@@ -62,7 +66,7 @@ def train(config, workdir):
             written = stack.enter_context(tempfile.TemporaryDirectory())
             logging.set_verbosity(logging.WARNING)
         try:
-            return _train(config, workdir, written, run)
+            return _train(config, workdir, written, run, profile)
         except tf.errors.UnavailableError as error:
             raise InputError(
                 f"another worker is gone ({error.message.splitlines()[0]}): start all workers again with the same "
@@ -70,7 +74,7 @@ def train(config, workdir):
             ) from None
 
 
-def _train(config, workdir, written, run):
+def _train(config, workdir, written, run, profile):
     skeleton = skeletons.get(config.skeleton)
     training_set = find_training_set(config)
     files_val = records.find(config.data.val, skeleton) if config.data.val else None
@@ -92,11 +96,12 @@ def _train(config, workdir, written, run):
         evaluation = evaluation.take(config.evaluate_batches)
     history = callbacks.History(
         written,
-        mean_pose_pcp=_mean_pose_pcp(evaluation, training_set),
+        floor=_mean_pose_pcp(evaluation, training_set) if evaluation else None,
         total_steps=total_steps,
         batch_size=config.batch_size,
         log_every=config.log_every,
         tell=run.worker == 0,
+        hparams=config_lib.flatten(config),
     )
     if start_step >= total_steps:
         logging.info("%s: all %d steps are done: give more epochs or steps to go on", workdir, total_steps)
@@ -112,6 +117,8 @@ def _train(config, workdir, written, run):
         watch = callbacks.WatchFinite(config.on_nan, 1 if run.on_cpu else config.log_every)
         chores = [callbacks.FreezeBackbone(config.model.freeze_epochs)] if config.model.freeze_epochs else []
         chores += [watch, history, saving, *([grid] if grid else [])]
+        if profile:
+            chores.append(callbacks.Profile(written, *profile))
         if run.workers == 1:
             # Of several workers one cannot save alone.
             chores.append(termination)
@@ -263,13 +270,16 @@ def _write_start(config, workdir, training_set):
 
 def _log_summary(config, run, regressor, training_set, steps_per_epoch, total_steps, start_step):
     network = regressor.network
+    work = flops.forward(network, config.model.input_size)
     logging.info("kpose %s, recipe %s", kpose.__version__, config.name)
     logging.info("%s", run.describe())
     logging.info(
-        "network %s: input %d x %d, %.1f million parameters",
+        "network %s: input %d x %d, %.1f million parameters, %.3g GFLOP an image, about %.3g a training step",
         network.name,
         *config.model.input_size,
         network.count_params() / 1e6,
+        work / 1e9,
+        flops.PASSES_OF_TRAINING * work * config.batch_size / 1e9,
     )
     logging.info(
         "%d training records, batch %d (%d a replica), %d steps an epoch, %d steps in all",
@@ -327,10 +337,10 @@ def _part(batches, worker, workers):
 
 
 def _mean_pose_pcp(evaluation, training_set):
-    """Strict PCP of the training set's mean pose on the evaluation records; None without any."""
-    if evaluation is None:
-        return None
-    metric = metrics.PCP(training_set.skeleton, "strict")
+    """The PCP of the training set's mean pose on the evaluation records: `metrics.PCP` by rule."""
+    found = {rule: metrics.PCP(training_set.skeleton, rule) for rule in metrics.RULES}
     for batch in evaluation.map(lambda b: {k: b[k] for k in ("keypoints", "region", "weight")}):
-        metric.update_state(*engine.to_pixels(batch, training_set.labels.mean_pose), batch["weight"])
-    return float(metric.result())
+        points = engine.to_pixels(batch, training_set.labels.mean_pose)
+        for metric in found.values():
+            metric.update_state(*points, batch["weight"])
+    return found

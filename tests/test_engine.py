@@ -385,7 +385,7 @@ def test_a_model_that_predicts_one_pose_for_everyone_is_told_once_an_evaluation(
         return keras.Model(images, {"keypoints": keras.layers.Reshape((JOINTS, 2))(x)})
 
     regressor = make_regressor(replicas, network=network, optimizer=lambda: keras.optimizers.SGD(0.0))
-    history = callbacks.History(str(tmp_path), mean_pose_pcp=0.1, total_steps=6, batch_size=BATCH, log_every=10)
+    history = callbacks.History(str(tmp_path), floor=None, total_steps=6, batch_size=BATCH, log_every=10)
     logs = train(regressor, data, callbacks=[history])
     np.testing.assert_allclose(logs["spread"] + logs["val_spread"], slope, atol=1e-3)
     lines = [line for line in capsys.readouterr().err.splitlines() if "the mean pose for everyone" in line]

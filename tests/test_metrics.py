@@ -1,5 +1,7 @@
 """PCP and PDJ against an independent count, and the tables made of them."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -51,6 +53,16 @@ def test_pcp_agrees_with_a_plain_loop_offline_and_streamed(seed, rule):
     for start in range(0, len(truth), 7):
         metric.update_state(truth[start : start + 7], prediction[start : start + 7])
     assert float(metric.result()) == pytest.approx(expected["average"], abs=1e-6)
+
+    one_limb = dataclasses.replace(COCO, limbs={"lower_arms": ((7, 9),)})
+    correct, counted = metrics.correct_limbs(truth, prediction, one_limb, rule)
+    assert metric.by_limb()["left_lower_arm"] == pytest.approx(float(np.sum(correct) / np.sum(counted)))
+
+
+def test_limbs_that_no_side_tells_apart_are_numbered():
+    assert COCO.limb_names[:3] == ("left_upper_arm", "right_upper_arm", "left_lower_arm")
+    spine = dataclasses.replace(COCO, limbs={"spines": ((5, 11), (5, 12)), "lower_legs": ((14, 16), (13, 15))})
+    assert spine.limb_names == ("spine_1", "spine_2", "right_lower_leg", "left_lower_leg")
 
 
 def test_a_limb_is_right_up_to_half_its_length_exactly():

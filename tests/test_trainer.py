@@ -3,6 +3,7 @@
 import csv
 import glob
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -43,16 +44,53 @@ def test_a_run_leaves_config_history_mean_pose_pictures_and_tensorboard(tiny_run
     mean_pose = runs.load_mean_pose(tiny_run)
     assert mean_pose.shape == (17, 2) and np.abs(mean_pose).max() < 0.5
 
-    tags, images = set(), []
-    for path in glob.glob(os.path.join(tiny_run, "tensorboard", "*", "events*")):
+    train, validation, floor = (_summaries(tiny_run, name) for name in ("train", "validation", "mean_pose"))
+    assert {"loss", "spread", "pcp_strict", "gradient_norm", "learning_rate", "images_per_second", "data_wait"} <= (
+        train.keys()
+    )
+    picture = validation["truth and prediction"].string_val[2]
+    assert tf.io.decode_png(picture).shape[-1] == 3
+
+    # By limb, the mean pose beside the model; the average is that of the four groups.
+    limbs = {name: float(tf.make_ndarray(value)) for name, value in floor.items() if "by_limb" in name}
+    assert len(limbs) == 8 and {"left_lower_arm", "right_upper_leg"} <= {name.split("/")[1] for name in limbs}
+    assert limbs.keys() <= validation.keys() and {"pcp_strict", "pcp_mean"} <= floor.keys() & validation.keys()
+    last = float(rows[-1]["val_pcp_strict"])
+    assert float(tf.make_ndarray(validation["pcp_strict"])) == pytest.approx(last, abs=1e-6)
+    session = _summaries(tiny_run, ".")["_hparams_/session_start_info"]
+    assert session is not None
+
+
+def _summaries(workdir, run):
+    """Of one of TensorBoard's runs: tag -> its last tensor."""
+    found = {}
+    for path in sorted(glob.glob(os.path.join(workdir, "tensorboard", run, "events*"))):
         for event in tf.compat.v1.train.summary_iterator(path):
-            for value in event.summary.value:
-                tags.add(value.tag)
-                if value.tag == "truth and prediction":
-                    images.append(value.tensor.string_val)
-    assert {"loss", "spread", "pcp_strict", "mean_pose_pcp_strict", "learning_rate", "images_per_second"} <= tags
-    assert "data_wait" in tags
-    assert images and tf.io.decode_png(images[0][2]).shape[-1] == 3
+            found |= {value.tag: value.tensor for value in event.summary.value}
+    return found
+
+
+def test_a_profile_is_kept_of_the_steps_that_were_asked_for(tiny_data, tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        trainer.train(tiny.make_recipe(tiny_data["train"], steps=6), str(tmp_path), profile=(2, 4))
+    assert "profile of steps 2 to 4" in caplog.text
+    (trace,) = tmp_path.glob("tensorboard/train/plugins/profile/*/*.xplane.pb")
+    assert trace.stat().st_size > 10_000
+    with pytest.raises(InputError, match="--profile=4:4"):
+        trainer.train(tiny.make_recipe(tiny_data["train"]), str(tmp_path / "other"), profile=(4, 4))
+
+
+def test_the_summary_says_what_runs_and_what_it_takes(tiny_data, tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        trainer.train(tiny.make_recipe(tiny_data["train"]), str(tmp_path))
+    for words in (
+        r"1 replica on CPU:0, float32, not compiled",
+        r"network integral: input 32 x 32, 0.0 million parameters, [\d.e-]+ GFLOP an image, about [\d.e-]+ a training",
+        r"24 training records|\d+ training records, batch 8 \(8 a replica\)",
+        r"first step after [\d.]+ s",
+        r"peak memory [\d.]+ GB of the process",
+    ):
+        assert re.search(words, caplog.text), words
 
 
 def test_stopped_and_started_again_a_run_ends_bit_for_bit_as_the_uninterrupted_one(tiny_data, tmp_path):
