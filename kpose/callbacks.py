@@ -213,7 +213,8 @@ class History(keras.callbacks.Callback):
         writers = [tf.summary.create_file_writer(os.path.join(folder, name)) for name in names]
         self._train_writer, self._val_writer, self._floor_writer, whole = writers
         with whole.as_default():
-            hparams_api.hparams({name: _plain(value) for name, value in self.hparams.items()})
+            fields = {name: _plain(value) for name, value in self.hparams.items()}
+            hparams_api.hparams(fields, trial_id=os.path.basename(os.path.abspath(self.workdir)))
         bar = sys.stderr.isatty() and self.tell
         self._bar = tqdm(total=self.total_steps, initial=start, unit="step", disable=not bar, dynamic_ncols=True)
         for opened in (self._bar, *writers):

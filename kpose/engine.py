@@ -144,7 +144,9 @@ class Regressor(keras.Model):
             steps = self.steps.next_execution()
             # None is left of an epoch that a resumed run began in its midst; `fit` still counts to its end.
             if steps:
-                self.data_wait += execute(iterator, tf.constant(steps), tf.constant(first, tf.int64))
+                # Names the step to the profiler.
+                with tf.profiler.experimental.Trace("train", step_num=first, _r=1):
+                    self.data_wait += execute(iterator, tf.constant(steps), tf.constant(first, tf.int64))
             return self.get_metrics_result()
 
         self.train_function = train_function
