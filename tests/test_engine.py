@@ -10,6 +10,7 @@ import tensorflow as tf
 from kpose import callbacks, engine, losses, metrics, runtime, skeletons
 from kpose import config as config_lib
 from kpose.models import outputs
+from kpose.models.normalization import BatchNormalization
 
 JOINTS = skeletons.COCO.num_joints
 SIDE = 12
@@ -39,7 +40,7 @@ def make_network(batch_norm=True, dropout=0.0, filters=6, names=()):
     x = keras.layers.Rescaling(1 / 127.5, -1.0)(images)
     x = keras.layers.Conv2D(filters, 3, strides=2, activation="relu")(x)
     if batch_norm:
-        x = keras.layers.BatchNormalization(momentum=0.9, synchronized=True)(x)
+        x = BatchNormalization(momentum=0.9, synchronized=True)(x)
     x = keras.layers.Flatten()(x)
     if dropout:
         x = keras.layers.Dropout(dropout)(x)

@@ -14,6 +14,7 @@ from keras import layers
 from kpose import quiet
 from kpose.models import weights as weights_lib
 from kpose.models.integral import SoftArgmax, top_down
+from kpose.models.normalization import BatchNormalization
 from kpose.models.outputs import extra_outputs
 
 HEADS = ("pooled", "spatial")
@@ -100,11 +101,15 @@ def features(name, input_size, weights="", batch_norm_momentum=0.9, synchronized
     model = keras.Model(whole.input, outputs, name="backbone")
     if spec.family == "ResNetBackbone" and weights_lib.is_pytorch(weights):
         model = _as_in_torchvision(model)
-    for layer in model.layers:
+
+    def clone(layer):
+        options = layer.get_config()
         if isinstance(layer, layers.BatchNormalization):
             # keras_cv offers no arguments for these.
-            layer.momentum, layer.synchronized = batch_norm_momentum, synchronized
-    return model
+            return BatchNormalization(**options | {"momentum": batch_norm_momentum, "synchronized": synchronized})
+        return type(layer).from_config(options)
+
+    return keras.models.clone_model(model, clone_function=clone)
 
 
 def _as_in_torchvision(resnet):

@@ -8,6 +8,7 @@ one for each); its last layer has weights of its own for each joint.
 import keras
 from keras import layers, ops
 
+from kpose.models.normalization import BatchNormalization
 from kpose.models.outputs import Scale
 
 # Of sub-images, as fractions of the crop: a person seen end on has hardly any torso.
@@ -235,9 +236,7 @@ def cascade(
             x = layers.Conv2D(
                 channels, 3, strides, padding="same", use_bias=False, kernel_initializer="he_normal", name=name
             )(x)
-            x = layers.BatchNormalization(momentum=batch_norm_momentum, synchronized=synchronized, name=f"{name}_norm")(
-                x
-            )
+            x = BatchNormalization(momentum=batch_norm_momentum, synchronized=synchronized, name=f"{name}_norm")(x)
             x = layers.ReLU(name=f"{name}_relu")(x)
     x = layers.Flatten(name="flatten")(x)
     for index, units in enumerate(hidden):

@@ -8,6 +8,7 @@ layer.
 import keras
 from keras import layers
 
+from kpose.models.normalization import BatchNormalization
 from kpose.models.outputs import extra_outputs
 
 # A pool follows the convolutions of these places.
@@ -65,9 +66,9 @@ def deeppose(
             kernel_initializer="he_normal",
             name=f"conv{index + 1}",
         )(x)
-        x = layers.BatchNormalization(
-            momentum=batch_norm_momentum, synchronized=synchronized, name=f"batch_norm{index + 1}"
-        )(x)
+        x = BatchNormalization(momentum=batch_norm_momentum, synchronized=synchronized, name=f"batch_norm{index + 1}")(
+            x
+        )
         if index in POOLED:
             x = layers.MaxPooling2D(3, 2, name=f"pool{index + 1}")(x)
     x = layers.Flatten(name="flatten")(x)

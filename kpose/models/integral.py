@@ -8,6 +8,7 @@ one that need not learn every place anew: it learns many times faster than a ful
 import keras
 from keras import layers, ops
 
+from kpose.models.normalization import BatchNormalization
 from kpose.models.outputs import extra_outputs
 
 
@@ -108,5 +109,5 @@ def _conv(x, channels, name, batch_norm_momentum, synchronized, kernel=3, stride
     x = layers.Conv2D(
         channels, kernel, strides, padding="same", use_bias=False, kernel_initializer="he_normal", name=name
     )(x)
-    x = layers.BatchNormalization(momentum=batch_norm_momentum, synchronized=synchronized, name=f"{name}_norm")(x)
+    x = BatchNormalization(momentum=batch_norm_momentum, synchronized=synchronized, name=f"{name}_norm")(x)
     return layers.ReLU(name=f"{name}_relu")(x)
