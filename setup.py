@@ -18,6 +18,7 @@ setup(
     python_requires=">=3.11",
     packages=[
         "kpose",
+        "kpose.benchmarking",
         "kpose.models",
         "kpose.configs",
         "kpose.configs.hardware",

@@ -1,7 +1,7 @@
 """Measures speed beside a baseline; the last line printed is one JSON object.
 
 python -m kpose.benchmark input    training batches with full augmentation, against torch and keras_cv
-python -m kpose.benchmark train    the training engine, against stock keras.Model.fit
+python -m kpose.benchmark train    the training engine, against a bare loop and PyTorch
 python -m kpose.benchmark serve    the exported signature: latency, throughput, share of preprocessing
 python -m kpose.benchmark write    writing records, against the plain way with cv2
 

@@ -118,11 +118,11 @@ def test_installed_commands_and_recipes_work_outside_the_checkout(tmp_path):
 
 
 def test_a_benchmark_ends_with_one_json_object(monkeypatch, capfd):
-    from kpose import benchmarking
+    from kpose.benchmarking import data
 
-    monkeypatch.setattr(benchmarking, "NUM_IMAGES", 40)
-    monkeypatch.setattr(benchmarking, "INPUT_BATCHES", 1)
-    monkeypatch.setattr(benchmarking, "INPUT_WARM_UP", 0)
+    monkeypatch.setattr(data, "NUM_IMAGES", 40)
+    monkeypatch.setattr(data, "BATCHES", 1)
+    monkeypatch.setattr(data, "WARM_UP", 0)
     for name in ("input", "write", "serve"):
         status, out, _ = run(monkeypatch, capfd, "kpose.benchmark", name, "--runs=1")
         figures = json.loads(out.strip().splitlines()[-1])

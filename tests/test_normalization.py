@@ -17,7 +17,7 @@ def _images(seed=0):
 
 
 def _run(layer, training, xla=False):
-    """(outputs, gradients by input, gamma and beta, moving mean and variance after) for weights that are no defaults."""
+    """(outputs, gradients by input, gamma, beta; moving mean and variance after) for weights that are no defaults."""
     layer.build(SHAPE)
     values = [[0.5, 2.0, -1.0], [3.0, 0.0, 1.0], [0.9, -29.0, 0.1], [3.0, 0.2, 1.0]]
     layer.set_weights([np.float32(v) for v in values])

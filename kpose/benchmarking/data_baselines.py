@@ -1,20 +1,14 @@
-"""What a good engineer does without kpose, for the benchmarks to be measured against.
+"""What a good engineer does without kpose, for records and batches to be measured against.
 
-Each baseline needs packages that kpose does not (the extra `benchmark`); `missing` says which of them are not there.
+Each baseline needs packages that kpose does not (the extra `benchmark`).
 """
 
-import importlib.util
 import os
 
 import numpy as np
 import tensorflow as tf
 
 from kpose import quiet
-
-
-def missing(*modules):
-    """The modules that are not installed."""
-    return [name for name in modules if importlib.util.find_spec(name) is None]
 
 
 def write_crops(annotations, persons, images, size, folder):

@@ -1,0 +1,78 @@
+"""The benchmark's networks and training step in PyTorch (the extra `benchmark`), for kpose's to be measured against."""
+
+import numpy as np
+import torch
+from torch import nn
+
+
+def deeppose(num_joints):
+    """`kpose.models.deeppose`, with PyTorch's usual initial weights: 224 x 224 -> 2K numbers."""
+    blocks, channels = [], 3
+    for index, (filters, kernel) in enumerate([(96, 11), (256, 5), (384, 3), (384, 3), (256, 3)]):
+        # "Same" padding of 224 by a stride of 4 is 3 and 4: unpadded on one side here, as much work.
+        stride, padding = (4, 4) if index == 0 else (1, kernel // 2)
+        blocks += [nn.Conv2d(channels, filters, kernel, stride, padding), nn.ReLU(), nn.BatchNorm2d(filters)]
+        if index in (0, 1, 4):
+            blocks.append(nn.MaxPool2d(3, 2))
+        channels = filters
+    units = channels * 6 * 6
+    blocks.append(nn.Flatten())
+    for hidden in (4096, 4096):
+        blocks += [nn.Linear(units, hidden), nn.ReLU(), nn.Dropout(0.6)]
+        units = hidden
+    return nn.Sequential(*blocks, nn.Linear(units, 2 * num_joints))
+
+
+class _BasicBlock(nn.Module):
+    def __init__(self, channels, filters, stride):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, filters, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(filters),
+            nn.ReLU(),
+            nn.Conv2d(filters, filters, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(filters),
+        )
+        self.shortcut = nn.Identity()
+        if stride > 1 or channels != filters:
+            self.shortcut = nn.Sequential(nn.Conv2d(channels, filters, 1, stride, bias=False), nn.BatchNorm2d(filters))
+
+    def forward(self, x):
+        return torch.relu(self.body(x) + self.shortcut(x))
+
+
+def resnet18(num_joints):
+    """He et al.'s ResNet-18 with 2K outputs."""
+    blocks = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+    channels = 64
+    for filters in (64, 128, 256, 512):
+        for index in range(2):
+            blocks.append(_BasicBlock(channels, filters, 2 if index == 0 and filters > 64 else 1))
+            channels = filters
+    return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 2 * num_joints))
+
+
+def make_step(make_network, batch, bfloat16, compiled):
+    """A function of no arguments that takes one training step: SGD on the sum of squares, channels last.
+
+    Args:
+        make_network: `deeppose` or `resnet18`.
+        batch: "image" [B, H, W, 3] of 0..255 and "keypoints" [B, K, 3], arrays.
+        bfloat16: under autocast, otherwise in float32.
+        compiled: by torch.compile, otherwise eager.
+    """
+    network = make_network(batch["keypoints"].shape[1]).to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD(network.parameters(), 1e-6)
+    images = torch.from_numpy(np.ascontiguousarray(batch["image"].transpose(0, 3, 1, 2)))
+    images = images.float().div(127.5).sub(1.0).to(memory_format=torch.channels_last)
+    truth = torch.from_numpy(batch["keypoints"][..., :2].reshape(len(batch["keypoints"]), -1))
+    forward = torch.compile(network) if compiled else network
+
+    def step():
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            output = forward(images)
+        (output.float() - truth).square().sum().backward()
+        optimizer.step()
+
+    return step
