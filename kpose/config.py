@@ -41,6 +41,7 @@ def default():
     config.data.val = ""  # Glob of validation records; none: no evaluation during training.
     config.data.errors = ""  # Of cascade: records to measure the stage before on (none: data.train).
     config.data.padding = 1.0  # The network sees the box enlarged by this factor.
+    config.data.square = False  # It sees the square round the box, so that people are not stretched.
     config.data.shuffle_buffer = 10_000  # Encoded records in memory from which the next one is drawn.
 
     config.augment = ConfigDict()
@@ -59,7 +60,7 @@ def default():
     config.augment.equalise = 0.0  # Probability that the histogram is equalised.
 
     config.model = ConfigDict()
-    config.model.name = "deeppose"  # deeppose, integral, backbone, cascade.
+    config.model.name = "deeppose"  # deeppose, integral, backbone, movenet, cascade.
     config.model.input_size = (224, 224)  # (height, width) in pixels.
     config.model.filters = (96, 256, 384, 384, 256)  # Of the five convolutions; of the levels of integral.
     config.model.kernels = (11, 5, 3, 3, 3)
@@ -72,9 +73,12 @@ def default():
     config.model.sub_image = 32  # Of cascade: side of the sub-images in pixels.
     config.model.sigma = 1.0  # Of cascade: their side in torso diameters.
     config.model.batch_norm_momentum = 0.9
+    config.model.width = 1.0  # Of movenet: factor of its channels.
     config.model.backbone = "resnet18"  # resnet18, resnet50, efficientnet_lite0.
     config.model.head = "pooled"  # Of backbone: pooled (averages, fully connected), spatial (maps).
-    config.model.weights = ""  # The backbone begins with: a .pth, .h5 or .keras file, package:NAME, a keras_cv preset.
+    config.model.weights = (
+        ""  # What it begins with: a .pth, .h5 or .keras file, package:NAME, a keras_cv preset; .json.
+    )
     config.model.freeze_epochs = 0  # First epochs in which the backbone stays as it is.
 
     config.loss = ConfigDict()
@@ -136,6 +140,7 @@ RANGES = {
     "model.head_level": (0, None),
     "model.dropout": (0.0, 0.99),
     "model.sub_image": (4, None),
+    "model.width": (0.25, 4.0),
     "model.sigma": (0.1, 10.0),
     "model.batch_norm_momentum": (0.0, 1.0),
     "model.freeze_epochs": (0, None),

@@ -91,7 +91,18 @@ class TrainingSet:
         return periods * np.bincount(self.mixture, minlength=sets) + np.bincount(self.mixture[:rest], minlength=sets)
 
 
-def find_training_set(patterns, skeleton, padding, weights=()):
+def check_shape(files, square):
+    """Raises `InputError` unless crops are squares where the network sees squares, and boxes where it sees those."""
+    if files.square != square:
+        kinds = {True: "squares round the boxes", False: "the boxes themselves"}
+        flag = "--square" if square else "--nosquare"
+        raise InputError(
+            f"{files.pattern!r}: the crops show {kinds[files.square]}, but config.data.square is {square}: write the "
+            f"records with {flag}, or set --config.data.square={files.square}"
+        )
+
+
+def find_training_set(patterns, skeleton, padding, weights=(), square=False):
     """The `TrainingSet` of records.
 
     Args:
@@ -99,6 +110,7 @@ def find_training_set(patterns, skeleton, padding, weights=()):
         skeleton: the `Skeleton` that the network learns.
         padding: what it sees: the box enlarged by this factor.
         weights: each data set's share of the samples, in any unit; none: as many as it has records.
+        square: whether it sees squares round the boxes.
 
     Raises:
         InputError: no records, damaged ones, crops that show too little, joints that no data set labels, or weights
@@ -116,6 +128,7 @@ def find_training_set(patterns, skeleton, padding, weights=()):
     _check_joints(found, skeleton)
     for files in found:
         stored_share(files, padding)
+        check_shape(files, square)
     sums = [_sum_labels(files, skeleton, padding) for files in found]
     for files, part in zip(found, sums, strict=True):
         logging.info("%s: %d records", files.pattern, sum(part.counts))
@@ -170,7 +183,7 @@ def add_labels(features, files, skeleton, padding):
         The dict with `region` [..., 4] and `keypoints` [..., K, 3]: normalised x, y and the visibility flag.
     """
     box = features["box"]
-    region = tf.reshape(geometry.pad_box(tf.reshape(box, [-1, 4]), padding), tf.shape(box))
+    region = tf.reshape(geometry.region_of(tf.reshape(box, [-1, 4]), padding, files.square), tf.shape(box))
     visibility = features["visibility"][..., None]
     points = geometry.normalise(features["keypoints"], region) * tf.cast(visibility > 0, tf.float32)
     keypoints = tf.concat([points, visibility], -1)

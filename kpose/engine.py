@@ -182,12 +182,14 @@ class Regressor(keras.Model):
         scale = tf.convert_to_tensor(self.loss_scale)
         sample_scale = scale
         if self.sample_loss.reduction != "sum":
-            size = strategy.reduce("SUM", strategy.run(lambda b: tf.reduce_sum(b["weight"]), args=(batch,)), axis=None)
+            size = _sum(strategy, strategy.run(lambda b: tf.reduce_sum(b["weight"]), args=(batch,)))
             sample_scale = sample_scale / size
         gradients, state, loss = strategy.run(self._replica_train_step, args=(batch, sample_scale))
         # One decision for all replicas: what is not finite anywhere is not finite in the sum.
-        loss = strategy.reduce("SUM", loss, axis=None)
-        gradients = [strategy.reduce("SUM", g, axis=None) / scale for g in gradients]
+        loss = _sum(strategy, loss)
+        gradients = [_sum(strategy, g) for g in gradients]
+        if self.scales_loss:
+            gradients = [g / scale for g in gradients]
         state = {index: _reduce_state(strategy, value) for index, value in state.items()}
         self._update(gradients, state, loss, step)
 
@@ -375,7 +377,14 @@ def _seed_offset(value, replica_id):
     return tf.cast(tf.stack([tf.cast(replica_id, tf.int32), 0]), value.dtype)
 
 
+def _sum(strategy, value):
+    """Over all replicas; of a single one without the copy that `reduce` makes."""
+    if strategy.num_replicas_in_sync == 1:
+        return strategy.experimental_local_results(value)[0]
+    return strategy.reduce("SUM", value, axis=None)
+
+
 def _reduce_state(strategy, value):
     """BatchNorm statistics are averaged over replicas; seeds have moved on alike everywhere."""
     local = strategy.experimental_local_results(value)[0]
-    return local if local.dtype.is_integer else strategy.reduce("MEAN", value, axis=None)
+    return local if local.dtype.is_integer else _sum(strategy, value) / strategy.num_replicas_in_sync

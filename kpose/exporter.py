@@ -21,15 +21,17 @@ class KeypointServer(tf.Module):
         input_size: (height, width) of its input.
         padding: the network sees the box enlarged by this factor.
         flip_test: average each answer with that for the mirror image.
+        square: it sees the square round the box.
     """
 
-    def __init__(self, network, skeleton, input_size, padding, flip_test=False):
+    def __init__(self, network, skeleton, input_size, padding, flip_test=False, square=False):
         super().__init__(name="kpose")
         self.network = network
         self._skeleton = skeleton
         self._input_size = tuple(input_size)
         self._padding = padding
         self._flip_test = flip_test
+        self._square = square
 
     @tf.function(
         input_signature=[
@@ -56,7 +58,7 @@ class KeypointServer(tf.Module):
             tf.debugging.assert_positive(boxes[:, 2:], "a box has no width or no height"),
         ]
         with tf.control_dependencies([op for op in sizes if op is not None]):
-            regions = geometry.pad_box(tf.identity(boxes), self._padding)
+            regions = geometry.region_of(tf.identity(boxes), self._padding, self._square)
         crops = tf.map_fn(
             lambda item: input_pipeline.crop_photograph(item[0], item[1], self._input_size),
             (image_bytes, regions),
@@ -86,7 +88,8 @@ def export(workdir, output_dir, flip_test=False, best=False):
     config = runs.load_config(workdir)
     skeleton = skeletons.get(config.skeleton)
     network, checkpoint = runs.load_network(workdir, config, best)
-    server = KeypointServer(network, skeleton, config.model.input_size, config.data.padding, flip_test)
+    data = config.data
+    server = KeypointServer(network, skeleton, config.model.input_size, data.padding, flip_test, data.square)
     os.makedirs(output_dir, exist_ok=True)
     version = 1 + max((int(name) for name in os.listdir(output_dir) if name.isdigit()), default=0)
     folder = os.path.join(output_dir, str(version))

@@ -3,8 +3,8 @@
 Four frames, each x right and y down:
 
     original    pixels of the image as stored; pixel i covers [i, i + 1)
-    region      a rectangle of the original image, xywh in its pixels: the person's box times a padding. It may
-                reach beyond the image
+    region      a rectangle of the original image, xywh in its pixels: the person's box times a padding, or the
+                square round that. It may reach beyond the image
     crop        pixels of the picture that shows exactly the region, stretched to [height, width]
     normalised  origin at the region's centre; the region spans [-0.5, 0.5] in x and in y
 
@@ -30,6 +30,26 @@ def pad_box(box, padding):
         [shift, 0.0, padding, 0.0],
         [0.0, shift, 0.0, padding],
     ]
+
+
+def squared(box):
+    """The square of a box's longer side round its centre: [..., 4] xywh (a tensor: [N, 4]) -> the same."""
+    # By matrices, as in `pad_box`. The longer side is (w + h + |w - h|) / 2; `more` is how much longer it is than w, h.
+    nothing = [0.0] * 4
+    difference = box @ [nothing, nothing, [0.0, 0.0, -0.5, 0.5], [0.0, 0.0, 0.5, -0.5]]
+    more = difference + abs(difference)
+    return box + more @ [nothing, nothing, [-0.5, 0.0, 1.0, 0.0], [0.0, -0.5, 0.0, 1.0]]
+
+
+def region_of(box, padding, square=False):
+    """What the network sees of a box: [..., 4] xywh -> the same.
+
+    Args:
+        box: [..., 4] xywh in original pixels (a tensor: [N, 4]).
+        padding: the factor of enlargement.
+        square: the square round the box instead of the box, so that the crop is not stretched.
+    """
+    return pad_box(squared(box) if square else box, padding)
 
 
 def normalise(points, region):

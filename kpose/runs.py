@@ -74,7 +74,7 @@ def copy_base(config, workdir):
     base = config.model.base
     saved = load_config(base)
     checkpoints.latest(base)
-    for field in ("skeleton", "data.padding"):
+    for field in ("skeleton", "data.padding", "data.square"):
         ours, theirs = config_lib.flatten(config)[field], config_lib.flatten(saved)[field]
         if ours != theirs:
             raise InputError(f"config.{field} is {ours!r}, but the stage before, {base}, has {theirs!r}: take the same")

@@ -232,7 +232,11 @@ def find_training_set(config):
         InputError: records are missing, damaged or do not fit the recipe.
     """
     return datasets.find_training_set(
-        config.data.train, skeletons.get(config.skeleton), config.data.padding, tuple(config.data.weights)
+        config.data.train,
+        skeletons.get(config.skeleton),
+        config.data.padding,
+        tuple(config.data.weights),
+        config.data.square,
     )
 
 
@@ -318,6 +322,7 @@ def _training_batches(training_set, config, start_step, worker=0, workers=1):
 
 
 def _evaluation_batches(files_val, config):
+    datasets.check_shape(files_val, config.data.square)
     count = datasets.summarise_labels(files_val, config.data.padding).num_records
     return input_pipeline.evaluation_batches(
         files_val,

@@ -44,6 +44,7 @@ class WriteOptions:
             real pixels into view.
         on_error: "stop" at bad input, or "skip" it and count.
         category: name of the COCO category whose annotations are the persons; "": all that have keypoints.
+        square: crop the square round the box instead of the box, so that nobody is stretched.
     """
 
     annotations: str
@@ -60,6 +61,7 @@ class WriteOptions:
     context: float = 1.0
     on_error: str = "stop"
     category: str = ""
+    square: bool = False
 
     def __post_init__(self):
         if not self.split or os.sep in self.split:
@@ -234,6 +236,7 @@ def _inputs(options):
         "select": options.select,
         "category": options.category,
         "padding": options.padding,
+        "square": options.square,
         "context": options.stored[1] / options.padding,
         "crop_size": list(options.crop_size),
         "stored_size": list(options.stored[0]),
@@ -251,6 +254,7 @@ def _command(options):
         "select": options.select,
         "category": options.category,
         "padding": f"{options.padding:g}",
+        "square": "true" if options.square else "",
         "context": f"{options.context:g}",
         "crop_size": ",".join(map(str, options.crop_size)),
         "shards": options.shards,
@@ -416,7 +420,7 @@ def _persons_of_image(folder, entry, group, options, found, kinds):
             return
         entry = entry | {"width": image.width, "height": image.height}
         group = [person for person in group if _is_inside(person, entry, found)]
-        regions = [geometry.pad_box(coco.box_of(person), options.stored[1]) for person in group]
+        regions = [geometry.region_of(coco.box_of(person), options.stored[1], options.square) for person in group]
         if not group:
             return
         # Little is lost by halving the resolution while decoding where four times what is wanted is there.
@@ -462,6 +466,7 @@ def make_person(picture, image, entry, annotation, region, options):
         image_size=(image.height, image.width),
         box=box,
         padding=padding,
+        square=options.square,
         region=region,
         area=area if isinstance(area, (int, float)) and 0 < area < math.inf else box[2] * box[3],
         keypoints=annotation["keypoints"],

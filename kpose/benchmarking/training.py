@@ -1,6 +1,8 @@
 """The training engine: beside the machine's own limit, a bare loop, and PyTorch."""
 
 import gc
+import itertools
+import statistics
 import time
 
 import keras
@@ -10,12 +12,12 @@ from absl import logging
 
 from kpose import config as config_lib
 from kpose import flops, models, runtime, skeletons, trainer
-from kpose.benchmarking.timing import alternate, ratio, skipped
+from kpose.benchmarking.timing import ratio, seconds_of, skipped
 
 NETWORKS = ("deeppose", "resnet18")
 BATCH_SIZE = 64
-# Training steps that are timed together.
-STEPS = 2
+# Training steps of which the median is taken.
+STEPS = 3
 # Of the machine's own rate: the side of the square matrices.
 MATRIX = 3072
 
@@ -62,7 +64,7 @@ def _network(name, precision, runs, matrix_rate, with_torch):
     for mode in ("plain", "xla"):
         config.xla = "on" if mode == "xla" else "off"
         ways[mode] = _engine(config, batch)
-    seconds = alternate(1, ways)
+    seconds = _alternate(1, ways)
     best = min(seconds, key=seconds.get)
     ways["bare"] = _bare_loop(config, batch, xla=best == "xla")
     if with_torch:
@@ -71,17 +73,24 @@ def _network(name, precision, runs, matrix_rate, with_torch):
         for way in ("eager", "compiled"):
             ways[f"torch_{way}"] = _torch(getattr(torch_networks, name), batch, precision, way == "compiled")
     ways = {way: run for way, run in ways.items() if run is not None}
-    seconds = alternate(runs, ways)
-    images = STEPS * BATCH_SIZE
+    seconds = _alternate(runs, ways)
     torch_ways = [way for way in seconds if way.startswith("torch_")]
     skeleton = skeletons.get(config.skeleton)
     with runtime.dtype_policy(precision):
         work = flops.PASSES_OF_TRAINING * flops.forward(models.build(config.model, skeleton), config.model.input_size)
-    return {f"{way}_images_per_second": images / value for way, value in seconds.items()} | {
-        "share_of_matrix_rate": images * work / seconds[best] / matrix_rate,
+    return {f"{way}_images_per_second": BATCH_SIZE / value for way, value in seconds.items()} | {
+        "share_of_matrix_rate": BATCH_SIZE * work / seconds[best] / matrix_rate,
         "ratio_to_torch": ratio(seconds, min(torch_ways, key=seconds.get), best) if torch_ways else None,
         "engine_overhead": seconds[best] / seconds["bare"] - 1,
     }
+
+
+def _alternate(runs, ways):
+    """Median seconds a step, of ways that tell their own, in turn after one run of each that does not count."""
+    for way in ways.values():
+        way()
+    rounds = [{name: way() for name, way in ways.items()} for _ in range(runs)]
+    return {name: statistics.median(seconds[name] for seconds in rounds) for name in ways}
 
 
 def _batch(config):
@@ -107,10 +116,28 @@ def _engine(config, batch):
     options.autotune.enabled = False
     data = data.with_options(options)
 
-    def steps():
-        regressor.fit(data, steps_per_epoch=STEPS, total_steps=STEPS, verbose=0)
+    def seconds():
+        ends = _StepEnds()
+        # One more: the first begins with the making of an iterator.
+        regressor.fit(data, steps_per_epoch=STEPS + 1, total_steps=STEPS + 1, verbose=0, callbacks=[ends])
+        return statistics.median(end - start for start, end in itertools.pairwise(ends.times))
 
-    return steps
+    return seconds
+
+
+class _StepEnds(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.times = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        # Reading a figure waits for the step.
+        float(logs["loss"])
+        self.times.append(time.perf_counter())
+
+
+def _of_single_steps(step):
+    return lambda: statistics.median(seconds_of(step) for _ in range(STEPS))
 
 
 def _bare_loop(config, batch, xla):
@@ -139,12 +166,11 @@ def _bare_loop(config, batch, xla):
         for variable, value in zip(network.non_trainable_variables, state, strict=True):
             variable.value.assign(value)
 
-    def steps():
-        for _ in range(STEPS):
-            step()
+    def one():
+        step()
         float(tf.reduce_sum(network.trainable_variables[-1].value))
 
-    return steps
+    return _of_single_steps(one)
 
 
 def _torch(make_network, batch, precision, compiled):
@@ -158,12 +184,7 @@ def _torch(make_network, batch, precision, compiled):
         # Whatever the compiler says, eager PyTorch is still there to be measured against.
         logging.warning("torch.compile: skipped, it failed: %s", str(error).strip().splitlines()[0])
         return None
-
-    def steps():
-        for _ in range(STEPS):
-            step()
-
-    return steps
+    return _of_single_steps(step)
 
 
 def _matrix_rate(runs, precision):

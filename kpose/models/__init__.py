@@ -4,11 +4,13 @@ The dict also holds the outputs of `kpose.models.outputs` that the recipe's loss
 """
 
 from kpose.errors import InputError
+from kpose.models import tfjs
 from kpose.models import weights as weights_lib
 from kpose.models.backbones import BACKBONES, HEADS, LEVELS, STRIDE, backbone_regressor
 from kpose.models.cascade import cascade
 from kpose.models.deeppose import deeppose
 from kpose.models.integral import integral
+from kpose.models.movenet import movenet
 
 
 def _check_deeppose(config):
@@ -123,11 +125,31 @@ def _build_cascade(config, skeleton, outputs, synchronized, base):
     )
 
 
+def _check_movenet(config):
+    if any(side % STRIDE for side in config.input_size):
+        raise InputError(
+            f"config.model.input_size is {tuple(config.input_size)}: movenet halves it five times, so both sides "
+            f"must be multiples of {STRIDE}"
+        )
+    if config.weights and not config.weights.endswith(".json"):
+        raise InputError(
+            f"config.model.weights is {config.weights!r}: movenet begins with the .json file of MoveNet's "
+            "TensorFlow.js graph model"
+        )
+
+
+def _build_movenet(config, skeleton, outputs, synchronized, base):
+    return movenet(
+        input_size=tuple(config.input_size), num_joints=skeleton.num_joints, outputs=outputs, width=config.width
+    )
+
+
 MODELS = {
     "backbone": (_check_backbone, _build_backbone),
     "cascade": (_check_cascade, _build_cascade),
     "deeppose": (_check_deeppose, _build_deeppose),
     "integral": (_check_integral, _build_integral),
+    "movenet": (_check_movenet, _build_movenet),
 }
 
 
@@ -143,8 +165,9 @@ def check(config):
     if config.name not in MODELS:
         raise InputError(f"config.model.name is {config.name!r}: it is one of {', '.join(sorted(MODELS))}")
     _check_numbers(config, "input_size", 2)
-    if config.name != "backbone" and (config.weights or config.freeze_epochs):
-        field = "weights" if config.weights else "freeze_epochs"
+    weights = config.weights and config.name not in ("backbone", "movenet")
+    if weights or (config.freeze_epochs and config.name != "backbone"):
+        field = "weights" if weights else "freeze_epochs"
         raise InputError(
             f"config.model.{field} is {config[field]!r}, but {config.name} has no backbone: model.name=backbone has"
         )
@@ -180,5 +203,7 @@ def load_weights(network, config):
     Raises:
         InputError: `config.weights` is not there or not this backbone's.
     """
-    if config.weights:
+    if config.weights and config.name == "movenet":
+        tfjs.assign(network, config.weights)
+    elif config.weights:
         weights_lib.assign(network.get_layer("backbone"), BACKBONES[config.backbone], config.weights)

@@ -1,0 +1,158 @@
+"""A regressor on MoveNet's architecture, which can begin with MoveNet's published weights.
+
+MoveNet ("Next-Generation Pose Detection with MoveNet and TensorFlow.js", TensorFlow blog, 2021; weights Apache-2.0) is
+MobileNetV2 (Sandler et al., CVPR 2018) with a feature pyramid to stride 4 and CenterNet's heads (Zhou et al., "Objects
+as Points", 2019): a map of centres, from which each joint is regressed; a map for each joint; offsets within a cell. It
+picks cells by argmax. Here each pick is an expectation, a soft version of the same rule, so that coordinates are a
+differentiable function of the image and any coordinate loss trains the network.
+"""
+
+import keras
+from keras import layers, ops
+
+from kpose.models.outputs import extra_outputs
+
+# MobileNetV2: expansion, channels, blocks, stride of the first (table 2 of the paper).
+_STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+# Blocks whose outputs the pyramid takes, at strides 4, 8 and 16, and the pyramid's channels there.
+_LATERALS = {2: 24, 5: 32, 9: 64}
+_HEAD_FILTERS = 96
+# A joint's map is divided by the distance, in cells, from where the regression from the centre expects the joint.
+_DISTANCE = 1.8
+# How much sharper than the maps themselves the expectations begin; it is learnt.
+_SHARPNESS = 4.0
+
+
+def movenet(input_size=(192, 192), num_joints=17, outputs=(), width=1.0):
+    """The network as a functional Keras model.
+
+    Batch normalisation is folded into the convolutions, as in the published weights: train it gently.
+
+    Args:
+        input_size: (height, width) in pixels, multiples of 32. Lightning sees 192 x 192, Thunder 256 x 256, both the
+            square round the box.
+        num_joints: K.
+        outputs: what is predicted beside the keypoints (`kpose.models.outputs`).
+        width: factor of the channels: 1 for Lightning, 1.75 for Thunder.
+
+    Returns:
+        `keras.Model`: images [B, H, W, 3] of 0..255 -> {"keypoints": [B, K, 2] float32, normalised}.
+    """
+    images = keras.Input((*input_size, 3), name="images")
+    x = layers.Rescaling(1 / 127.5, -1.0, name="rescale")(images)
+    laterals = {}
+    x = _conv(x, _rounded(32 * width), "Conv1", kernel=3, strides=2, activation="relu6")
+    index = 0
+    for expansion, channels, blocks, strides in _STAGES:
+        for position in range(blocks):
+            x = _block(x, expansion, _rounded(channels * width), strides if position == 0 else 1, index)
+            if index in _LATERALS:
+                laterals[index] = _conv(x, _LATERALS[index], f"lateral_{index}")
+            index += 1
+    x = _conv(x, 1280, "Conv_1", activation="relu6")
+    top = x
+    x = _conv(x, _LATERALS[9], "lateral_top")
+    for level, block in enumerate(sorted(_LATERALS, reverse=True)):
+        x = layers.UpSampling2D(interpolation="bilinear", name=f"up_{level}")(x)
+        x = layers.Add(name=f"merge_{level}")([x, laterals[block]])
+        following = sorted(_LATERALS, reverse=True)[min(level + 1, 2)]
+        x = _separable(x, _LATERALS[following], f"pyramid_{level}")
+    # The heads in float32 always.
+    maps = {}
+    for head, numbers in (
+        ("heatmap", num_joints),
+        ("regress", 2 * num_joints),
+        ("center", 1),
+        ("offset", 2 * num_joints),
+    ):
+        maps[head] = _conv(_separable(x, _HEAD_FILTERS, head), numbers, head, dtype="float32")
+    keypoints = GuidedExpectation(name="keypoints")([maps[n] for n in ("heatmap", "regress", "center", "offset")])
+    pooled = layers.GlobalAveragePooling2D(dtype="float32", name="pooled")(top) if outputs else None
+    return keras.Model(images, {"keypoints": keypoints} | extra_outputs(pooled, num_joints, outputs), name="movenet")
+
+
+def _rounded(channels):
+    """To the nearest multiple of 8 that is not much less, as MobileNetV2 does."""
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded
+
+
+def _block(x, expansion, channels, strides, index):
+    name = f"block_{index}" if index else "expanded_conv"
+    y = x
+    if expansion > 1:
+        y = _conv(y, expansion * x.shape[-1], f"{name}_expand", activation="relu6")
+    y = layers.DepthwiseConv2D(3, strides, padding="same", activation="relu6", name=f"{name}_depthwise")(y)
+    y = _conv(y, channels, f"{name}_project")
+    return layers.Add(name=f"{name}_add")([x, y]) if strides == 1 and x.shape[-1] == channels else y
+
+
+def _separable(x, channels, name):
+    x = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name=f"{name}_depthwise")(x)
+    return _conv(x, channels, f"{name}_pointwise", activation="relu")
+
+
+def _conv(x, channels, name, kernel=1, strides=1, activation=None, dtype=None):
+    return layers.Conv2D(channels, kernel, strides, "same", activation=activation, name=name, dtype=dtype)(x)
+
+
+@keras.saving.register_keras_serializable("kpose")
+class GuidedExpectation(layers.Layer):
+    """MoveNet's four maps -> keypoints, normalised: its rule for picking cells, with expectations for its argmaxes.
+
+    The centre is expected where the centre map, divided by the distance from the middle, is high; each joint where its
+    map, divided by the distance from the joint that the centre regresses, is high; the offsets are expected there.
+
+    Call it with [heatmap [B, h, w, K], regress [B, h, w, 2K] (y, x in cells from the cell), center [B, h, w, 1],
+    offset [B, h, w, 2K] (y, x in cells)], heatmap and center as logits; it returns [B, K, 2], x and y.
+    """
+
+    def __init__(self, **kwargs):
+        kwargs.pop("dtype", None)
+        super().__init__(dtype="float32", **kwargs)
+
+    def build(self, shapes):
+        joints = shapes[0][-1]
+        initial = keras.initializers.Constant(_SHARPNESS)
+        self.sharpness = self.add_weight(shape=(joints,), initializer=initial, name="sharpness")
+        self.center_sharpness = self.add_weight(shape=(), initializer=initial, name="center_sharpness")
+        self.built = True
+
+    def call(self, maps):
+        heatmap, regress, center, offset = (ops.cast(m, "float32") for m in maps)
+        _, height, width, joints = heatmap.shape
+        cells = height * width
+        y = ops.reshape(ops.repeat(ops.arange(height, dtype="float32"), width), (1, cells, 1))
+        x = ops.reshape(ops.tile(ops.arange(width, dtype="float32"), [height]), (1, cells, 1))
+
+        def flat(m):
+            return ops.reshape(m, (-1, cells, m.shape[-1]))
+
+        def split(m):
+            m = ops.reshape(m, (-1, cells, joints, 2))
+            return m[..., 0], m[..., 1]
+
+        def weights(logits, far, sharpness):
+            score = ops.log_sigmoid(flat(logits)) - ops.log(far + _DISTANCE)
+            return ops.softmax(sharpness * score, axis=1)
+
+        middle = ops.sqrt(ops.square(y - height // 2) + ops.square(x - width // 2))
+        chosen = weights(center, middle, self.center_sharpness)
+        down, right = split(regress)
+        joint_y = ops.sum(chosen * (y + down), axis=1, keepdims=True)
+        joint_x = ops.sum(chosen * (x + right), axis=1, keepdims=True)
+        # Away from zero, where the root has no gradient.
+        far = ops.sqrt(ops.square(y - joint_y) + ops.square(x - joint_x) + 1e-6)
+        chosen = weights(heatmap, far, self.sharpness)
+        down, right = split(offset)
+        found_y = ops.sum(chosen * (y + down), axis=1) / height - 0.5
+        found_x = ops.sum(chosen * (x + right), axis=1) / width - 0.5
+        return ops.stack([found_x, found_y], axis=-1)
+
+    def compute_output_shape(self, shapes):
+        return (shapes[0][0], shapes[0][-1], 2)
+
+    def get_config(self):
+        config = super().get_config()
+        config.pop("dtype")
+        return config
