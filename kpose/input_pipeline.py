@@ -319,19 +319,17 @@ def resample(image, size, window=1.0):
     return _sample_pixels(image, size, scale, np.float32(-scale * stored * (1 - window) / 2))
 
 
-def crop_photograph(image_bytes, region, size):
-    """The crop of a region, cut from an encoded photograph inside a graph: what `tfrecords_tools.crops` cuts.
+def crop_image(image, region, size):
+    """The crop of a region, cut from a photograph inside a graph: what `tfrecords_tools.crops` cuts.
 
     Args:
-        image_bytes: scalar string, a JPEG or PNG file.
+        image: [H, W, 3] uint8.
         region: [4] float32 xywh in the photograph's pixels; black where it reaches beyond.
         size: (height, width) of the crop.
 
     Returns:
         uint8 [height, width, 3].
     """
-    image = tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
-    image.set_shape([None, None, 3])
     scale = tf.cast(size, tf.float32) / tf.reverse(region[2:], [0])
     return _sample_pixels(image[None], size, scale, -scale * tf.reverse(region[:2], [0]))[0]
 

@@ -100,7 +100,7 @@ def test_the_same_crop_as_inside_the_graph(seed, size, shares, crop_size):
     assume(_clear_of((0, height), y + (np.arange(crop_size[0]) + 0.5) * h / crop_size[0]))
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     ours = np.asarray(crops.crop_image(Image.fromarray(pixels), region, crop_size)).astype(int)
-    graph = input_pipeline.crop_photograph(helpers.png_bytes(pixels), tf.constant(region), crop_size).numpy()
+    graph = input_pipeline.crop_image(tf.constant(pixels), tf.constant(region), crop_size).numpy()
     inside = x >= 0 and y >= 0 and x + w <= width and y + h <= height
     # At the photograph's corners little of the kernel is left, and dividing by it enlarges the rounding.
     assert np.abs(ours - graph.astype(int)).max() <= (1 if inside else 4)

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from kpose import config as config_lib
-from kpose import exporter, models, runtime, skeletons
+from kpose import models, runtime, serving, skeletons
 from kpose.benchmarking.timing import alternate, seconds_of
 
 BATCH_SIZE = 32
@@ -18,7 +18,7 @@ def serve(runs):
     skeleton = skeletons.get(config.skeleton)
     with runtime.dtype_policy("float32"):
         network = models.build(config.model, skeleton)
-    server = exporter.KeypointServer(network, skeleton, config.model.input_size, config.data.padding)
+    server = serving.KeypointServer(network, skeleton, config.model.input_size, config.data.padding)
     pixels = np.random.default_rng(0).integers(0, 256, (1, 60, 80, 3), np.uint8).repeat(8, 1).repeat(8, 2)[0]
     jpeg = tf.io.encode_jpeg(pixels)
     box = np.float32([[100, 50, 200, 400]])

@@ -1,0 +1,260 @@
+"""What is exported: photographs and boxes in, keypoints in original pixels out, in one graph.
+
+The graph is asked by strangers. Whatever they send ends in an answer or in one InvalidArgument error that says which
+item is wrong and why; never in a crash, and never in more memory than `MAX_PIXELS` and `CHUNK` allow:
+
+    bytes that are no JPEG or PNG, are cut short, or announce too many pixels     error, with the item's number
+    a JPEG that is damaged inside                                                  what can be decoded of it is used
+    a PNG that is damaged inside                                                   error of the decoder
+    a box with a NaN, an infinity, a number beyond `FARTHEST`, no width or height  error, with the item's number
+    a box without any pixel of its image                                           answered, with scores of 0
+    other numbers of boxes than of images                                          error
+"""
+
+import tensorflow as tf
+
+from kpose import geometry, inference, input_pipeline
+
+# Of one photograph. At most DECODED_AT_ONCE are in memory: 600 MB.
+MAX_PIXELS = 50_000_000
+DECODED_AT_ONCE = 4
+# So many crops go through the network together; more boxes take longer, not more memory.
+CHUNK = 64
+# Pixels from the image's corner. Beyond it float32 has no room for fractions of a pixel.
+FARTHEST = 1e6
+# Within so many bytes of its end a file must say that it ends: some cameras append data of their own.
+TAIL = 65536
+
+
+class KeypointServer(tf.Module):
+    """The signatures of an exported model.
+
+    Args:
+        network: the trained network.
+        skeleton: its `Skeleton`.
+        input_size: (height, width) of its input.
+        padding: the network sees the box enlarged by this factor.
+        flip_test: average each answer with that for the mirror image.
+        square: it sees the square round the box.
+    """
+
+    def __init__(self, network, skeleton, input_size, padding, flip_test=False, square=False):
+        super().__init__(name="kpose")
+        self.network = network
+        self._skeleton = skeleton
+        self._input_size = tuple(input_size)
+        self._padding = padding
+        self._flip_test = flip_test
+        self._square = square
+
+    @property
+    def signatures(self):
+        """name -> function, for `tf.saved_model.save`."""
+        crops = tf.TensorSpec([None, *self._input_size, 3], tf.float32, name="images")
+        return {
+            "serving_default": self.serve,
+            "serving_people": self.serve_people,
+            "serving_images": self.serve_images.get_concrete_function(crops),
+        }
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None], tf.string, name="image_bytes"),
+            tf.TensorSpec([None, 4], tf.float32, name="boxes"),
+        ],
+        autograph=False,
+    )
+    def serve(self, image_bytes, boxes):
+        """One person an image.
+
+        Args:
+            image_bytes: [N] JPEG or PNG files.
+            boxes: [N, 4] the persons' boxes, xywh in pixels of their images.
+
+        Returns:
+            keypoints [N, K, 3] float32: x, y in pixels of the image, the joint's score; scores [N] float32.
+        """
+        with tf.device("/CPU:0"), tf.control_dependencies([_same_number(image_bytes, boxes), *_check_boxes(boxes)]):
+            files = tf.identity(image_bytes)
+
+        def crops_of(start, end):
+            return tf.map_fn(
+                lambda item: self._crop(*item),
+                (tf.range(start, end), files[start:end], boxes[start:end]),
+                fn_output_signature=(tf.TensorSpec((*self._input_size, 3), tf.uint8), tf.TensorSpec((), tf.bool)),
+                parallel_iterations=DECODED_AT_ONCE,
+            )
+
+        return self._answer(crops_of, boxes)
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([1], tf.string, name="image_bytes"),
+            tf.TensorSpec([None, 4], tf.float32, name="boxes"),
+        ],
+        autograph=False,
+    )
+    def serve_people(self, image_bytes, boxes):
+        """Many persons of one image, which is decoded once.
+
+        Args:
+            image_bytes: [1] a JPEG or PNG file.
+            boxes: [N, 4] the persons' boxes, xywh in its pixels.
+
+        Returns:
+            As `serve`.
+        """
+        with tf.device("/CPU:0"):
+            with tf.control_dependencies(_check_boxes(boxes)):
+                image = decode(tf.constant(0), image_bytes[0])
+
+            def crops_of(start, end):
+                part = boxes[start:end]
+                regions = geometry.region_of(part, self._padding, self._square)
+                cut = tf.map_fn(
+                    lambda region: input_pipeline.crop_image(image, region, self._input_size),
+                    regions,
+                    fn_output_signature=tf.TensorSpec((*self._input_size, 3), tf.uint8),
+                )
+                return cut, _inside(image, part)
+
+        return self._answer(crops_of, boxes)
+
+    @tf.function(autograph=False)
+    def serve_images(self, images):
+        """Crops that were cut elsewhere.
+
+        Args:
+            images: [N, H, W, 3] float32 of 0..255, at the network's size.
+
+        Returns:
+            keypoints [N, K, 3] float32: x, y in pixels of the crop, the joint's score; scores [N] float32.
+        """
+        height, width = self._input_size
+        regions = tf.repeat(tf.constant([[0.0, 0.0, width, height]]), tf.shape(images)[0], axis=0)
+        keypoints, scores = inference.predict(self.network, images, regions, self._skeleton, self._flip_test)
+        return {"keypoints": keypoints, "scores": scores}
+
+    def _crop(self, index, image_bytes, box):
+        image = decode(index, image_bytes)
+        region = geometry.region_of(box[None], self._padding, self._square)[0]
+        return input_pipeline.crop_image(image, region, self._input_size), _inside(image, box[None])[0]
+
+    def _answer(self, crops_of, boxes):
+        """The network's answer for all boxes, `CHUNK` crops at a time."""
+        count = tf.shape(boxes)[0]
+        joints = self._skeleton.num_joints
+        found = [tf.TensorArray(tf.float32, 0, dynamic_size=True, infer_shape=False) for _ in range(2)]
+
+        def body(start, chunk, *arrays):
+            end = tf.minimum(start + CHUNK, count)
+            with tf.device("/CPU:0"):
+                crops, inside = crops_of(start, end)
+            regions = geometry.region_of(boxes[start:end], self._padding, self._square)
+            keypoints, scores = inference.predict(self.network, crops, regions, self._skeleton, self._flip_test)
+            known = tf.cast(inside, tf.float32)
+            keypoints = tf.concat([keypoints[..., :2], keypoints[..., 2:] * known[:, None, None]], -1)
+            parts = keypoints, scores * known
+            return [end, chunk + 1, *(a.write(chunk, part) for a, part in zip(arrays, parts, strict=True))]
+
+        start = [tf.constant(0), tf.constant(0), *found]
+        *_, keypoints, scores = tf.while_loop(lambda start, *_: start < count, body, start, parallel_iterations=1)
+        # Of no boxes there is nothing to join.
+        keypoints = tf.cond(count > 0, keypoints.concat, lambda: tf.zeros([0, joints, 3]))
+        scores = tf.cond(count > 0, scores.concat, lambda: tf.zeros([0]))
+        return {"keypoints": tf.ensure_shape(keypoints, [None, joints, 3]), "scores": tf.ensure_shape(scores, [None])}
+
+
+def decode(index, image_bytes):
+    """An encoded photograph as [H, W, 3] uint8; errors name the item `index`.
+
+    JPEG and PNG alone, known by their first bytes: TensorFlow's own guess would also take GIF and BMP, whose headers
+    do not bound what they decode to.
+    """
+    is_jpeg = tf.strings.substr(image_bytes, 0, 3) == b"\xff\xd8\xff"
+    is_png = tf.strings.substr(image_bytes, 0, 8) == b"\x89PNG\r\n\x1a\n"
+    size = tf.strings.length(image_bytes)
+    # Both formats say where they end; some writers add bytes behind that.
+    tail = tf.io.decode_raw(tf.strings.substr(image_bytes, tf.maximum(size - TAIL, 0), TAIL), tf.uint8)
+    ends_jpeg, ends_png = _holds(tail, b"\xff\xd9"), _holds(tail, b"IEND")
+
+    def check(condition, *what):
+        return tf.debugging.Assert(condition, ["image_bytes item", index, *what], summarize=3)
+
+    known = [
+        check(size > 0, "is empty"),
+        check(tf.logical_or(is_jpeg, is_png), "is neither JPEG nor PNG"),
+        check(tf.logical_or(tf.where(is_jpeg, ends_jpeg, ends_png), size == 0), "is cut short"),
+    ]
+    with tf.control_dependencies([op for op in known if op is not None]):
+        image_bytes = tf.identity(image_bytes)
+    pixels = tf.cond(is_jpeg, lambda: _jpeg_pixels(image_bytes), lambda: _png_pixels(image_bytes))
+    fits = [
+        check(pixels > 0, "has no pixels"),
+        check(pixels <= MAX_PIXELS, "has more pixels than are served:", pixels),
+    ]
+    with tf.control_dependencies([op for op in fits if op is not None]):
+        image_bytes = tf.identity(image_bytes)
+    image = tf.cond(
+        is_jpeg,
+        lambda: tf.io.decode_jpeg(image_bytes, channels=3, try_recover_truncated=True, dct_method="INTEGER_ACCURATE"),
+        lambda: tf.io.decode_png(image_bytes, channels=3),
+    )
+    return tf.ensure_shape(image, [None, None, 3])
+
+
+def _holds(data, pattern):
+    """Whether bytes [n] hold some bytes next to each other."""
+    data = tf.concat([data, tf.zeros([len(pattern)], tf.uint8)], 0)
+    places = tf.shape(data)[0] - len(pattern) + 1
+    return tf.reduce_any(tf.reduce_all(tf.stack([data[i : places + i] == b for i, b in enumerate(pattern)]), 0))
+
+
+def _jpeg_pixels(image_bytes):
+    shape = tf.cast(tf.io.extract_jpeg_shape(image_bytes), tf.int64)
+    return shape[0] * shape[1]
+
+
+def _png_pixels(image_bytes):
+    # The header comes first: width and height as four bytes each.
+    header = tf.strings.substr(image_bytes, 16, 8)
+    header = tf.where(tf.strings.length(header) == 8, header, tf.constant(b"\0" * 8))
+    sides = tf.cast(tf.io.decode_raw(header, tf.uint8), tf.int64)
+    width, height = (tf.reduce_sum(sides[i : i + 4] * [2**24, 2**16, 2**8, 1]) for i in (0, 4))
+    # A side of 2**31 would overflow the product.
+    return tf.minimum(width, 2**31) * tf.minimum(height, 2**31)
+
+
+def _inside(image, boxes):
+    """[N] whether boxes [N, 4] have any pixel of the image."""
+    height, width = (tf.cast(side, tf.float32) for side in tf.unstack(tf.shape(image)[:2]))
+    x, y, w, h = tf.unstack(boxes, axis=-1)
+    return (x < width) & (y < height) & (x + w > 0) & (y + h > 0)
+
+
+def _same_number(image_bytes, boxes):
+    return tf.debugging.Assert(
+        tf.equal(tf.shape(image_bytes)[0], tf.shape(boxes)[0]),
+        ["image_bytes and boxes differ in number:", tf.shape(image_bytes)[0], tf.shape(boxes)[0]],
+    )
+
+
+def _check_boxes(boxes):
+    """Operations that fail at the first box that is none, with its number."""
+    finite = tf.reduce_all(tf.math.is_finite(boxes), -1)
+    near = tf.reduce_all(tf.abs(boxes) <= FARTHEST, -1)
+    full = tf.reduce_all(boxes[:, 2:] > 0, -1)
+    checks = (
+        (finite, "holds a NaN or an infinity"),
+        (near | ~finite, f"holds a number beyond {FARTHEST:.0f}"),
+        (full | ~finite, "has no width or no height"),
+    )
+
+    def first_bad(good):
+        # One more at the end: of no boxes there is no first.
+        return tf.argmin(tf.concat([tf.cast(good, tf.int32), [0]], 0))
+
+    return [
+        tf.debugging.Assert(tf.reduce_all(good), ["boxes item", first_bad(good), f"{what} (x, y, width, height)"])
+        for good, what in checks
+    ]
