@@ -15,7 +15,10 @@ from kpose import cli
 FLAGS = cli.flag_set()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the training run.", required=True, flag_values=FLAGS)
 _OUTPUT_DIR = flags.DEFINE_string(
-    "output_dir", None, "The model's base folder (default: WORKDIR/serving).", flag_values=FLAGS
+    "output_dir",
+    None,
+    "The model's base folder (default: WORKDIR/serving; of tflite and onnx: WORKDIR).",
+    flag_values=FLAGS,
 )
 _FLIP_TEST = flags.DEFINE_bool(
     "flip_test", False, "Average each answer with that for the mirror image.", flag_values=FLAGS
@@ -25,9 +28,39 @@ _BEST = flags.DEFINE_bool(
 )
 
 
+_FORMAT = flags.DEFINE_enum(
+    "format",
+    "saved_model",
+    ("saved_model", "tflite", "onnx"),
+    "saved_model for TF Serving; tflite or onnx: the network alone, crops in, keypoints out, checked against Keras.",
+    flag_values=FLAGS,
+)
+_QUANTIZE = flags.DEFINE_enum(
+    "quantize", "none", ("none", "float16", "int8"), "Of tflite; what PCP it costs is told.", flag_values=FLAGS
+)
+_RECORDS = flags.DEFINE_string(
+    "records", None, "Of tflite and onnx: records on which PCP is told beside Keras'.", flag_values=FLAGS
+)
+
+
 def main():
+    if _FORMAT.value != "saved_model":
+        from kpose import formats
+
+        formats.export(
+            _WORKDIR.value,
+            _OUTPUT_DIR.value or _WORKDIR.value,
+            _FORMAT.value,
+            _QUANTIZE.value,
+            _RECORDS.value,
+            _FLIP_TEST.value,
+            _BEST.value,
+        )
+        return
     from kpose import exporter
 
+    if _QUANTIZE.value != "none" or _RECORDS.value:
+        raise cli.InputError("--quantize and --records belong to --format=tflite or onnx")
     output_dir = _OUTPUT_DIR.value or os.path.join(_WORKDIR.value, "serving")
     exporter.export(_WORKDIR.value, output_dir, _FLIP_TEST.value, _BEST.value)
 

@@ -6,7 +6,8 @@ import shutil
 import tensorflow as tf
 from absl import logging
 
-from kpose import files, runs, skeletons
+from kpose import files, runs, skeletons, tf_serving
+from kpose.models import folding
 from kpose.serving import KeypointServer
 
 # Beside saved_model.pb, where TF Serving leaves it alone and `kpose.predict` reads it.
@@ -33,6 +34,7 @@ def export(workdir, output_dir, flip_test=False, best=False):
     config = runs.load_config(workdir)
     skeleton = skeletons.get(config.skeleton)
     network, checkpoint = runs.load_network(workdir, config, best)
+    network = folding.fold_batch_norm(network)
     data = config.data
     server = KeypointServer(network, skeleton, config.model.input_size, data.padding, flip_test, data.square)
     os.makedirs(output_dir, exist_ok=True)
@@ -45,8 +47,11 @@ def export(workdir, output_dir, flip_test=False, best=False):
         tf.saved_model.save(server, aside, signatures=server.signatures)
         description = {"skeleton": skeleton.name, "recipe": config.name, "checkpoint": os.path.basename(checkpoint)}
         files.write_json(os.path.join(aside, DESCRIPTION_FILE), description)
+        if not tf_serving.write_warm_up(aside):
+            logging.info("no warm-up requests: they want the extra 'serving' (pip install 'kpose[serving]')")
         os.rename(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+    tf_serving.write_configuration(output_dir)
     logging.info("exported %s to %s", checkpoint, folder)
     return folder

@@ -11,6 +11,8 @@ item is wrong and why; never in a crash, and never in more memory than `MAX_PIXE
     other numbers of boxes than of images                                          error
 """
 
+import functools
+
 import tensorflow as tf
 
 from kpose import geometry, inference, input_pipeline
@@ -40,11 +42,13 @@ class KeypointServer(tf.Module):
 
     def __init__(self, network, skeleton, input_size, padding, flip_test=False, square=False):
         super().__init__(name="kpose")
-        self.network = network
-        self._skeleton = skeleton
+        # TensorFlow's variables instead of Keras' round them: of those, a SavedModel holds copies beside what the graph
+        # reads, and only Python's loader, not TF Serving's, restores both.
+        self.variables_of_network = [variable.value for variable in network.variables]
+        self._predict = functools.partial(inference.predict, network, skeleton=skeleton, flip_test=flip_test)
+        self._joints = skeleton.num_joints
         self._input_size = tuple(input_size)
         self._padding = padding
-        self._flip_test = flip_test
         self._square = square
 
     @property
@@ -132,7 +136,7 @@ class KeypointServer(tf.Module):
         """
         height, width = self._input_size
         regions = tf.repeat(tf.constant([[0.0, 0.0, width, height]]), tf.shape(images)[0], axis=0)
-        keypoints, scores = inference.predict(self.network, images, regions, self._skeleton, self._flip_test)
+        keypoints, scores = self._predict(images, regions)
         return {"keypoints": keypoints, "scores": scores}
 
     def _crop(self, index, image_bytes, box):
@@ -143,7 +147,7 @@ class KeypointServer(tf.Module):
     def _answer(self, crops_of, boxes):
         """The network's answer for all boxes, `CHUNK` crops at a time."""
         count = tf.shape(boxes)[0]
-        joints = self._skeleton.num_joints
+        joints = self._joints
         found = [tf.TensorArray(tf.float32, 0, dynamic_size=True, infer_shape=False) for _ in range(2)]
 
         def body(start, chunk, *arrays):
@@ -151,7 +155,7 @@ class KeypointServer(tf.Module):
             with tf.device("/CPU:0"):
                 crops, inside = crops_of(start, end)
             regions = geometry.region_of(boxes[start:end], self._padding, self._square)
-            keypoints, scores = inference.predict(self.network, crops, regions, self._skeleton, self._flip_test)
+            keypoints, scores = self._predict(crops, regions)
             known = tf.cast(inside, tf.float32)
             keypoints = tf.concat([keypoints[..., :2], keypoints[..., 2:] * known[:, None, None]], -1)
             parts = keypoints, scores * known

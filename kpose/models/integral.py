@@ -25,8 +25,9 @@ class SoftArgmax(layers.Layer):
         weights = ops.reshape(weights, (-1, height, width, joints))
         columns = (ops.arange(width, dtype="float32") + 0.5) / width - 0.5
         rows = (ops.arange(height, dtype="float32") + 0.5) / height - 0.5
-        x = ops.einsum("bhwk,w->bk", weights, columns)
-        y = ops.einsum("bhwk,h->bk", weights, rows)
+        # The sums over the other axis first. As einsums, TensorFlow Lite would not have them.
+        x = ops.sum(ops.sum(weights, axis=1) * columns[:, None], axis=1)
+        y = ops.sum(ops.sum(weights, axis=2) * rows[:, None], axis=1)
         return ops.stack([x, y], axis=-1)
 
     def compute_output_shape(self, input_shape):

@@ -36,7 +36,8 @@ def movenet(input_size=(192, 192), num_joints=17, outputs=(), width=1.0):
         width: factor of the channels: 1 for Lightning, 1.75 for Thunder.
 
     Returns:
-        `keras.Model`: images [B, H, W, 3] of 0..255 -> {"keypoints": [B, K, 2] float32, normalised}.
+        `keras.Model`: images [B, H, W, 3] of 0..255 -> {"keypoints": [B, K, 2] float32, normalised;
+        "visibility": [B, K], the joint's map where the joint was found, in [0, 1]}.
     """
     images = keras.Input((*input_size, 3), name="images")
     x = layers.Rescaling(1 / 127.5, -1.0, name="rescale")(images)
@@ -66,9 +67,11 @@ def movenet(input_size=(192, 192), num_joints=17, outputs=(), width=1.0):
         ("offset", 2 * num_joints),
     ):
         maps[head] = _conv(_separable(x, _HEAD_FILTERS, head), numbers, head, dtype="float32")
-    keypoints = GuidedExpectation(name="keypoints")([maps[n] for n in ("heatmap", "regress", "center", "offset")])
-    pooled = layers.GlobalAveragePooling2D(dtype="float32", name="pooled")(top) if outputs else None
-    return keras.Model(images, {"keypoints": keypoints} | extra_outputs(pooled, num_joints, outputs), name="movenet")
+    found = GuidedExpectation(name="expectation")([maps[n] for n in ("heatmap", "regress", "center", "offset")])
+    answer = {"keypoints": found[..., :2], "visibility": found[..., 2]}
+    others = [name for name in outputs if name != "visibility"]
+    pooled = layers.GlobalAveragePooling2D(dtype="float32", name="pooled")(top) if others else None
+    return keras.Model(images, answer | extra_outputs(pooled, num_joints, others), name="movenet")
 
 
 def _rounded(channels):
@@ -104,7 +107,8 @@ class GuidedExpectation(layers.Layer):
     map, divided by the distance from the joint that the centre regresses, is high; the offsets are expected there.
 
     Call it with [heatmap [B, h, w, K], regress [B, h, w, 2K] (y, x in cells from the cell), center [B, h, w, 1],
-    offset [B, h, w, 2K] (y, x in cells)], heatmap and center as logits; it returns [B, K, 2], x and y.
+    offset [B, h, w, 2K] (y, x in cells)], heatmap and center as logits; it returns [B, K, 3], x, y and the
+    expectation of the joint's map, in [0, 1].
     """
 
     def __init__(self, **kwargs):
@@ -147,10 +151,11 @@ class GuidedExpectation(layers.Layer):
         down, right = split(offset)
         found_y = ops.sum(chosen * (y + down), axis=1) / height - 0.5
         found_x = ops.sum(chosen * (x + right), axis=1) / width - 0.5
-        return ops.stack([found_x, found_y], axis=-1)
+        certain = ops.sum(chosen * ops.sigmoid(flat(heatmap)), axis=1)
+        return ops.stack([found_x, found_y, certain], axis=-1)
 
     def compute_output_shape(self, shapes):
-        return (shapes[0][0], shapes[0][-1], 2)
+        return (shapes[0][0], shapes[0][-1], 3)
 
     def get_config(self):
         config = super().get_config()

@@ -1,0 +1,36 @@
+"""The network for other runtimes answers as Keras does."""
+
+import importlib.util
+import os
+
+import pytest
+
+from kpose import formats
+from kpose.errors import InputError
+
+
+@pytest.mark.parametrize("quantize, largest", [("none", 0.05), ("float16", 1.0), ("int8", 4.0)])
+def test_tflite_answers_as_keras_and_quantised_is_smaller(quantize, largest, tiny_run, tiny_data, tmp_path):
+    found = formats.export(tiny_run, str(tmp_path), "tflite", quantize, tiny_data["val"])
+    assert found["path"] == os.path.join(str(tmp_path), "model.tflite") and found["largest_difference"] < largest
+    assert os.path.getsize(found["path"]) == found["bytes"]
+    assert abs(found["pcp"] - found["pcp_keras"]) < 0.1
+    if quantize != "none":
+        assert found["bytes"] < 0.9 * formats.export(tiny_run, str(tmp_path), "tflite")["bytes"]
+
+
+def test_onnx_answers_as_keras_or_says_what_is_missing(tiny_run, tmp_path):
+    if all(importlib.util.find_spec(name) for name in ("onnxruntime", "tf2onnx")):
+        assert formats.export(tiny_run, str(tmp_path), "onnx")["largest_difference"] < 0.05
+    else:
+        with pytest.raises(InputError, match="not installed: pip install 'kpose\\[onnx\\]'"):
+            formats.export(tiny_run, str(tmp_path), "onnx")
+    with pytest.raises(InputError, match="only tflite is quantised"):
+        formats.export(tiny_run, str(tmp_path), "onnx", "int8")
+
+
+def test_a_network_that_answers_otherwise_is_not_written(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "TOLERANCE", -1.0)
+    with pytest.raises(InputError, match="differ by .* not written"):
+        formats.export(tiny_run, str(tmp_path), "tflite")
+    assert not os.listdir(tmp_path)

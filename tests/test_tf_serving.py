@@ -1,0 +1,144 @@
+"""Exports as TensorFlow Serving takes them: the session loader, gRPC and REST requests, warm-up, configuration."""
+
+import base64
+import concurrent.futures
+import json
+import os
+
+import grpc
+import numpy as np
+import pytest
+import tensorflow as tf
+from google.protobuf import text_format
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2, prediction_service_pb2_grpc
+from tensorflow_serving.config import model_server_config_pb2
+
+from kpose import exporter, predictor, tf_serving, tfrecord
+
+IMAGE = tf.io.encode_jpeg(np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)).numpy()
+BOXES = np.float32([[5, 4, 30, 40], [20, 10, 50, 50]])
+
+
+@pytest.fixture(scope="module")
+def base(tiny_run, tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp("serving"))
+    exporter.export(tiny_run, folder)
+    return folder
+
+
+class _Server(prediction_service_pb2_grpc.PredictionServiceServicer):
+    """TF Serving's Predict: the model through the C++ loader, run by the names that its signatures give."""
+
+    def __init__(self, folder):
+        with tf.Graph().as_default():
+            self.session = tf.compat.v1.Session()
+            self.signatures = tf.compat.v1.saved_model.load(self.session, ["serve"], folder).signature_def
+
+    def run(self, signature_name, inputs):
+        signature = self.signatures[signature_name or "serving_default"]
+        fetches = {name: info.name for name, info in signature.outputs.items()}
+        return self.session.run(fetches, {signature.inputs[name].name: value for name, value in inputs.items()})
+
+    def Predict(self, request, context):
+        response = predict_pb2.PredictResponse()
+        inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
+        try:
+            outputs = self.run(request.model_spec.signature_name, inputs)
+        except tf.errors.InvalidArgumentError as error:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)
+        for name, value in outputs.items():
+            response.outputs[name].CopyFrom(tf.make_tensor_proto(value))
+        return response
+
+
+@pytest.fixture(scope="module")
+def server(base):
+    return _Server(os.path.join(base, "1"))
+
+
+@pytest.fixture(scope="module")
+def stub(server):
+    running = grpc.server(concurrent.futures.ThreadPoolExecutor(2))
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(server, running)
+    port = running.add_insecure_port("127.0.0.1:0")
+    running.start()
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield prediction_service_pb2_grpc.PredictionServiceStub(channel)
+    running.stop(0)
+
+
+def _request(image_bytes, boxes, signature="serving_default"):
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name, request.model_spec.signature_name = "kpose", signature
+    request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(image_bytes, tf.string))
+    request.inputs["boxes"].CopyFrom(tf.make_tensor_proto(boxes, tf.float32))
+    return request
+
+
+@pytest.fixture(scope="module")
+def expected(base):
+    keypoints, scores = predictor.serve(predictor.load_model(base)[0], IMAGE, BOXES, "photo.jpg")
+    return {"keypoints": keypoints, "scores": scores}
+
+
+def _assert_expected(found, expected):
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-3)
+
+
+def test_grpc_requests_are_answered(stub, expected):
+    for request in (_request([IMAGE] * 2, BOXES), _request([IMAGE], BOXES, "serving_people")):
+        response = stub.Predict(request, timeout=60)
+        _assert_expected({name: tf.make_ndarray(value) for name, value in response.outputs.items()}, expected)
+
+
+def test_a_bad_grpc_request_is_refused_and_the_server_goes_on(stub, expected):
+    with pytest.raises(grpc.RpcError) as error:
+        stub.Predict(_request([IMAGE, b"no image"], BOXES), timeout=60)
+    assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "[1] [is neither JPEG nor PNG]" in error.value.details()
+    response = stub.Predict(_request([IMAGE] * 2, BOXES), timeout=60)
+    _assert_expected({name: tf.make_ndarray(value) for name, value in response.outputs.items()}, expected)
+
+
+def test_the_rest_body_of_the_readme_is_answered(server, expected):
+    encoded = {"b64": base64.b64encode(IMAGE).decode()}
+    columns = json.dumps({"inputs": {"image_bytes": [encoded] * 2, "boxes": BOXES.tolist()}})
+    rows = json.dumps({"instances": [{"image_bytes": encoded, "boxes": box} for box in BOXES.tolist()]})
+    for body in (columns, rows):
+        parsed = json.loads(body)
+        inputs = parsed.get("inputs") or {
+            name: [row[name] for row in parsed["instances"]] for name in ("image_bytes", "boxes")
+        }
+        inputs["image_bytes"] = [base64.b64decode(value["b64"]) for value in inputs["image_bytes"]]
+        _assert_expected(server.run("serving_default", inputs), expected)
+
+
+def test_the_warm_up_requests_are_of_every_batch_size_and_run(base, server):
+    sizes = []
+    for record in tfrecord.read(os.path.join(base, "1", tf_serving.WARM_UP_FILE)):
+        log = prediction_log_pb2.PredictionLog.FromString(bytes(record))
+        request = log.predict_log.request
+        inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
+        keypoints = server.run(request.model_spec.signature_name, inputs)["keypoints"]
+        assert request.model_spec.name == "kpose" and np.isfinite(keypoints).all()
+        sizes.append(len(keypoints))
+    assert sizes == list(tf_serving.BATCH_SIZES)
+
+
+def test_the_configuration_is_what_tf_serving_reads_and_is_not_overwritten(base, tiny_run):
+    with open(os.path.join(base, "models.config")) as file:
+        models = text_format.Parse(file.read(), model_server_config_pb2.ModelServerConfig())
+    (model,) = models.model_config_list.config
+    assert (model.name, model.base_path) == ("kpose", "/models/kpose")
+    with open(os.path.join(base, "batching.config")) as file:
+        text = file.read()
+    allowed = [int(line.split(":")[1]) for line in text.splitlines() if line.startswith("allowed_batch_sizes")]
+    # TF Serving refuses a largest batch that is not the last of the allowed ones.
+    assert allowed == sorted(allowed) and f"max_batch_size {{ value: {allowed[-1]} }}" in text
+    changed = os.path.join(base, "models.config")
+    with open(changed, "a") as file:
+        file.write("# mine\n")
+    exporter.export(tiny_run, base)
+    with open(changed) as file:
+        assert file.read().endswith("# mine\n")
