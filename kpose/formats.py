@@ -54,7 +54,7 @@ def export(workdir, output_dir, kind, quantize="none", records_pattern=None, fli
     if kind == "tflite":
         content, run = _tflite(server, crops, quantize)
     else:
-        content, run = _onnx(server, crops.size)
+        content, run = to_onnx(server, crops.size)
     largest = max(np.abs(run(c)[..., :2] - server.serve_images(c)["keypoints"][..., :2]).max() for c in crops.some())
     limit = TOLERANCE * max(crops.size) / 224
     if quantize == "none" and not largest <= limit:
@@ -133,7 +133,12 @@ def _converted(converter, quantize):
         raise InputError(f"TensorFlow Lite cannot convert this network: {str(error).splitlines()[0]}") from None
 
 
-def _onnx(server, size):
+def to_onnx(server, size):
+    """A server's `serve_images` in ONNX: (bytes, function from crops [N, H, W, 3] to keypoints [N, K, 3]).
+
+    Raises:
+        InputError: tf2onnx or onnxruntime is not installed, or the conversion fails.
+    """
     try:
         import onnxruntime
         import tf2onnx

@@ -1,4 +1,4 @@
-"""The exported signature: latency, throughput, and the share of preprocessing."""
+"""The exported signature and the network alone: latency, throughput, beside ONNX Runtime on the same weights."""
 
 import statistics
 
@@ -6,37 +6,64 @@ import numpy as np
 import tensorflow as tf
 
 from kpose import config as config_lib
-from kpose import models, runtime, serving, skeletons
-from kpose.benchmarking.timing import alternate, seconds_of
+from kpose import formats, models, runtime, serving, skeletons
+from kpose.benchmarking.timing import alternate, ratio, seconds_of, skipped
+from kpose.models import folding
 
+NETWORKS = ("deeppose", "resnet18")
 BATCH_SIZE = 32
+# Requests at batch 1, for each of the runs.
+REQUESTS = 10
+PHOTOGRAPH = (480, 640)
 
 
 def serve(runs):
-    """The exported demo network: a JPEG to keypoints at batch 1, and 32 of them against the network alone."""
-    config = config_lib.load_recipe("demo")
+    """Two networks at 224 x 224: a photograph of 480 x 640 to keypoints, and crops to keypoints."""
+    figures = {}
+    with_onnx = not skipped("ONNX Runtime", "onnxruntime", "tf2onnx")
+    for name in NETWORKS:
+        figures |= {f"{name}_{key}": value for key, value in _network(name, runs, with_onnx).items()}
+    return figures
+
+
+def _network(name, runs, with_onnx):
+    config = config_lib.load_recipe(name)
     skeleton = skeletons.get(config.skeleton)
     with runtime.dtype_policy("float32"):
-        network = models.build(config.model, skeleton)
-    server = serving.KeypointServer(network, skeleton, config.model.input_size, config.data.padding)
-    pixels = np.random.default_rng(0).integers(0, 256, (1, 60, 80, 3), np.uint8).repeat(8, 1).repeat(8, 2)[0]
-    jpeg = tf.io.encode_jpeg(pixels)
+        network = folding.fold_batch_norm(models.build(config.model, skeleton))
+    size = tuple(config.model.input_size)
+    server = serving.KeypointServer(network, skeleton, size, config.data.padding)
+    small = np.random.default_rng(0).integers(0, 256, (PHOTOGRAPH[0] // 8, PHOTOGRAPH[1] // 8, 3), np.uint8)
+    jpeg = tf.io.encode_jpeg(small.repeat(8, 0).repeat(8, 1))
     box = np.float32([[100, 50, 200, 400]])
-    crops = tf.zeros([BATCH_SIZE, *config.model.input_size, 3])
-    alone = tf.function(lambda images: network(images, training=False), autograph=False)
+    crops = np.random.default_rng(0).uniform(0, 255, (BATCH_SIZE, *size, 3)).astype(np.float32)
 
-    def answer(count):
-        server.serve(tf.stack([jpeg] * count), tf.repeat(box, count, 0))
+    def ways(count):
+        found = {
+            "whole": lambda: server.serve(tf.stack([jpeg] * count), tf.repeat(box, count, 0))["scores"].numpy(),
+            "alone": lambda: server.serve_images(tf.constant(crops[:count]))["scores"].numpy(),
+        }
+        if onnx:
+            found["onnx"] = lambda: onnx(crops[:count])
+        return found
 
-    answer(1)
-    latencies = sorted(seconds_of(lambda: answer(1)) for _ in range(10 * runs))
-    seconds = alternate(runs, {"whole": lambda: answer(BATCH_SIZE), "bare": lambda: alone(crops)})
-    whole, bare = seconds["whole"], seconds["bare"]
-    return {
-        "network": config.name,
-        "latency_p50_ms": 1000 * statistics.median(latencies),
-        "latency_p95_ms": 1000 * latencies[int(0.95 * len(latencies))],
-        "persons_per_second_at_32": BATCH_SIZE / whole,
-        "network_alone_persons_per_second_at_32": BATCH_SIZE / bare,
-        "share_of_preprocessing_at_32": 1 - bare / whole,
+    onnx = formats.to_onnx(server, size)[1] if with_onnx else None
+    single = ways(1)
+    for way in single.values():
+        way()
+    latencies = {name: [] for name in single}
+    for _ in range(REQUESTS * runs):
+        for way, run in single.items():
+            latencies[way].append(seconds_of(run))
+    middle = {way: statistics.median(times) for way, times in latencies.items()}
+    seconds = alternate(runs, ways(BATCH_SIZE))
+    figures = {}
+    for way, times in latencies.items():
+        figures[f"{way}_p50_ms"] = 1000 * middle[way]
+        figures[f"{way}_p95_ms"] = 1000 * float(np.quantile(times, 0.95))
+        figures[f"{way}_persons_per_second_at_{BATCH_SIZE}"] = BATCH_SIZE / seconds[way]
+    return figures | {
+        "throughput_ratio_to_onnx": ratio(seconds, "onnx", "alone"),
+        "latency_ratio_to_onnx": middle["alone"] / middle["onnx"] if onnx else None,
+        "share_of_preprocessing": 1 - seconds["alone"] / seconds["whole"],
     }
