@@ -3,14 +3,20 @@
 python -m kpose.evaluate --workdir=run --records='records/val-*' --annotations=person_keypoints_val2017.json
 """
 
+import os
+
 from absl import flags
 
 from kpose import cli
 
 FLAGS = cli.flag_set()
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the training run.", required=True, flag_values=FLAGS)
-_RECORDS = flags.DEFINE_string(
-    "records", None, "Glob of the records to measure on, quoted.", required=True, flag_values=FLAGS
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the training run.", flag_values=FLAGS)
+_RECORDS = flags.DEFINE_string("records", None, "Glob of the records to measure on, quoted.", flag_values=FLAGS)
+_COMPARE = flags.DEFINE_list(
+    "compare",
+    [],
+    "FIRST,SECOND: instead, two folders that this wrote, to be compared person by person; --output_dir keeps it.",
+    flag_values=FLAGS,
 )
 _ANNOTATIONS = flags.DEFINE_string(
     "annotations", None, "The COCO file that the records were written from: adds OKS AP.", flag_values=FLAGS
@@ -30,11 +36,28 @@ _BEST = flags.DEFINE_bool(
 
 
 def main():
+    if _COMPARE.value:
+        _compare(_COMPARE.value)
+        return
+    for flag in (_WORKDIR, _RECORDS):
+        if not flag.value:
+            raise cli.InputError(f"--{flag.name} is missing: {FLAGS[flag.name].help}")
     from kpose import evaluator
 
     evaluator.evaluate(
         _WORKDIR.value, _RECORDS.value, _ANNOTATIONS.value, _OUTPUT_DIR.value, _FLIP_TEST.value, _BEST.value
     )
+
+
+def _compare(folders):
+    from kpose import comparison_of_runs, files
+
+    if len(folders) != 2:
+        raise cli.InputError(f"--compare={','.join(folders)}: give two folders, as in --compare=FIRST,SECOND")
+    table = comparison_of_runs.compare(*folders)
+    print("\n".join(comparison_of_runs.describe(table)))
+    if _OUTPUT_DIR.value:
+        files.write_json(os.path.join(_OUTPUT_DIR.value, "compare.json"), table)
 
 
 def console():

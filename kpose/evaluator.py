@@ -8,15 +8,18 @@ import tensorflow as tf
 from absl import logging
 
 from kpose import (
+    comparison_of_runs,
     datasets,
     drawing,
     files,
     geometry,
     inference,
     input_pipeline,
+    intervals,
     losses,
     plots,
     records,
+    report,
     runs,
     scoring,
     skeletons,
@@ -37,8 +40,8 @@ def evaluate(workdir, records_pattern, annotations=None, output_dir=None, flip_t
         workdir: folder of the training run.
         records_pattern: glob of the records to measure on.
         annotations: the COCO file the records were written from; adds OKS AP.
-        output_dir: where metrics.json, keypoints.json (COCO results), pcp.png and predictions.png go; by default
-            the folder "evaluation" of the workdir.
+        output_dir: where metrics.json, keypoints.json (COCO results), report.html, pcp.png and predictions.png go, and
+            persons.npz for `compare`; by default the folder "evaluation" of the workdir.
         flip_test: average each prediction with that for the mirror image.
         best: measure the checkpoint with the best validation score, instead of the newest.
 
@@ -59,11 +62,37 @@ def evaluate(workdir, records_pattern, annotations=None, output_dir=None, flip_t
     mean_prediction = inference.place(mean_pose, persons["region"])
     results = scoring.coco_results(persons["image_id"].tolist(), persons["box"], prediction, persons["score"].tolist())
     learned = "visibility" in losses.build(config.loss).outputs
+    points, counts = prediction[..., :2], intervals.person_counts(truth, prediction[..., :2], skeleton)
+
+    def ap_of(chosen):
+        """OKS AP of some of the persons; the others are left out on both sides."""
+        if not annotations:
+            return None
+        some = [result for result, wanted in zip(results, chosen, strict=True) if wanted]
+        return scoring.oks_ap(annotations, some, persons["annotation_id"][chosen], skeleton)
+
     table = {
         "pcp": scoring.pcp_table(truth, prediction[..., :2], skeleton),
         "mean_pose_pcp": scoring.pcp_table(truth, mean_prediction, skeleton),
         "pdj": scoring.pdj_table(truth, prediction[..., :2], skeleton),
         "oks_ap": scoring.oks_ap(annotations, results, persons["annotation_id"], skeleton) if annotations else None,
+        "intervals": intervals.table(counts, skeleton),
+        "pdj_curve": scoring.pdj_curve(truth, points, skeleton),
+        "mean_pose_pdj_curve": scoring.pdj_curve(truth, mean_prediction, skeleton),
+        "pck": scoring.pck_table(truth, points, persons["box"], skeleton),
+        "joint_errors": scoring.joint_errors(truth, points, skeleton),
+        "subsets": [
+            {
+                "name": name,
+                "num_persons": int(chosen.sum()),
+                "pcp": scoring.pcp_table(truth[chosen], points[chosen], skeleton),
+                "mean_pose_pcp": scoring.pcp_table(truth[chosen], mean_prediction[chosen], skeleton),
+                "pdj": scoring.pdj_table(truth[chosen], points[chosen], skeleton),
+                "oks_ap": ap_of(chosen),
+            }
+            for name, chosen in scoring.subsets(truth, persons["area"]).items()
+            if chosen.any()
+        ],
         "visibility": scoring.visibility_table(truth, prediction[..., 2]) if learned else None,
         "num_persons": len(truth),
         "box_source": "ground truth",
@@ -76,8 +105,13 @@ def evaluate(workdir, records_pattern, annotations=None, output_dir=None, flip_t
     output_dir = output_dir or os.path.join(workdir, "evaluation")
     files.write_json(os.path.join(output_dir, "metrics.json"), table)
     files.write_json(os.path.join(output_dir, "keypoints.json"), results, indent=None)
+    with files.replacing(os.path.join(output_dir, comparison_of_runs.PERSONS_FILE), "wb") as file:
+        np.savez_compressed(file, annotation_id=persons["annotation_id"], **counts)
     plots.pcp_bars(table, os.path.join(output_dir, "pcp.png"))
-    _draw_persons(found, config, persons, skeleton, os.path.join(output_dir, "predictions.png"))
+    images = _images(found, config, len(truth))
+    _draw_persons(images, persons, skeleton, os.path.join(output_dir, "predictions.png"))
+    pictures = report.extremes(persons, images, skeleton)
+    report.write(os.path.join(output_dir, "report.html"), table, persons, pictures, skeleton)
     for line in describe(table):
         logging.info("%s", line)
     return table
@@ -143,11 +177,27 @@ def _batches(found, config, count):
     )
 
 
-def _draw_persons(found, config, persons, skeleton, path):
+def _images(found, config, count):
+    """A function from person numbers to their crops [n, H, W, 3], which are read anew."""
+
+    def images(numbers):
+        wanted, crops = set(int(number) for number in numbers), {}
+        start = 0
+        for batch in _batches(found, config, count):
+            for number in wanted.intersection(range(start, start + len(batch["image"]))):
+                crops[number] = batch["image"][number - start].numpy()
+            start += len(batch["image"])
+            if len(crops) == len(wanted):
+                break
+        return np.stack([crops[int(number)] for number in numbers])
+
+    return images
+
+
+def _draw_persons(images_of, persons, skeleton, path):
     """The first persons, truth beside prediction, in the undistorted shape of their boxes."""
     count = min(PICTURED_PERSONS, len(persons["truth"]))
-    batches = _batches(found, config, len(persons["truth"]))
-    images = np.concatenate([b["image"] for b in batches.take(-(-count // BATCH_SIZE)).as_numpy_iterator()])[:count]
+    images = images_of(range(count))
     regions = persons["region"][:count]
     prediction = geometry.normalise(persons["keypoints"][:count, :, :2], regions)
     picture = drawing.prediction_grid(images, persons["labels"][:count], prediction, skeleton, regions)

@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from kpose import files
 
 MODEL_COLOUR = "#1f6fb4"
@@ -114,6 +116,49 @@ def pcp_bars(metrics, path):
     _save(figure, path)
 
 
+def pdj_curves(metrics, file):
+    """Draws PDJ over the threshold, the model's and the mean pose's, as PNG into an open file.
+
+    Args:
+        metrics: the dict of metrics.json: `pdj_curve` and `mean_pose_pdj_curve`.
+        file: where to.
+    """
+    figure, (axes,) = _figure(1)
+    for key, label, colour in (
+        ("pdj_curve", "model", MODEL_COLOUR),
+        ("mean_pose_pdj_curve", "mean pose", FLOOR_COLOUR),
+    ):
+        values = [100 * value if _is_number(value) else math.nan for value in metrics[key]["pdj"]]
+        axes.plot(metrics[key]["thresholds"], values, color=colour, marker="o", markersize=3.5, label=label)
+    axes.set_ylim(0, 102)
+    axes.set_xlabel("threshold, torso diameters")
+    axes.grid(alpha=0.25, linewidth=0.7)
+    axes.legend(frameon=False, fontsize=9)
+    axes.set_title("PDJ in percent", loc="left")
+    figure.savefig(file, format="png", dpi=100)
+
+
+def error_histogram(metrics, persons, file):
+    """Draws how large the errors of labelled joints are, in sides of the person's box, as PNG into an open file.
+
+    Args:
+        metrics: the dict of metrics.json.
+        persons: `truth` [N, K, 3] and `keypoints` [N, K, 3] in original pixels, `box` [N, 4].
+        file: where to.
+    """
+    truth, sides = persons["truth"], persons["box"][:, 2:].max(-1)
+    errors = np.linalg.norm(persons["keypoints"][..., :2] - truth[..., :2], axis=-1) / sides[:, None]
+    errors = errors[truth[..., 2] > 0]
+    figure, (axes,) = _figure(1)
+    if len(errors):
+        shares = np.full(len(errors), 100 / len(errors))
+        axes.hist(errors.clip(0, 0.5), np.linspace(0, 0.5, 51), color=MODEL_COLOUR, weights=shares)
+    axes.set_xlabel("error, sides of the box (its longer side; 0.5 and more in the last bar)")
+    axes.set_title(f"Joints in percent, {metrics['num_persons']} persons", loc="left")
+    axes.grid(axis="y", alpha=0.25, linewidth=0.7)
+    figure.savefig(file, format="png", dpi=100)
+
+
 def _is_number(value):
     return value is not None and math.isfinite(value)
 
@@ -126,7 +171,7 @@ def _figure(panels):
 
     figure = Figure(figsize=(5.5 * panels, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, panels)
+    axes = figure.subplots(1, panels, squeeze=False)[0]
     for panel in axes:
         panel.spines[["top", "right"]].set_visible(False)
         panel.set_axisbelow(True)

@@ -10,6 +10,8 @@ from kpose import metrics
 from kpose.errors import InputError
 
 PDJ_THRESHOLDS = (0.1, 0.2)
+# Of the torso diameter.
+CURVE = tuple(round(0.05 * step, 2) for step in range(1, 11))
 OKS_NAMES = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
 
 
@@ -44,6 +46,78 @@ def pdj_table(truth, prediction, skeleton):
         correct, counted = _counts(metrics.detected_joints(truth, prediction, skeleton, threshold))
         table[str(threshold)] = _fraction(correct.sum(), counted.sum())
     return table
+
+
+def pdj_curve(truth, prediction, skeleton):
+    """PDJ at every threshold of `CURVE`: {"thresholds": [...], "pdj": [...]}, arguments as for `pcp_table`."""
+    pairs = [_counts(metrics.detected_joints(truth, prediction, skeleton, threshold)) for threshold in CURVE]
+    return {"thresholds": list(CURVE), "pdj": [_fraction(correct.sum(), counted.sum()) for correct, counted in pairs]}
+
+
+def pck_table(truth, prediction, boxes, skeleton, threshold=0.2):
+    """PCK: joints within `threshold` times the longer side of the person's box (Yang and Ramanan, TPAMI 2013).
+
+    Args:
+        truth, prediction: as for `pcp_table`.
+        boxes: [N, 4] xywh in original pixels.
+
+    Returns:
+        {"threshold": ..., "average": over all labelled joints, joint: fraction, ...}; None where nothing counted.
+    """
+    labelled = truth[..., 2] > 0
+    errors = np.linalg.norm(np.asarray(prediction, np.float64) - truth[..., :2], axis=-1)
+    correct = labelled & (errors <= threshold * np.max(boxes[:, 2:], axis=-1)[:, None])
+    by_joint = {joint: _fraction(correct[:, k].sum(), labelled[:, k].sum()) for k, joint in enumerate(skeleton.joints)}
+    return {"threshold": threshold, "average": _fraction(correct.sum(), labelled.sum())} | by_joint
+
+
+def joint_errors(truth, prediction, skeleton):
+    """joint -> {"mean", "median"} error in original pixels and the "mean_of_torso", in torso diameters; None: no joint.
+
+    Arguments as for `pcp_table`.
+    """
+    labelled = truth[..., 2] > 0
+    errors = np.linalg.norm(np.asarray(prediction, np.float64) - truth[..., :2], axis=-1)
+    one, other = skeleton.torso
+    torso = np.linalg.norm(np.asarray(truth[:, one, :2] - truth[:, other, :2], np.float64), axis=-1)
+    whole = labelled[:, one] & labelled[:, other] & (torso > 0)
+    table = {}
+    for k, joint in enumerate(skeleton.joints):
+        found, scaled = errors[labelled[:, k], k], (errors[:, k] / np.where(whole, torso, 1))[labelled[:, k] & whole]
+        table[joint] = {
+            "mean": float(found.mean()) if len(found) else None,
+            "median": float(np.median(found)) if len(found) else None,
+            "mean_of_torso": float(scaled.mean()) if len(scaled) else None,
+        }
+    return table
+
+
+def person_errors(truth, prediction, boxes):
+    """[N] the mean error over a person's labelled joints, in sides of the box (the longer); NaN without any."""
+    labelled = truth[..., 2] > 0
+    errors = np.linalg.norm(np.asarray(prediction, np.float64) - truth[..., :2], axis=-1)
+    with np.errstate(invalid="ignore"):
+        return (errors * labelled).sum(1) / labelled.sum(1) / np.max(boxes[:, 2:], axis=-1)
+
+
+def subsets(truth, area):
+    """name -> [N] whether a person belongs to it: fully visible, by COCO's sizes, by how many joints are labelled.
+
+    Args:
+        truth: [N, K, 3].
+        area: [N] the persons' areas in square pixels.
+    """
+    count, joints = (truth[..., 2] > 0).sum(1), truth.shape[1]
+    first, second = joints // 3, 2 * joints // 3
+    return {
+        "fully visible": (truth[..., 2] == 2).all(1),
+        "small (area under 32 x 32)": area < 32**2,
+        "medium (under 96 x 96)": (area >= 32**2) & (area < 96**2),
+        "large": area >= 96**2,
+        f"1 to {first} labelled joints": (count >= 1) & (count <= first),
+        f"{first + 1} to {second} labelled joints": (count > first) & (count <= second),
+        f"{second + 1} to {joints} labelled joints": count > second,
+    }
 
 
 def visibility_table(truth, scores):

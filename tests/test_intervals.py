@@ -1,0 +1,130 @@
+"""Confidence intervals and comparisons, against what they must be by construction."""
+
+import json
+
+import numpy as np
+import pytest
+
+from kpose import comparison_of_runs, evaluator, intervals, scoring, skeletons, trainer
+from kpose.errors import InputError
+from tests import tiny
+from tests.test_cli import run
+from tests.test_metrics import persons, plain_pcp
+
+COCO = skeletons.COCO
+
+
+def test_the_persons_counts_add_up_to_the_tables():
+    truth, prediction = persons(3)
+    counts = intervals.person_counts(truth, prediction, COCO)
+    for rule in ("strict", "mean"):
+        expected = plain_pcp(truth.astype(np.float64), prediction.astype(np.float64), rule)
+        sums = counts[f"pcp_{rule}"].sum(0)
+        assert intervals.average(sums) == pytest.approx(expected["average"])
+        np.testing.assert_allclose(sums[:, 0] / sums[:, 1], [expected[group] for group in COCO.limbs])
+    assert intervals.average(counts["pdj"].sum(0)) == pytest.approx(
+        scoring.pdj_table(truth, prediction, COCO)["0.2"], abs=1e-6
+    )
+
+
+def test_an_interval_is_as_wide_as_the_binomial_says():
+    """400 persons with one limb each, right with probability 0.3: a standard error of 0.0229."""
+    right = (np.random.default_rng(0).random(400) < 0.3).astype(float)
+    counts = np.stack([right, np.ones(400)], -1)[:, None]
+    low, high = intervals.interval(intervals.average(intervals.resampled(counts)))
+    error = np.sqrt(right.mean() * (1 - right.mean()) / 400)
+    assert low < right.mean() < high
+    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.12)
+
+
+def test_nothing_counted_has_no_interval():
+    assert intervals.interval(intervals.average(intervals.resampled(np.zeros((5, 1, 2))))) is None
+
+
+def test_a_paired_difference_is_surer_than_two_intervals():
+    truth, prediction = persons(4, count=200)
+    better = truth[..., :2] + 0.9 * (prediction - truth[..., :2])
+    one, other = (intervals.person_counts(truth, points, COCO) for points in (prediction, better))
+    found = intervals.paired(one, other)["pcp_strict"]
+    low, high = found["interval"]
+    assert 0 < low < found["difference"] < high
+    alone = intervals.table(one, COCO)["pcp"]["strict"]["average"]
+    assert high - low < 0.7 * (alone[1] - alone[0])
+    same = intervals.paired(one, one)["pdj"]
+    assert same["difference"] == 0 and same["interval"] == [0, 0]
+
+
+@pytest.fixture(scope="module")
+def evaluations(tiny_run, tiny_data, tmp_path_factory):
+    """Of two runs on the same persons: folders and tables."""
+    folder = tmp_path_factory.mktemp("evaluations")
+    other = str(folder / "run")
+    trainer.train(tiny.make_recipe(tiny_data["train"], steps=2), other)
+    folders = [str(folder / name) for name in ("one", "two")]
+    tables = [
+        evaluator.evaluate(workdir, tiny_data["val"], tiny_data["val_annotations"], where)
+        for workdir, where in zip((tiny_run, other), folders, strict=True)
+    ]
+    return folders, tables
+
+
+def test_a_comparison_says_what_the_evaluations_say(evaluations, monkeypatch, capfd, tmp_path):
+    folders, tables = evaluations
+    status, out, _ = run(
+        monkeypatch, capfd, "kpose.evaluate", f"--compare={','.join(folders)}", f"--output_dir={tmp_path}"
+    )
+    assert status == 0 and "PCP strict" in out
+    table = json.loads((tmp_path / "compare.json").read_text())
+    assert table["num_persons"] == tables[0]["num_persons"]
+    for side, expected in zip(("first", "second"), tables, strict=True):
+        assert table["pcp_strict"][side] == pytest.approx(expected["pcp"]["strict"]["average"], abs=1e-6)
+        assert table["pdj"][side] == pytest.approx(expected["pdj"]["0.2"], abs=1e-6)
+
+
+def test_evaluations_of_other_persons_are_not_compared(evaluations, tiny_run, tiny_data, tmp_path):
+    evaluator.evaluate(tiny_run, tiny_data["train"], output_dir=str(tmp_path / "train"))
+    with pytest.raises(InputError, match="measured other persons .*evaluate both on the same records"):
+        comparison_of_runs.compare(evaluations[0][0], str(tmp_path / "train"))
+    with pytest.raises(InputError, match="persons.npz: no such file"):
+        comparison_of_runs.compare(evaluations[0][0], str(tmp_path))
+
+
+def test_the_report_holds_the_figures_and_opens_offline(evaluations):
+    folders, tables = evaluations
+    with open(f"{folders[0]}/report.html") as file:
+        page = file.read()
+    average = tables[0]["pcp"]["strict"]["average"]
+    assert f"strict PCP {100 * average:.1f}%" in page and "The worst persons" in page
+    assert page.count("<img ") >= 6 and page.count('src="data:image/png;base64,') == page.count("src=")
+    assert "http" not in page.split("</style>")[1].replace("https://", "").split("base64")[0]
+    for subset in tables[0]["subsets"]:
+        assert subset["name"] in page
+
+
+def test_the_tables_beside_pcp_agree_with_plain_loops():
+    truth, prediction = persons(6)
+    boxes = np.tile([10.0, 10.0, 50.0, 120.0], (len(truth), 1))
+    pck, errors = scoring.pck_table(truth, prediction, boxes, COCO), scoring.joint_errors(truth, prediction, COCO)
+    for k, joint in enumerate(COCO.joints):
+        gaps = [np.hypot(*(t[k, :2] - p[k])) for t, p in zip(truth, prediction, strict=True) if t[k, 2] > 0]
+        assert pck[joint] == pytest.approx(sum(gap <= 24 for gap in gaps) / len(gaps))
+        assert errors[joint]["mean"] == pytest.approx(sum(gaps) / len(gaps), rel=1e-5)
+        assert errors[joint]["median"] == pytest.approx(sorted(gaps)[len(gaps) // 2], rel=0.3)
+    curve = scoring.pdj_curve(truth, prediction, COCO)
+    table = scoring.pdj_table(truth, prediction, COCO)
+    assert dict(zip(curve["thresholds"], curve["pdj"], strict=True))[0.2] == table["0.2"]
+    assert curve["pdj"] == sorted(curve["pdj"])
+    chosen = scoring.subsets(truth, np.full(len(truth), 50.0**2))
+    assert chosen["medium (under 96 x 96)"].all() and not chosen["large"].any()
+    counts = (truth[..., 2] > 0).sum(1)
+    assert (chosen["12 to 17 labelled joints"] == (counts >= 12)).all()
+    assert (chosen["fully visible"] == np.array([(person[:, 2] == 2).all() for person in truth])).all()
+
+
+def test_truth_scored_as_prediction_is_perfect(tiny_data):
+    truth, _ = persons(7)
+    boxes = np.tile([0.0, 0.0, 200.0, 200.0], (len(truth), 1))
+    assert scoring.pcp_table(truth, truth[..., :2], COCO)["strict"]["average"] == 1
+    assert scoring.pck_table(truth, truth[..., :2], boxes, COCO)["average"] == 1
+    assert set(scoring.pdj_curve(truth, truth[..., :2], COCO)["pdj"]) == {1.0}
+    assert (scoring.person_errors(truth, truth[..., :2], boxes) == 0).all()
