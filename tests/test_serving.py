@@ -96,14 +96,13 @@ def test_flip_test_answers_a_mirror_image_with_the_mirrored_answer(tiny_run):
 def test_the_exported_model_answers_as_the_network_does_on_the_same_crop(model_dir, tiny_run, tiny_data):
     network, _ = runs.load_network(tiny_run, runs.load_config(tiny_run))
     data = load(tiny_data["val_annotations"])
-    model, skeleton = predictor.load_model(model_dir)
-    assert skeleton is skeletons.COCO
+    model, skeleton = predictor.Model(model_dir), skeletons.COCO
+    assert model.skeleton is skeleton
     for person in data["annotations"][:4]:
         name = next(i["file_name"] for i in data["images"] if i["id"] == person["image_id"])
         path = os.path.join(images_of(tiny_data), name)
         box = np.float32([person["bbox"]])
-        with open(path, "rb") as file:
-            served = predictor.serve(model, file.read(), box, path)[0][0]
+        served = model.predict(path, box)["keypoints"][0]
         crop = np.asarray(crops.crop_image(read_image(path), person["bbox"], (32, 32)))
         expected = inference.predict(network, crop[None], box, skeleton)[0].numpy()[0]
         # The two decoders and resamplers may differ by a grey level: far less than a pixel of the answer.
@@ -147,7 +146,7 @@ def test_predict_writes_overlays_and_results_in_the_order_of_the_boxes(model_dir
 def test_without_boxes_the_whole_image_is_the_box_and_the_log_says_so(model_dir, tiny_data, tmp_path, caplog):
     caplog.set_level("INFO")
     path = os.path.join(images_of(tiny_data), "000000000001.jpg")
-    results = predictor.predict(model_dir, path, output_dir=str(tmp_path))
+    results = predictor.predict(model_dir, path, output_dir=str(tmp_path), detector="none")
     width, height = read_image(path).size
     assert [r["bbox"] for r in results] == [[0.0, 0.0, width, height]]
 
@@ -177,11 +176,14 @@ def test_the_signature_is_what_tf_serving_will_see(model_dir):
 
 
 def test_png_and_jpeg_give_the_same_answer_and_boxes_may_leave_the_image(model_dir, tiny_data):
-    model, _ = predictor.load_model(model_dir)
+    model = predictor.Model(model_dir)
     pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8).repeat(20, 0).repeat(20, 1)
     boxes = [[10, 10, 100, 80], [-40, -30, 120, 120], [150, 100, 50, 50]]
-    png = predictor.serve(model, tf.io.encode_png(pixels).numpy(), boxes, "x.png")[0]
-    jpeg = predictor.serve(model, tf.io.encode_jpeg(pixels, quality=100).numpy(), boxes, "x.jpg")[0]
+    png, jpeg, array = (
+        model.predict(image, boxes)["keypoints"]
+        for image in (tf.io.encode_png(pixels).numpy(), tf.io.encode_jpeg(pixels, quality=100).numpy(), pixels)
+    )
+    np.testing.assert_array_equal(png, array)
     np.testing.assert_allclose(png, jpeg, atol=2.0)
     assert np.isfinite(png).all()
 
@@ -195,10 +197,10 @@ def test_png_and_jpeg_give_the_same_answer_and_boxes_may_leave_the_image(model_d
     ],
 )
 def test_bad_boxes_are_refused_by_the_graph(model_dir, boxes, message):
-    model, _ = predictor.load_model(model_dir)
+    model = predictor.Model(model_dir)
     image = tf.io.encode_png(np.zeros((20, 20, 3), np.uint8)).numpy()
     with pytest.raises(InputError, match=message):
-        predictor.serve(model, image, boxes, "photo.png")
+        model.predict(image, boxes)
 
 
 def test_counts_that_differ_and_bytes_that_are_no_image_are_refused_by_the_graph(model_dir):

@@ -77,8 +77,8 @@ def _request(image_bytes, boxes, signature="serving_default"):
 
 @pytest.fixture(scope="module")
 def expected(base):
-    keypoints, scores = predictor.serve(predictor.load_model(base)[0], IMAGE, BOXES, "photo.jpg")
-    return {"keypoints": keypoints, "scores": scores}
+    answer = predictor.Model(base).predict(IMAGE, BOXES)
+    return {name: answer[name] for name in ("keypoints", "scores")}
 
 
 def _assert_expected(found, expected):

@@ -1,0 +1,93 @@
+"""The models that kpose ships: weights in the package, checked before they are used.
+
+A model `<name>` is `models_shipped/<name>.json` (its recipe, the checksum of its weights and where it comes from) and
+`<name>.npz` (one array for each weight, in float16).
+"""
+
+import hashlib
+import io
+import os
+
+import numpy as np
+
+from kpose import config as config_lib
+from kpose import files, models, runtime, skeletons
+from kpose.errors import InputError
+
+FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "models_shipped")
+DEFAULT = "movenet_lightning_v1"
+
+
+def names():
+    """The names of all models that are shipped."""
+    there = os.listdir(FOLDER) if os.path.isdir(FOLDER) else ()
+    return sorted(name.removesuffix(".json") for name in there if name.endswith(".json"))
+
+
+def load(name=None):
+    """A shipped model: (`serving.KeypointServer`, `Skeleton`).
+
+    Args:
+        name: one of `names()`; None: the default.
+
+    Raises:
+        InputError: no such model, or its files are damaged.
+    """
+    from kpose import serving
+
+    config, network = load_network(name)
+    skeleton = skeletons.get(config.skeleton)
+    data = config.data
+    server = serving.KeypointServer(network, skeleton, config.model.input_size, data.padding, square=data.square)
+    return server, skeleton
+
+
+def load_network(name=None):
+    """(recipe, network in float32) of a shipped model; arguments and errors as for `load`."""
+    name = name or DEFAULT
+    if name not in names():
+        raise InputError(f"no model is called {name!r}: there are {', '.join(names()) or 'none'}")
+    card = files.read_json(os.path.join(FOLDER, f"{name}.json"), "card of a shipped model")
+    path = os.path.join(FOLDER, f"{name}.npz")
+    with open(path, "rb") as file:
+        content = file.read()
+    if hashlib.sha256(content).hexdigest() != card["sha256"]:
+        raise InputError(f"{path}: damaged (its checksum is not that of {name}.json): install kpose again")
+    config = config_lib.from_fields(card["recipe"])
+    # What it began with matters no more.
+    config.model.weights = ""
+    with runtime.dtype_policy("float32"):
+        network = models.build(config.model, skeletons.get(config.skeleton), card["outputs"])
+    with np.load(io.BytesIO(content)) as arrays:
+        network.set_weights([arrays[key].astype(np.float32) for key in sorted(arrays.files)])
+    return config, network
+
+
+def ship(workdir, name, facts, folder=FOLDER, best=False):
+    """Writes a trained run as a shipped model.
+
+    Args:
+        workdir: folder of the training run.
+        name: what it will be called, with a version.
+        facts: dict of what the card tells beside the recipe: data, licences, figures.
+        folder: where to.
+        best: the checkpoint with the best validation score, instead of the newest.
+    """
+    from kpose import losses, runs
+
+    config = runs.load_config(workdir)
+    network, checkpoint = runs.load_network(workdir, config, best)
+    content = io.BytesIO()
+    arrays = network.get_weights()
+    np.savez_compressed(content, **{f"{i:04d}": array.astype(np.float16) for i, array in enumerate(arrays)})
+    card = {
+        "name": name,
+        "sha256": hashlib.sha256(content.getvalue()).hexdigest(),
+        "outputs": list(losses.build(config.loss).outputs),
+        "checkpoint": os.path.basename(checkpoint),
+        **facts,
+        "recipe": config.to_dict(),
+    }
+    with files.replacing(os.path.join(folder, f"{name}.npz"), "wb") as file:
+        file.write(content.getvalue())
+    files.write_json(os.path.join(folder, f"{name}.json"), card)
