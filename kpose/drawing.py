@@ -35,7 +35,9 @@ LAYER_PIXELS = 16_000_000
 BONE_WIDTH = 0.017
 BONE_LIMITS = (1.4, 40.0)
 OCCLUDED_STRENGTH = 0.6
-FAINTEST = 0.2
+FAINTEST = 0.08
+
+LABEL_LIMITS = (10, 32)
 
 
 def draw_skeleton(image, keypoints, skeleton, visibility=None, *, confidence=None, scale=None, threshold=None):
@@ -73,11 +75,16 @@ def draw_skeleton(image, keypoints, skeleton, visibility=None, *, confidence=Non
         return canvas
     hollow = visibility == 1
     # Never wholly transparent: what is drawn at all must be found.
-    strength = FAINTEST + (1 - FAINTEST) * np.clip(np.where(drawn, confidence, 0), 0, 1)
+    strength = FAINTEST + (1 - FAINTEST) * _eased(np.clip(np.where(drawn, confidence, 0), 0, 1))
     layer = _paint(keypoints, skeleton, drawn, hollow, strength, width, box)
     picture = Image.fromarray(canvas)
     picture.paste(layer, box[:2], mask=layer.getchannel("A"))
     return np.array(picture)
+
+
+def _eased(share):
+    """From 0 to 1, slowly at both ends: the doubtful fades away, and the nearly certain is as good as certain."""
+    return share**2 * (3 - 2 * share)
 
 
 def _as_rgb(image):
@@ -185,7 +192,7 @@ def _disc(brush, centre, radius, colour, opacity):
     brush.ellipse([x - radius, y - radius, x + radius, y + radius], fill=(*colour, round(255 * opacity)))
 
 
-def draw_box(image, box, colour=(255, 255, 255), width=None):
+def draw_box(image, box, colour=(255, 255, 255), width=None, label=None):
     """Draws a thin rectangle with a dark rim.
 
     Args:
@@ -193,6 +200,7 @@ def draw_box(image, box, colour=(255, 255, 255), width=None):
         box: [4] xywh in pixels; one that is empty, not finite or outside the image draws nothing.
         colour: (red, green, blue) in 0..255.
         width: of the line in pixels; None: by the size of the image.
+        label: a short text at the box's top left, such as its score.
 
     Returns:
         [H, W, 3] uint8.
@@ -217,7 +225,21 @@ def draw_box(image, box, colour=(255, 255, 255), width=None):
         if rim[0] <= rim[2] and rim[1] <= rim[3]:
             brush.rectangle(rim, outline=(*OUTLINE, 110))
     brush.rectangle((left, top, right, bottom), outline=(*colour, 255), width=width)
+    if label:
+        _tag(brush, (left, top), label, colour, canvas.shape)
     return np.array(picture)
+
+
+def _tag(brush, corner, text, colour, shape):
+    """Writes a text in a small dark field above a box's corner, or below it where the image ends."""
+    font = ImageFont.load_default(int(np.clip(min(shape[:2]) / 40, *LABEL_LIMITS)))
+    low, high = np.reshape(font.getbbox(text), (2, 2)).tolist()
+    pad = max(1, round(font.size / 5))
+    size = (high[0] - low[0] + 2 * pad, high[1] - low[1] + 2 * pad)
+    x = min(max(corner[0], 0), max(shape[1] - size[0], 0))
+    y = corner[1] - size[1] if corner[1] >= size[1] else max(corner[1], 0)
+    brush.rectangle((x, y, x + size[0] - 1, y + size[1] - 1), fill=(*OUTLINE, 170))
+    brush.text((x + pad - low[0], y + pad - low[1]), text, (*colour, 255), font)
 
 
 def unstretch(image, normalised, region, longest=256):

@@ -26,7 +26,17 @@ def read_image(path):
     Raises:
         InputError: the file is missing, no image, or cut short.
     """
-    return EncodedImage(_read_file(path), path).decode()
+    return open_image(path)[0].decode()
+
+
+def open_image(path):
+    """The `EncodedImage` of a file, and the file's bytes.
+
+    Raises:
+        InputError: the file is missing, or no image.
+    """
+    data = _read_file(path)
+    return EncodedImage(data, path), data
 
 
 class EncodedImage:
@@ -100,6 +110,15 @@ class EncodedImage:
             self.kinds.add("turned as EXIF says: the labels fit that")
             return True
         return False
+
+    def turn_upright(self):
+        """Chooses the pixels as a viewer shows them: turned as EXIF says."""
+        if self._orientation == 1:
+            return
+        self._upright = True
+        if self._orientation in _TURNED:
+            self.width, self.height = self.height, self.width
+        self.kinds.add("turned as EXIF says")
 
     def decode(self, bottom=None, shrink=1):
         """The pixels.

@@ -1,193 +1,365 @@
-"""Keypoints for photographs, by an exported model or the one that kpose ships: overlays and COCO results."""
+"""Keypoints of the people in photographs and videos, by an exported model or a shipped one: overlays, COCO results."""
 
+import contextlib
+import dataclasses
+import functools
 import glob
 import io
 import json
 import os
 import re
-import sys
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
-from PIL import Image, ImageOps
+from PIL import Image
 from tqdm import tqdm
 
-from kpose import detectors, drawing, exporter, files, pretrained, scoring, skeletons
+from kpose import detectors, drawing, exporter, files, pretrained, scoring, skeletons, videos
 from kpose.errors import InputError
-from kpose.images import read_image
+from kpose.images import open_image
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 KEYPOINTS_FILE = "keypoints.json"
-# Joints that are less sure are not drawn.
-DRAWN_FROM = 0.15
+# Joints of lower scores are not drawn: the model does not know where they are.
+JOINT_THRESHOLD = 0.15
+
+
+@dataclasses.dataclass(frozen=True)
+class People:
+    """The people of one photograph.
+
+    Attributes:
+        keypoints: [N, K, 3] float32: x, y in pixels of the photograph and the joint's score.
+        scores: [N] float32 the persons' scores in 0..1; those of detected persons hold the detector's as a factor.
+        boxes: [N, 4] float32 xywh in pixels: the boxes asked for, in that order, or detected ones, best first.
+        box_scores: [N] float32 the detector's scores; None where no detector was asked.
+    """
+
+    keypoints: np.ndarray
+    scores: np.ndarray
+    boxes: np.ndarray
+    box_scores: np.ndarray | None = None
+
+
+class Photograph:
+    """One picture for a model.
+
+    Args:
+        pixels: uint8 [H, W, 3] RGB.
+        name: what to call it in errors.
+        data: the JPEG or PNG file with just these pixels; None: it is made when needed.
+    """
+
+    def __init__(self, pixels, name="the image", data=None):
+        self.pixels = np.asarray(pixels)
+        self.name = name
+        self._data = data
+        if self.pixels.dtype != np.uint8 or self.pixels.ndim != 3 or self.pixels.shape[2] != 3 or not self.pixels.size:
+            raise InputError(
+                f"{name} is {self.pixels.dtype} {list(self.pixels.shape)}: give a file name or uint8 [H, W, 3] in RGB"
+            )
+
+    @classmethod
+    def read(cls, path, upright=True):
+        """The photograph of a file.
+
+        Args:
+            path: the file.
+            upright: turn it as EXIF says. COCO's labels, and boxes from a file, are for the stored pixels.
+
+        Raises:
+            InputError: the file is missing, no image, or cut short.
+        """
+        image, data = open_image(os.fspath(path))
+        if upright:
+            image.turn_upright()
+        pixels = np.asarray(image.decode())
+        # TensorFlow decodes plain files to the same pixels; of others Pillow understands more.
+        return cls(pixels, str(path), data if image.kinds <= {"PNG format"} else None)
+
+    @functools.cached_property
+    def data(self):
+        """The encoded picture as the exported model takes it."""
+        if self._data is not None:
+            return self._data
+        file = io.BytesIO()
+        # Speed matters here, not size: it is decoded again at once.
+        Image.fromarray(self.pixels).save(file, "PNG", compress_level=1)
+        return file.getvalue()
 
 
 class Model:
-    """A network that answers for photographs: an exported one, or one that kpose ships.
+    """A model, ready to answer for photographs.
 
     Args:
-        source: folder that `kpose.export` wrote (its newest version is taken, or name a version), or the name of a
-            model that kpose ships (`kpose.pretrained`); None: the default of those.
+        source: what `kpose.export` wrote, the base folder (its newest version is taken) or a version; or the name of a
+            model that kpose ships (`kpose.pretrained`). None: the default of those.
 
     Attributes:
-        skeleton: the `Skeleton` of its keypoints.
+        skeleton: the `Skeleton` whose joints it predicts.
 
     Raises:
-        InputError: there is no such model, or it is damaged.
-
-    Example:
-        model = kpose.load("run/serving")
-        people = model.predict("photo.jpg", [[10, 20, 200, 400]])
-        people["keypoints"], people["scores"]
+        InputError: no such model, or a damaged one.
     """
 
     def __init__(self, source=None):
         if source is None or source in pretrained.names():
-            server, self.skeleton = pretrained.load(source)
-            self._serve, self._alive = server.serve_people, server
-            return
-        loaded, self.skeleton = load_model(source)
-        # The signature alone does not keep the variables alive; its object does.
-        self._serve, self._alive = loaded.signatures["serving_people"], loaded
+            self._model, self.skeleton = pretrained.load(source)
+            self._serve = self._model.serve_people
+        else:
+            # The signature alone does not keep the variables alive; its object does.
+            self._model, self.skeleton = load_model(os.fspath(source))
+            self._serve = self._model.signatures["serving_people"]
 
     def predict(self, images, boxes=None, detector=None):
-        """The persons of photographs.
+        """The keypoints of the people in photographs.
 
         Args:
-            images: a file name, the bytes of a JPEG or PNG file, or an array [H, W, 3] uint8 in RGB; or a list of them.
-            boxes: [N, 4] xywh in pixels (of a list: one such for each image). None: what the detector finds.
-            detector: a callable as in `kpose.detectors`; None, without boxes: the whole image is one person's box.
+            images: a path, an array uint8 [H, W, 3] in RGB, a `Photograph`, or a list of these.
+            boxes: [N, 4] xywh in pixels, for a list of images a list of these. Of a file, they are for the pixels as
+                stored; without boxes, a file is turned as its EXIF data say.
+            detector: finds the boxes instead: a callable as `kpose.detectors` describes, or one of its names. None,
+                with no boxes either: the whole image is one person's box.
 
         Returns:
-            For each image (of a list: a list of) a dict: `boxes` [N, 4], `keypoints` [N, K, 3] (x, y in pixels, score),
-            `scores` [N], float32.
+            `People`; for a list of images a list of them.
 
         Raises:
-            InputError: an image that cannot be read, or boxes that are none.
+            InputError: a damaged image, boxes that are no boxes, or boxes and a detector.
         """
-        if isinstance(images, list | tuple):
-            every = boxes if boxes is not None else [None] * len(images)
-            if len(every) != len(images):
-                raise InputError(f"{len(images)} images, but boxes for {len(every)}: give as many")
-            return [self.predict(image, box, detector) for image, box in zip(images, every, strict=True)]
-        name, encoded, image = _opened(images)
-        if boxes is None:
-            whole = np.float32([[0, 0, image.width, image.height]])
-            boxes = detector(np.asarray(image))[0] if detector else whole
-        boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+        if boxes is not None and detector is not None:
+            raise InputError("boxes and a detector are given: leave one of them out")
+        if isinstance(detector, str):
+            detector = detectors.get(detector)
+        if not isinstance(images, list | tuple):
+            return self._predict_one(images, boxes, detector)
+        boxes = [None] * len(images) if boxes is None else boxes
+        if len(boxes) != len(images):
+            raise InputError(f"there are boxes for {len(boxes)} images, and {len(images)} images")
+        return [self._predict_one(image, some, detector) for image, some in zip(images, boxes, strict=True)]
+
+    def _predict_one(self, image, boxes, detector):
+        if isinstance(image, str | os.PathLike):
+            image = Photograph.read(image, upright=boxes is None)
+        elif not isinstance(image, Photograph):
+            image = Photograph(image)
+        box_scores = None
+        if detector is not None:
+            boxes, box_scores = detectors.checked(detector(image.pixels), image.pixels)
+        elif boxes is None:
+            boxes = [[0, 0, image.pixels.shape[1], image.pixels.shape[0]]]
+        boxes = _as_boxes(boxes, image.name)
+        if not len(boxes):
+            keypoints, scores = np.zeros((0, self.skeleton.num_joints, 3), np.float32), np.zeros(0, np.float32)
+        else:
+            keypoints, scores = self._ask(image, boxes)
+        return People(keypoints, scores if box_scores is None else scores * box_scores, boxes, box_scores)
+
+    def _ask(self, image, boxes):
+        """[N, K, 3] keypoints and [N] scores."""
         try:
-            answer = self._serve(image_bytes=tf.constant([encoded]), boxes=tf.constant(boxes))
+            answer = self._serve(image_bytes=tf.constant([image.data]), boxes=tf.constant(boxes))
         except tf.errors.InvalidArgumentError as error:
-            raise InputError(f"{name}: {_reason(error)}") from None
-        return {"boxes": boxes} | {key: answer[key].numpy() for key in ("keypoints", "scores")}
+            raise InputError(f"{image.name}: {_reason(error)}") from None
+        return answer["keypoints"].numpy(), answer["scores"].numpy()
 
 
-def _opened(image):
-    """(what to call it, the encoded file, the decoded `PIL.Image`) of a file name, a file's bytes or an array."""
-    if isinstance(image, bytes):
-        try:
-            return "the image", image, Image.open(io.BytesIO(image))
-        except OSError as error:
-            raise InputError(f"the image: not an image ({error})") from None
-    if isinstance(image, str | os.PathLike):
-        decoded = ImageOps.exif_transpose(read_image(os.fspath(image)))
-        with open(image, "rb") as file:
-            encoded = file.read()
-        # What the network is to see is what the overlay shows: upright, in RGB, and in a format that the graph takes.
-        with Image.open(io.BytesIO(encoded)) as stored:
-            as_stored = stored.format in ("JPEG", "PNG") and stored.mode in ("RGB", "L") and stored.size == decoded.size
-            as_stored &= stored.getexif().get(0x0112, 1) == 1
-        return os.fspath(image), encoded if as_stored else _png(decoded), decoded
-    array = np.asarray(image)
-    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
-        raise InputError(f"an image of shape {array.shape} and type {array.dtype}: give [H, W, 3] uint8 in RGB")
-    decoded = Image.fromarray(array)
-    return "an array", _png(decoded), decoded
+def _as_boxes(boxes, name):
+    try:
+        boxes = np.asarray(boxes, np.float32)
+        boxes = boxes.reshape(0, 4) if not boxes.size else boxes
+    except (TypeError, ValueError):
+        boxes = np.zeros(0)
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise InputError(f"{name}: the boxes must be [N, 4]: x, y, width and height of each person, in pixels")
+    return boxes
 
 
-def _png(image):
-    file = io.BytesIO()
-    image.save(file, "PNG", compress_level=1)
-    return file.getvalue()
+def predict(
+    model_dir,
+    images,
+    boxes=None,
+    output_dir=".",
+    overlays=True,
+    detector="none",
+    min_score=detectors.MIN_SCORE,
+    every=1,
+    stream=None,
+):
+    """Predicts keypoints for each person of some photographs and videos.
 
-
-def predict(model_dir, images, boxes=None, output_dir=None, overlays=True, detector="auto", to_stdout=False):
-    """Predicts keypoints for each person of some photographs.
-
-    Writes `output_dir/keypoints.json`, COCO keypoint results in the order of the boxes, each repeating the `image_id`
-    and `bbox` it answers, and, with `overlays`, `output_dir/<image>.png`.
+    Writes `output_dir/keypoints.json`, COCO keypoint results, each repeating the `image_id` and `bbox` it answers and
+    naming its file, and, with `overlays`, `output_dir/<image>.png` and `output_dir/<video>.mp4`. The results stand in
+    the order of the boxes, or of the files. Without boxes, the `image_id` of a photograph is its place among the files,
+    from 1, and that of a video's frame the frame's number, from 1.
 
     Args:
         model_dir: as for `Model`.
-        images: a file, a folder or a glob, or a list of them.
-        boxes: JSON file with COCO annotations or detection results; None: the detector's.
-        output_dir: where the results go; None: nowhere.
+        images: a file, a folder or a glob, or a list of these.
+        boxes: JSON file with COCO annotations or detection results; None: `detector` finds them.
+        output_dir: where the results go; None: they are not written.
         overlays: draw the skeletons.
-        detector: "auto" (the extra `detector` where it is installed), "none" (each image is one person's box), or a
-            name in `kpose.detectors`, or a callable.
-        to_stdout: print the results as JSON.
+        detector: one of `detectors.NAMES`, or a callable as `kpose.detectors` describes. "none": each image is one
+            person's box.
+        min_score: what the detector is less sure of is left out.
+        every: of a video, each so many frames one is taken.
+        stream: text file that the results are also written to, as soon as all are there.
 
     Returns:
         The list of COCO results.
 
     Raises:
-        InputError: no model, no images, a damaged image where there is but one, or boxes that do not fit the images.
-            Damaged ones among others are told and left out, and in the end counted in an error.
+        InputError: no model, no images, a damaged image, or boxes that do not fit the images. Of several files, those
+            that cannot be read are told and skipped, and the error comes when the others' results are written.
     """
-    paths = [path for name in ([images] if isinstance(images, str) else images) for path in find_images(name)]
+    paths = find_images(images)
+    stems = _overlay_stems(paths, output_dir) if overlays and output_dir else {}
     model = Model(model_dir)
     if boxes is None:
-        detector = _detector(detector)
-        requests = [(number, path, None) for number, path in enumerate(paths, start=1)]
+        detector = _choose_detector(detector, min_score)
+        jobs = {path: [] for path in paths}
     else:
-        requests = read_boxes(boxes, paths)
-    by_path = {}
-    for index, (_, path, box) in enumerate(requests):
-        by_path.setdefault(path, []).append((index, box))
-    answers, failures = {}, []
-    for path, persons in tqdm(by_path.items(), unit="image", disable=not os.isatty(2)):
+        detector = None
+        jobs = _jobs_of_boxes(boxes, paths)
+    answers, failed = [], 0
+    for number, (path, asked) in enumerate(
+        tqdm(jobs.items(), unit="file", disable=len(jobs) < 2 or not os.isatty(2)), 1
+    ):
         try:
-            people = model.predict(path, None if boxes is None else [box for _, box in persons], detector)
+            if videos.is_video(path):
+                results = _predict_video(model, path, detector, every, stems.get(path))
+            else:
+                results = _predict_photograph(model, path, number, asked, detector, stems.get(path))
         except InputError as error:
-            if len(by_path) == 1:
+            if len(jobs) == 1:
                 raise
-            logging.warning("%s", error)
-            failures.append(path)
+            logging.error("skipped: %s", error)
+            failed += 1
             continue
-        for number, person in enumerate(zip(people["boxes"], people["keypoints"], people["scores"], strict=True)):
-            index = persons[number][0] if boxes is not None else persons[0][0]
-            answers[index, number] = (requests[index][0], *person)
-        if overlays and output_dir:
-            _draw(_opened(path)[2], people, model.skeleton, _overlay_path(output_dir, path))
-    ordered = [answers[key] for key in sorted(answers)]
-    results = scoring.coco_results(*zip(*ordered, strict=True)) if ordered else []
+        places = [place for place, _, _ in asked] or range(len(answers), len(answers) + len(results))
+        answers += zip(places, results, strict=True)
+    results = [result for _, result in sorted(answers, key=lambda answer: answer[0])]
     if output_dir:
-        path = os.path.join(output_dir, KEYPOINTS_FILE)
-        files.write_json(path, results, indent=None)
-        logging.info("%d persons in %d images: %s", len(results), len(by_path) - len(failures), path)
-    if to_stdout:
-        json.dump(results, sys.stdout)
-        print()
-    if failures:
-        raise InputError(f"{len(failures)} of {len(by_path)} images could not be used: see the warnings above")
+        files.write_json(os.path.join(output_dir, KEYPOINTS_FILE), results, indent=None)
+    if stream:
+        json.dump(results, stream)
+        stream.write("\n")
+    place = f": {os.path.join(output_dir, KEYPOINTS_FILE)}" if output_dir else ""
+    logging.info("%d persons in %d files%s", len(results), len(jobs) - failed, place)
+    if failed:
+        raise InputError(f"{failed} of {len(jobs)} files could not be read (named above); the others are done")
     return results
 
 
-def _detector(name):
-    """The detector that a name asks for, None for whole images; says which."""
-    if callable(name):
-        return name
-    if name == "auto":
-        name = "ssdlite" if detectors.installed() else "none"
-    if name == "none":
+def _choose_detector(detector, min_score):
+    """The detector itself, and a line in the log that says which it is."""
+    if not isinstance(detector, str):
+        return detector
+    found = detectors.get(detector, min_score)
+    if found is not None:
+        logging.info("the detector %s finds the persons (scores from %g)", type(found).__name__, min_score)
+    elif detector == "auto":
         logging.info(
-            "no --boxes and no person detector: each whole image is taken as one person's box "
-            "(pip install 'kpose[detector]' finds the persons)"
+            "no --boxes, and no person detector is installed (pip install 'kpose[detector]'): each whole image is "
+            "taken as one person's box"
         )
-        return None
-    logging.info("persons are found by the detector %s", name)
-    return detectors.find(name)
+    else:
+        logging.info("no --boxes and no person detector: each whole image is taken as one person's box")
+    return found
+
+
+def _jobs_of_boxes(boxes, paths):
+    """{path: [(place in the file of boxes, image_id, box)]}, for the paths that have boxes."""
+    for path in paths:
+        if videos.is_video(path):
+            raise InputError(f"{path}: --boxes are for photographs: give the video's frames, or leave --boxes out")
+    jobs = {}
+    for place, (image_id, path, box) in enumerate(read_boxes(boxes, paths)):
+        jobs.setdefault(path, []).append((place, image_id, box))
+    return jobs
+
+
+def _overlay_stems(paths, output_dir):
+    """{path: path of its overlay without the suffix}: no two the same, and none that is one of the inputs."""
+    stems = {}
+    for path in paths:
+        name = os.path.splitext(os.path.basename(path))[0]
+        stem, copy = os.path.join(output_dir, name), 1
+        while stem in stems.values():
+            copy += 1
+            stem = os.path.join(output_dir, f"{name}_{copy}")
+        overlay = stem + (".mp4" if videos.is_video(path) else ".png")
+        if os.path.exists(overlay) and any(os.path.samefile(overlay, other) for other in paths):
+            raise InputError(
+                f"{overlay}: the overlay would replace a picture that was given: choose another --output_dir"
+            )
+        stems[path] = stem
+    return stems
+
+
+def _predict_photograph(model, path, number, asked, detector, stem):
+    """The results of one photograph; its overlay goes to `stem`.png, unless that is None."""
+    photograph = Photograph.read(path, upright=not asked)
+    boxes = [box for _, _, box in asked] or None
+    people = model.predict(photograph, boxes, detector)
+    if stem:
+        drawing.save_image(f"{stem}.png", draw_people(photograph.pixels, people, model.skeleton))
+    return _results([image_id for _, image_id, _ in asked] or [number] * len(people.scores), people, path, boxes)
+
+
+def _predict_video(model, path, detector, every, stem):
+    """The results of one video; its overlays go to `stem`.mp4, unless that is None."""
+    results = []
+    with contextlib.ExitStack() as stack:
+        video = stack.enter_context(videos.Video(path))
+        total = -(-video.length // every) if video.length else None
+        add = None
+        for number, picture in tqdm(video.frames(every), total=total, unit="frame", disable=not os.isatty(2)):
+            people = model.predict(Photograph(picture, f"frame {number} of {path}"), detector=detector)
+            results += _results([number] * len(people.scores), people, path)
+            if stem:
+                if add is None:
+                    add = stack.enter_context(videos.writing(stem, picture.shape[1::-1], video.rate / every))
+                add(number, draw_people(picture, people, model.skeleton))
+    return results
+
+
+def _results(image_ids, people, path, boxes=None):
+    """COCO results that also name their file; `boxes` as they were given, before they became float32."""
+    boxes = people.boxes if boxes is None else boxes
+    results = scoring.coco_results(image_ids, boxes, people.keypoints, people.scores)
+    return [result | {"file_name": path} for result in results]
+
+
+def draw_people(pixels, people, skeleton):
+    """A picture with its people's boxes, the detector's scores and the skeletons, doubtful joints faint.
+
+    Args:
+        pixels: uint8 [H, W, 3].
+        people: `People` in it.
+        skeleton: their `Skeleton`.
+
+    Returns:
+        uint8 [H, W, 3].
+    """
+    for index, box in enumerate(people.boxes):
+        label = None if people.box_scores is None else f"{people.box_scores[index]:.2f}"
+        pixels = drawing.draw_box(pixels, box, label=label)
+    # The largest last: they are nearest, and in front.
+    for index in np.argsort(people.boxes[:, 2:].prod(1), kind="stable"):
+        person = people.keypoints[index]
+        # One score for all joints is that of the person's size (`inference.resolution_score`): no joint is in doubt.
+        confidence = person[:, 2] if np.ptp(person[:, 2]) else None
+        pixels = drawing.draw_skeleton(
+            pixels,
+            person[:, :2],
+            skeleton,
+            confidence=confidence,
+            scale=people.boxes[index, 2:].max(),
+            threshold=JOINT_THRESHOLD,
+        )
+    return pixels
 
 
 def load_model(model_dir):
@@ -210,16 +382,22 @@ def _reason(error):
 
 
 def find_images(images):
-    """The image files that a file name, a folder or a glob stands for, sorted."""
+    """The photographs and videos that file names, folders or globs stand for: each once, those of a folder sorted."""
+    paths = [path for some in ([images] if isinstance(images, str) else images) for path in _find_some(some)]
+    return list(dict.fromkeys(paths))
+
+
+def _find_some(images):
+    suffixes = (*IMAGE_SUFFIXES, *videos.SUFFIXES)
+    if os.path.isfile(images):
+        return [images]
     if os.path.isdir(images):
         found = [os.path.join(images, name) for name in os.listdir(images)]
-        paths = sorted(path for path in found if path.lower().endswith(IMAGE_SUFFIXES))
+        paths = sorted(path for path in found if path.lower().endswith(suffixes) and os.path.isfile(path))
     else:
         paths = sorted(path for path in glob.glob(images) if os.path.isfile(path))
-        if os.path.isfile(images):
-            paths = [images]
     if not paths:
-        raise InputError(f"{images}: no image there ({', '.join(IMAGE_SUFFIXES)})")
+        raise InputError(f"{images}: no image or video there ({', '.join(suffixes)})")
     return paths
 
 
@@ -254,25 +432,3 @@ def read_boxes(path, image_paths):
     if not requests:
         raise InputError(f"{path}: none of its {len(entries)} boxes is of one of the {len(image_paths)} images")
     return requests
-
-
-def _overlay_path(output_dir, path):
-    return os.path.join(output_dir, f"{os.path.splitext(os.path.basename(path))[0]}.png")
-
-
-def _draw(image, people, skeleton, path):
-    picture = np.asarray(image)
-    for box, person in zip(people["boxes"], people["keypoints"], strict=True):
-        picture = drawing.draw_box(picture, box)
-        scores = person[:, 2]
-        # A plain regressor scores all joints alike, by the person's size: that fades nothing.
-        confidence = None if np.ptp(scores) == 0 else scores
-        picture = drawing.draw_skeleton(
-            picture,
-            person[:, :2],
-            skeleton,
-            confidence=confidence,
-            scale=float(max(box[2:])),
-            threshold=DRAWN_FROM if confidence is not None else None,
-        )
-    drawing.save_image(path, picture)

@@ -14,7 +14,9 @@ BINARIES = {
     "kpose.train": {"config", "workdir"},
     "kpose.evaluate": {"workdir", "records", "annotations", "output_dir", "flip_test"},
     "kpose.export": {"workdir", "output_dir"},
-    "kpose.predict": {"model", "images", "boxes", "output_dir", "overlays"},
+    "kpose.predict": {
+        *("model", "images", "boxes", "output_dir", "overlays", "detector", "min_score", "json", "every"),
+    },
     "kpose.benchmark": {"runs"},
     "kpose.demo": {"output_dir"},
     "tfrecords_tools.write_coco": {
@@ -75,6 +77,9 @@ BAD = [
     ("kpose.evaluate", ["--workdir=none", "--records=none-*"], "none/config.json: no such"),
     ("kpose.export", ["--workdir=none"], "none/config.json: no such"),
     ("kpose.predict", ["--model=none", "--images=none.jpg", "--output_dir=o"], "none.jpg: no image"),
+    ("kpose.predict", ["--model=none", "none.jpg"], "none.jpg: no image"),
+    ("kpose.predict", ["--model=none"], "--images is missing: A photograph"),
+    ("kpose.predict", ["none.jpg", "--model=none", "--every=0"], "every"),
     ("kpose.benchmark", ["--runs=1"], "say first which: input, train, serve, write"),
     ("kpose.benchmark", ["speed"], "say first which"),
     ("tfrecords_tools.write_coco", ["--annotations=none.json", "--dry_run"], "none.json: no such annotation file"),

@@ -182,6 +182,16 @@ def test_box_of_the_whole_image_is_seen_and_a_larger_one_is_not():
     assert np.array_equal(drawing.draw_box(GREY, (-50, -50, 1e9, 1e9)), GREY)
 
 
+def test_a_box_s_label_is_above_it_and_inside_where_the_picture_ends():
+    for top, rows in ((60, range(40, 60)), (0, range(0, 20))):
+        box = (20, top, 60, 40)
+        labelled, plain = drawing.draw_box(GREY, box, label="0.87"), drawing.draw_box(GREY, box)
+        changed = np.nonzero((labelled != plain).any(2))
+        assert (
+            len(changed[0]) > 60 and set(changed[0]) <= set(rows) and changed[1].min() >= 20 and changed[1].max() < 60
+        )
+
+
 @pytest.mark.parametrize("box", [(np.nan, 0, 5, 5), (0, 0, np.inf, 5), (0, 0, 0, 5), (5, 5, -3, 4), (1e12, 0, 5, 5)])
 def test_impossible_boxes_draw_nothing(box):
     assert np.array_equal(drawing.draw_box(GREY, box), GREY)

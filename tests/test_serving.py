@@ -102,7 +102,7 @@ def test_the_exported_model_answers_as_the_network_does_on_the_same_crop(model_d
         name = next(i["file_name"] for i in data["images"] if i["id"] == person["image_id"])
         path = os.path.join(images_of(tiny_data), name)
         box = np.float32([person["bbox"]])
-        served = model.predict(path, box)["keypoints"][0]
+        served = model.predict(path, box).keypoints[0]
         crop = np.asarray(crops.crop_image(read_image(path), person["bbox"], (32, 32)))
         expected = inference.predict(network, crop[None], box, skeleton)[0].numpy()[0]
         # The two decoders and resamplers may differ by a grey level: far less than a pixel of the answer.
@@ -146,7 +146,7 @@ def test_predict_writes_overlays_and_results_in_the_order_of_the_boxes(model_dir
 def test_without_boxes_the_whole_image_is_the_box_and_the_log_says_so(model_dir, tiny_data, tmp_path, caplog):
     caplog.set_level("INFO")
     path = os.path.join(images_of(tiny_data), "000000000001.jpg")
-    results = predictor.predict(model_dir, path, output_dir=str(tmp_path), detector="none")
+    results = predictor.predict(model_dir, path, output_dir=str(tmp_path))
     width, height = read_image(path).size
     assert [r["bbox"] for r in results] == [[0.0, 0.0, width, height]]
 
@@ -175,14 +175,14 @@ def test_the_signature_is_what_tf_serving_will_see(model_dir):
     assert set(signature.structured_outputs) == {"keypoints", "scores"}
 
 
-def test_png_and_jpeg_give_the_same_answer_and_boxes_may_leave_the_image(model_dir, tiny_data):
+def test_png_and_jpeg_give_the_same_answer_and_boxes_may_leave_the_image(model_dir, tmp_path):
     model = predictor.Model(model_dir)
     pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8).repeat(20, 0).repeat(20, 1)
     boxes = [[10, 10, 100, 80], [-40, -30, 120, 120], [150, 100, 50, 50]]
-    png, jpeg, array = (
-        model.predict(image, boxes)["keypoints"]
-        for image in (tf.io.encode_png(pixels).numpy(), tf.io.encode_jpeg(pixels, quality=100).numpy(), pixels)
-    )
+    for name, data in (("png", tf.io.encode_png(pixels)), ("jpg", tf.io.encode_jpeg(pixels, quality=100))):
+        (tmp_path / f"photo.{name}").write_bytes(data.numpy())
+    images = str(tmp_path / "photo.png"), str(tmp_path / "photo.jpg"), pixels
+    png, jpeg, array = (model.predict(image, boxes).keypoints for image in images)
     np.testing.assert_array_equal(png, array)
     np.testing.assert_allclose(png, jpeg, atol=2.0)
     assert np.isfinite(png).all()
@@ -198,9 +198,8 @@ def test_png_and_jpeg_give_the_same_answer_and_boxes_may_leave_the_image(model_d
 )
 def test_bad_boxes_are_refused_by_the_graph(model_dir, boxes, message):
     model = predictor.Model(model_dir)
-    image = tf.io.encode_png(np.zeros((20, 20, 3), np.uint8)).numpy()
     with pytest.raises(InputError, match=message):
-        model.predict(image, boxes)
+        model.predict(np.zeros((20, 20, 3), np.uint8), boxes)
 
 
 def test_counts_that_differ_and_bytes_that_are_no_image_are_refused_by_the_graph(model_dir):
@@ -239,7 +238,7 @@ def test_bad_input_is_one_clear_error(model_dir, tiny_run, tiny_data, tmp_path):
     out = str(tmp_path / "out")
     cases = [
         (lambda: predictor.predict(str(tmp_path), images, boxes, out), "no exported model"),
-        (lambda: predictor.predict(model_dir, str(tmp_path / "none*.jpg"), boxes, out), "no image there"),
+        (lambda: predictor.predict(model_dir, str(tmp_path / "none*.jpg"), boxes, out), "no image or video there"),
         (lambda: predictor.predict(model_dir, str(broken), output_dir=out), "broken.jpg.*cut short"),
         (lambda: predictor.predict(model_dir, str(text), output_dir=out), "text.jpg.*not an image"),
         (lambda: predictor.predict(model_dir, images, str(tmp_path / "none.json"), out), "none.json: no such"),

@@ -76,9 +76,11 @@ def _request(image_bytes, boxes, signature="serving_default"):
 
 
 @pytest.fixture(scope="module")
-def expected(base):
-    answer = predictor.Model(base).predict(IMAGE, BOXES)
-    return {name: answer[name] for name in ("keypoints", "scores")}
+def expected(base, tmp_path_factory):
+    path = tmp_path_factory.mktemp("photos") / "photo.jpg"
+    path.write_bytes(IMAGE)
+    answer = predictor.Model(base).predict(path, BOXES)
+    return {"keypoints": answer.keypoints, "scores": answer.scores}
 
 
 def _assert_expected(found, expected):

@@ -1,0 +1,45 @@
+"""The model that kpose ships: by name, checked, and as its training left it."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+import kpose
+from kpose import pretrained, runs, skeletons
+from kpose.errors import InputError
+
+
+def test_kpose_load_is_the_shipped_model(tiny_data):
+    model = kpose.load()
+    photo = os.path.join(tiny_data["folder"], "images", "val", "000000000001.jpg")
+    people = model.predict(photo, [[10, 10, 80, 90], [0, 0, 40, 40]])
+    assert model.skeleton is skeletons.COCO and people.keypoints.shape == (2, 17, 3)
+    assert 0 < people.scores.min() and people.scores.max() < 1
+
+
+def test_the_shipped_model_is_small_and_refused_when_damaged(tmp_path, monkeypatch):
+    sizes = [os.path.getsize(os.path.join(pretrained.FOLDER, name)) for name in os.listdir(pretrained.FOLDER)]
+    assert sum(sizes) < 12e6 and pretrained.DEFAULT in pretrained.names()
+    shutil.copytree(pretrained.FOLDER, tmp_path / "models")
+    monkeypatch.setattr(pretrained, "FOLDER", str(tmp_path / "models"))
+    path = tmp_path / "models" / f"{pretrained.DEFAULT}.npz"
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(InputError, match="damaged .*install kpose again"):
+        pretrained.load()
+    with pytest.raises(InputError, match="no model is called 'other': there are movenet"):
+        pretrained.load("other")
+
+
+def test_a_run_is_shipped_as_it_answers(tiny_run, tmp_path, monkeypatch):
+    pretrained.ship(tiny_run, "tiny_v1", {"note": "of a test"}, folder=str(tmp_path))
+    monkeypatch.setattr(pretrained, "FOLDER", str(tmp_path))
+    _, network = pretrained.load_network("tiny_v1")
+    trained, _ = runs.load_network(tiny_run, runs.load_config(tiny_run))
+    images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
+    # The weights are stored in float16.
+    np.testing.assert_allclose(network(images)["keypoints"], trained(images)["keypoints"], atol=5e-3)
+    card = json.loads((tmp_path / "tiny_v1.json").read_text())
+    assert card["note"] == "of a test" and card["recipe"]["name"] == "tiny"
