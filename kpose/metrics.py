@@ -122,6 +122,44 @@ class PCP(keras.metrics.Metric):
 
 
 @keras.saving.register_keras_serializable("kpose")
+class PDJ(keras.metrics.Metric):
+    """Percentage of detected joints, as a fraction: right ones among those that `detected_joints` counts.
+
+    Exact on any number of replicas: counts are summed.
+
+    Args:
+        skeleton: a `Skeleton`, or the name of one.
+        threshold: of the error, in torso diameters.
+
+    Example:
+        metric = PDJ("coco", 0.2)
+        metric.update_state(truth, prediction)  # [B, K, 3] and [B, K, 2], in original pixels
+        metric.result()
+    """
+
+    def __init__(self, skeleton="coco", threshold=0.2, name=None, **kwargs):
+        super().__init__(name=name or f"pdj_{threshold:g}", **kwargs)
+        self.skeleton = skeletons.get(skeleton) if isinstance(skeleton, str) else skeleton
+        self.threshold = threshold
+        self.correct = self.add_variable((), "zeros", name="correct")
+        self.counted = self.add_variable((), "zeros", name="counted")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        """Counts a batch: `y_true` [B, K, 3], `y_pred` [B, K, 2], `sample_weight` [B] (0 leaves a sample out)."""
+        correct, counted = detected_joints(y_true, y_pred, self.skeleton, self.threshold)
+        weight = ops.ones(ops.shape(correct)[:1]) if sample_weight is None else sample_weight
+        weight = ops.cast(weight, "float32")[:, None]
+        self.correct.assign_add(ops.sum(correct * weight))
+        self.counted.assign_add(ops.sum(counted * weight))
+
+    def result(self):
+        return self.correct / ops.maximum(self.counted, 1.0)
+
+    def get_config(self):
+        return super().get_config() | {"skeleton": self.skeleton.name, "threshold": self.threshold}
+
+
+@keras.saving.register_keras_serializable("kpose")
 class SpreadRatio(keras.metrics.Metric):
     """How much predictions vary from person to person, relative to the labels; 0 is one pose for everyone.
 

@@ -192,7 +192,7 @@ def build_regressor(config, run, total_steps, workdir=None, training_set=None):
                 config, workdir, run.synchronized, begin=workdir is not None and not checkpoints.exist(workdir)
             ),
             losses.build(config.loss),
-            pixel_metrics=[metrics.PCP(skeleton, rule) for rule in metrics.RULES],
+            pixel_metrics=[*(metrics.PCP(skeleton, rule) for rule in metrics.RULES), metrics.PDJ(skeleton, 0.2)],
             crop_metrics=[metrics.SpreadRatio(skeleton.num_joints)],
             augmentation=augmentation.on_device if augmentation and config.augment.on == "device" else None,
             xla=run.xla,

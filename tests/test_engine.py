@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kpose import callbacks, engine, losses, metrics, runtime, skeletons
+from kpose import callbacks, engine, losses, metrics, runtime, scoring, skeletons
 from kpose import config as config_lib
 from kpose.models import outputs
 from kpose.models.normalization import BatchNormalization
@@ -64,7 +64,7 @@ def make_regressor(
         regressor = engine.Regressor(
             network() if network else make_network(batch_norm=not xla),
             loss or losses.L2Loss(),
-            pixel_metrics=[metrics.PCP("coco", "strict"), metrics.PCP("coco", "mean")],
+            pixel_metrics=[metrics.PCP("coco", "strict"), metrics.PCP("coco", "mean"), metrics.PDJ("coco", 0.2)],
             crop_metrics=[metrics.SpreadRatio(JOINTS)],
             xla=xla,
             **options,
@@ -308,6 +308,8 @@ def test_metrics_count_each_sample_once_and_padding_never(replicas):
     metric = metrics.PCP("coco", "strict")
     metric.update_state(truth, points)
     np.testing.assert_allclose(logs["pcp_strict"], float(metric.result()), rtol=1e-5)
+    offline = scoring.pdj_table(np.asarray(truth), np.asarray(points), skeletons.COCO)["0.2"]
+    np.testing.assert_allclose(logs["pdj_0.2"], offline, rtol=1e-5)
     assert "gradient_norm" not in logs
 
 

@@ -206,3 +206,18 @@ def test_spread_keeps_its_configuration():
     metric = metrics.SpreadRatio(7, name="other")
     again = metrics.SpreadRatio.from_config(metric.get_config())
     assert (again.num_joints, again.name) == (7, "other")
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.2])
+def test_pdj_is_the_same_streamed_and_comes_back_from_its_config(threshold):
+    truth, prediction = persons(8)
+    metric = metrics.PDJ.from_config(metrics.PDJ("coco", threshold).get_config())
+    for start in range(0, len(truth), 7):
+        metric.update_state(truth[start : start + 7], prediction[start : start + 7])
+    expected = scoring.pdj_table(truth, prediction, COCO)[str(threshold)]
+    assert float(metric.result()) == pytest.approx(expected, abs=1e-6)
+    metric.reset_state()
+    weight = np.arange(len(truth)) % 2
+    metric.update_state(truth, prediction, weight)
+    expected = scoring.pdj_table(truth[1::2], prediction[1::2], COCO)[str(threshold)]
+    assert float(metric.result()) == pytest.approx(expected, abs=1e-6)
