@@ -181,7 +181,7 @@ def test_detected_boxes_show_their_score_and_others_none():
 
 
 def test_a_photograph_needs_no_flag_but_the_model(model_dir, photos, monkeypatch, capfd, tmp_path, caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="absl")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(detectors, "ssdlite_file", lambda: None)
     status, out, err = run(monkeypatch, capfd, "kpose.predict", "photos/a.jpg", f"--model={model_dir}", "photos/b.png")
@@ -216,7 +216,7 @@ def test_an_unreadable_file_among_several_is_told_skipped_and_counted(model_dir,
 
 
 def test_min_score_and_the_detector_s_name_reach_the_detector(model_dir, photos, monkeypatch, tmp_path, caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="absl")
     asked = []
 
     def get(name, min_score):

@@ -144,7 +144,7 @@ def test_predict_writes_overlays_and_results_in_the_order_of_the_boxes(model_dir
 
 
 def test_without_boxes_the_whole_image_is_the_box_and_the_log_says_so(model_dir, tiny_data, tmp_path, caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="absl")
     path = os.path.join(images_of(tiny_data), "000000000001.jpg")
     results = predictor.predict(model_dir, path, output_dir=str(tmp_path))
     width, height = read_image(path).size

@@ -71,7 +71,7 @@ def _summaries(workdir, run):
 
 
 def test_a_profile_is_kept_of_the_steps_that_were_asked_for(tiny_data, tmp_path, caplog):
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="absl"):
         trainer.train(tiny.make_recipe(tiny_data["train"], steps=6), str(tmp_path), profile=(2, 4))
     assert "profile of steps 2 to 4" in caplog.text
     (trace,) = tmp_path.glob("tensorboard/train/plugins/profile/*/*.xplane.pb")
@@ -81,7 +81,7 @@ def test_a_profile_is_kept_of_the_steps_that_were_asked_for(tiny_data, tmp_path,
 
 
 def test_the_summary_says_what_runs_and_what_it_takes(tiny_data, tmp_path, caplog):
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="absl"):
         trainer.train(tiny.make_recipe(tiny_data["train"]), str(tmp_path))
     for words in (
         r"1 replica on CPU:0, float32, not compiled",
