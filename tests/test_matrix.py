@@ -46,8 +46,8 @@ def _check(cell, found):
     history = {name: values for name, values in same.items() if name not in ("before", "after", "compiled")}
     assert history.keys() == found.keys() - {"before", "after", "compiled"}
     for name, values in history.items():
-        # PCP moves in steps: of 48 persons' few labelled limbs, one may be at the edge.
-        few = 3e-3 if "pcp" in name and cell.precision != "float32" else 0
+        # PCP and PDJ move in steps: of 48 persons' few labelled limbs and joints, one or two may be at the edge.
+        few = 0.015 if ("pcp" in name or "pdj" in name) and cell.precision != "float32" else 0
         np.testing.assert_allclose(found[name], values, rtol=5 * AGREE[cell.precision], atol=few, err_msg=name)
     replicas = 2 if cell.devices == "two_replicas" else 1
     assert found["compiled"] == (replicas if cell.xla else 0), "programs that XLA made of the training step"
