@@ -257,7 +257,15 @@ def arrays(layer):
     return {v.path: v.numpy() for v in layer.variables}
 
 
-@pytest.mark.parametrize("replicas, xla", [(1, False), (2, False), (1, True), (2, True)])
+@pytest.mark.parametrize(
+    "replicas, xla",
+    [
+        (1, False),
+        pytest.param(2, False, marks=pytest.mark.slow),
+        (1, True),
+        pytest.param(2, True, marks=pytest.mark.slow),
+    ],
+)
 def test_a_frozen_backbone_stays_bit_for_bit_and_then_moves(tiny_backbone, replicas, xla):
     # Weight decay moves whatever it is applied to.
     regressor = make_regressor(
@@ -324,6 +332,7 @@ def recipe(data, **fields):
     return tiny.make_recipe(data["train"], **fields)
 
 
+@pytest.mark.slow
 def test_a_run_resumed_frozen_and_unfrozen_ends_bit_for_bit_as_the_uninterrupted_one(
     tiny_backbone, tiny_data, tmp_path
 ):

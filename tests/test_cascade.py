@@ -172,7 +172,7 @@ def test_errors_cannot_be_measured_without_a_torso():
         displacements.measure(constant_base(POINTS, (48, 48)), batches, COCO.torso)
 
 
-@pytest.mark.parametrize("replicas, xla", [(1, False), (2, True)])
+@pytest.mark.parametrize("replicas, xla", [(1, False), pytest.param(2, True, marks=pytest.mark.slow)])
 def test_a_stage_learns_to_find_what_it_sees(replicas, xla):
     errors = displacements.Errors(np.zeros((17, 2)), np.tile(0.03 * np.eye(2), (17, 1, 1)), POINTS)
     keras.utils.set_random_seed(0)
@@ -243,6 +243,7 @@ def test_a_cascade_goes_on_without_the_folder_of_the_stage_before(cascade_run):
     assert logs["step"] == 8 and np.isfinite(logs["val_loss"])
 
 
+@pytest.mark.slow
 def test_a_third_stage_follows_a_second(cascade_run, tiny_data, tmp_path):
     run, _ = cascade_run
     config = stage_recipe(tiny_data, run, loss__name="rle", steps=2)

@@ -53,7 +53,13 @@ def _damage(path, how):
         os.remove(index)
 
 
-@pytest.mark.parametrize("how", ["cut", "flipped", "no data", "no index"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(how, marks=() if how == "flipped" else pytest.mark.slow)
+        for how in ("cut", "flipped", "no data", "no index")
+    ],
+)
 def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_it_used(how, tiny_data, tmp_path, caplog):
     whole, hurt = str(tmp_path / "whole"), str(tmp_path / "hurt")
     trainer.train(_recipe(tiny_data, 8), whole)
@@ -209,6 +215,7 @@ def test_a_nan_is_skipped_where_that_is_wanted(poisoned, tiny_data, tmp_path, ca
     assert iterations == 7
 
 
+@pytest.mark.slow
 def test_a_rollback_leaves_the_batch_out_and_resumes_beyond_it(poisoned, tiny_data, tmp_path, caplog, monkeypatch):
     """Back to the checkpoint of step 2, which batch 4 follows then, and so on; killed and resumed, the same."""
     workdir, parts = str(tmp_path / "whole"), str(tmp_path / "parts")

@@ -135,6 +135,7 @@ def test_a_finished_run_started_again_changes_nothing(tiny_data, tiny_run):
     assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.slow
 def test_two_replicas_train_as_one(tiny_data, tmp_path):
     logs = {}
     for replicas in (1, 2):
@@ -145,7 +146,11 @@ def test_two_replicas_train_as_one(tiny_data, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "fields", [{}, {"augment__rotation": 40.0, "augment__scale": (0.8, 1.2), "augment__jitter": 0.3}]
+    "fields",
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        {"augment__rotation": 40.0, "augment__scale": (0.8, 1.2), "augment__jitter": 0.3},
+    ],
 )
 def test_augmentation_on_the_device_is_the_one_on_the_host(tiny_data, tmp_path, fields):
     logs = {}
