@@ -13,6 +13,7 @@ from keras import layers
 
 from kpose import quiet
 from kpose.models import weights as weights_lib
+from kpose.models.depthwise import DepthwiseConv2D
 from kpose.models.integral import SoftArgmax, top_down
 from kpose.models.normalization import BatchNormalization
 from kpose.models.outputs import extra_outputs
@@ -107,6 +108,8 @@ def features(name, input_size, weights="", batch_norm_momentum=0.9, synchronized
         if isinstance(layer, layers.BatchNormalization):
             # keras_cv offers no arguments for these.
             return BatchNormalization(**options | {"momentum": batch_norm_momentum, "synchronized": synchronized})
+        if isinstance(layer, layers.DepthwiseConv2D):
+            return DepthwiseConv2D(**options)
         return type(layer).from_config(options)
 
     return keras.models.clone_model(model, clone_function=clone)

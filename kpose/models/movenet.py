@@ -10,6 +10,7 @@ differentiable function of the image and any coordinate loss trains the network.
 import keras
 from keras import layers, ops
 
+from kpose.models.depthwise import DepthwiseConv2D
 from kpose.models.outputs import extra_outputs
 
 # MobileNetV2: expansion, channels, blocks, stride of the first (table 2 of the paper).
@@ -85,13 +86,13 @@ def _block(x, expansion, channels, strides, index):
     y = x
     if expansion > 1:
         y = _conv(y, expansion * x.shape[-1], f"{name}_expand", activation="relu6")
-    y = layers.DepthwiseConv2D(3, strides, padding="same", activation="relu6", name=f"{name}_depthwise")(y)
+    y = DepthwiseConv2D(3, strides, padding="same", activation="relu6", name=f"{name}_depthwise")(y)
     y = _conv(y, channels, f"{name}_project")
     return layers.Add(name=f"{name}_add")([x, y]) if strides == 1 and x.shape[-1] == channels else y
 
 
 def _separable(x, channels, name):
-    x = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name=f"{name}_depthwise")(x)
+    x = DepthwiseConv2D(3, padding="same", use_bias=False, name=f"{name}_depthwise")(x)
     return _conv(x, channels, f"{name}_pointwise", activation="relu")
 
 
