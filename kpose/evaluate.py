@@ -1,6 +1,9 @@
 """Measures a trained run: PCP by limb beside the mean pose's, PDJ and OKS AP, in original pixels.
 
 python -m kpose.evaluate --workdir=run --records='records/val-*' --annotations=person_keypoints_val2017.json
+python -m kpose.evaluate --results=predictions/keypoints.json --annotations=person_keypoints_val2017.json
+
+The boxes are the labels' own; with --results, whatever kpose.predict was given: a detector's, or a file of detections.
 """
 
 import os
@@ -18,13 +21,19 @@ _COMPARE = flags.DEFINE_list(
     "FIRST,SECOND: instead, two folders that this wrote, to be compared person by person; --output_dir keeps it.",
     flag_values=FLAGS,
 )
+_RESULTS = flags.DEFINE_string(
+    "results",
+    None,
+    "Instead, what kpose.predict wrote: keypoint results, to be matched with the --annotations by their boxes.",
+    flag_values=FLAGS,
+)
 _ANNOTATIONS = flags.DEFINE_string(
     "annotations", None, "The COCO file that the records were written from: adds OKS AP.", flag_values=FLAGS
 )
 _OUTPUT_DIR = flags.DEFINE_string(
     "output_dir",
     None,
-    "Folder for metrics.json, keypoints.json and pictures (default: WORKDIR/evaluation).",
+    "Folder for metrics.json, keypoints.json and pictures (default: WORKDIR/evaluation; that of --results).",
     flag_values=FLAGS,
 )
 _FLIP_TEST = flags.DEFINE_bool(
@@ -38,6 +47,9 @@ _BEST = flags.DEFINE_bool(
 def main():
     if _COMPARE.value:
         _compare(_COMPARE.value)
+        return
+    if _RESULTS.value:
+        _measure_results()
         return
     for flag in (_WORKDIR, _RECORDS):
         if not flag.value:
@@ -58,6 +70,18 @@ def _compare(folders):
     print("\n".join(comparison_of_runs.describe(table)))
     if _OUTPUT_DIR.value:
         files.write_json(os.path.join(_OUTPUT_DIR.value, "compare.json"), table)
+
+
+def _measure_results():
+    if not _ANNOTATIONS.value:
+        raise cli.InputError(f"--annotations is missing: {FLAGS['annotations'].help}")
+    from kpose import results
+
+    results.evaluate(
+        _RESULTS.value,
+        _ANNOTATIONS.value,
+        _OUTPUT_DIR.value or os.path.join(os.path.dirname(_RESULTS.value), "evaluation"),
+    )
 
 
 def console():

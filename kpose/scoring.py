@@ -186,7 +186,7 @@ def coco_results(image_ids, boxes, keypoints, scores, category_id=1):
     ]
 
 
-def oks_ap(annotations_path, results, annotation_ids, skeleton):
+def oks_ap(annotations_path, results, annotation_ids, skeleton, image_ids=None):
     """COCO's keypoint AP and AR over the persons that were predicted for.
 
     Args:
@@ -195,6 +195,7 @@ def oks_ap(annotations_path, results, annotation_ids, skeleton):
         annotation_ids: the persons' annotations. Others of the file are ignored, as COCO ignores crowds: nobody
             was asked about them.
         skeleton: whose sigmas to use.
+        image_ids: the images that were looked at; None: those with results.
 
     Returns:
         The ten figures of `pycocotools.cocoeval.COCOeval` by name; None for one that has no persons.
@@ -223,7 +224,7 @@ def oks_ap(annotations_path, results, annotation_ids, skeleton):
         truth.createIndex()
         evaluation = COCOeval(truth, truth.loadRes(results), "keypoints")
         evaluation.params.kpt_oks_sigmas = np.array(skeleton.sigmas)
-        evaluation.params.imgIds = sorted({result["image_id"] for result in results})
+        evaluation.params.imgIds = image_ids or sorted({result["image_id"] for result in results})
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()

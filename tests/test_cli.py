@@ -75,6 +75,8 @@ BAD = [
         "no records match 'none/t-*'",
     ),
     ("kpose.evaluate", ["--workdir=none", "--records=none-*"], "none/config.json: no such"),
+    ("kpose.evaluate", ["--results=none.json"], "--annotations is missing"),
+    ("kpose.evaluate", ["--results=none.json", "--annotations=none.json"], "none.json: no such"),
     ("kpose.export", ["--workdir=none"], "none/config.json: no such"),
     ("kpose.predict", ["--model=none", "--images=none.jpg", "--output_dir=o"], "none.jpg: no image"),
     ("kpose.predict", ["--model=none", "none.jpg"], "none.jpg: no image"),
