@@ -39,16 +39,16 @@ def confidence(outputs, regions, input_size):
     """How sure the network is: ([N, K] for each joint, [N] for the person), in [0, 1].
 
     A learned scale s says it best: 1 - s (Li et al., "Human Pose Regression with Residual Log-likelihood Estimation",
-    ICCV 2021). A regressed visibility is the joint's score as it is. A plain regressor does not say; see
-    `resolution_score`.
+    ICCV 2021). A regressed visibility is the joint's score as it is, their mean the person's. A plain regressor does not
+    say; see `resolution_score`.
     """
-    scores = resolution_score(regions, input_size)
     if "scale" in outputs:
         joints = 1.0 - ops.clip(ops.mean(outputs["scale"], axis=-1), 0.0, 1.0)
         return joints, ops.mean(joints, axis=-1)
     if "visibility" in outputs:
         joints = ops.clip(outputs["visibility"], 0.0, 1.0)
-        return joints, ops.mean(joints, axis=-1) * scores
+        return joints, ops.mean(joints, axis=-1)
+    scores = resolution_score(regions, input_size)
     return ops.broadcast_to(scores[:, None], ops.shape(outputs["keypoints"])[:2]), scores
 
 
