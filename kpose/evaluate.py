@@ -13,7 +13,12 @@ from absl import flags
 from kpose import cli
 
 FLAGS = cli.flag_set()
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the training run.", flag_values=FLAGS)
+_WORKDIR = flags.DEFINE_string(
+    "workdir",
+    None,
+    "Folder of the training run, or the name of a model that kpose ships.",
+    flag_values=FLAGS,
+)
 _RECORDS = flags.DEFINE_string("records", None, "Glob of the records to measure on, quoted.", flag_values=FLAGS)
 _COMPARE = flags.DEFINE_list(
     "compare",

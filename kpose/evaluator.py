@@ -24,6 +24,7 @@ from kpose import (
     scoring,
     skeletons,
 )
+from kpose.errors import InputError
 
 BATCH_SIZE = 64
 PICTURED_PERSONS = 24
@@ -37,7 +38,7 @@ def evaluate(workdir, records_pattern, annotations=None, output_dir=None, flip_t
     reaches that has learnt nothing but the average person.
 
     Args:
-        workdir: folder of the training run.
+        workdir: folder of the training run, or the name of a shipped model.
         records_pattern: glob of the records to measure on.
         annotations: the COCO file the records were written from; adds OKS AP.
         output_dir: where metrics.json, keypoints.json (COCO results), report.html, pcp.png and predictions.png go, and
@@ -51,15 +52,16 @@ def evaluate(workdir, records_pattern, annotations=None, output_dir=None, flip_t
     Raises:
         InputError: no such run, no such records, or annotations of other persons.
     """
-    config = runs.load_config(workdir)
+    trained = runs.load_trained(workdir, best)
+    config = trained.config
+    if not (output_dir or trained.folder):
+        raise InputError("--output_dir is missing: a shipped model has no folder of its own for the evaluation")
     skeleton = skeletons.get(config.skeleton)
     found = records.find(records_pattern, skeleton)
-    network, checkpoint = runs.load_network(workdir, config, best)
-    mean_pose = runs.load_mean_pose(workdir)
-    persons = _predict_records(network, found, config, skeleton, flip_test)
+    persons = _predict_records(trained.network, found, config, skeleton, flip_test)
 
     truth, prediction = persons["truth"], persons["keypoints"]
-    mean_prediction = inference.place(mean_pose, persons["region"])
+    mean_prediction = inference.place(trained.mean_pose, persons["region"])
     results = scoring.coco_results(persons["image_id"].tolist(), persons["box"], prediction, persons["score"].tolist())
     learned = "visibility" in losses.build(config.loss).outputs
     points, counts = prediction[..., :2], intervals.person_counts(truth, prediction[..., :2], skeleton)
@@ -99,7 +101,7 @@ def evaluate(workdir, records_pattern, annotations=None, output_dir=None, flip_t
         "flip_test": flip_test,
         "records": records_pattern,
         "annotations": annotations,
-        "checkpoint": checkpoint,
+        "checkpoint": trained.origin,
         "recipe": config.name,
     }
     output_dir = output_dir or os.path.join(workdir, "evaluation")

@@ -13,7 +13,13 @@ from absl import flags
 from kpose import cli
 
 FLAGS = cli.flag_set()
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the training run.", required=True, flag_values=FLAGS)
+_WORKDIR = flags.DEFINE_string(
+    "workdir",
+    None,
+    "Folder of the training run, or the name of a model that kpose ships.",
+    required=True,
+    flag_values=FLAGS,
+)
 _OUTPUT_DIR = flags.DEFINE_string(
     "output_dir",
     None,

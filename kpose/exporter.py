@@ -20,7 +20,7 @@ def export(workdir, output_dir, flip_test=False, best=False):
     The folder is written aside and renamed into place: TF Serving never sees a half version.
 
     Args:
-        workdir: folder of the training run.
+        workdir: folder of the training run, or the name of a shipped model.
         output_dir: the model's base folder.
         flip_test: average each answer with that for the mirror image, in the graph.
         best: export the checkpoint with the best validation score, instead of the newest.
@@ -31,11 +31,10 @@ def export(workdir, output_dir, flip_test=False, best=False):
     Raises:
         InputError: no such run or no checkpoint.
     """
-    config = runs.load_config(workdir)
+    trained = runs.load_trained(workdir, best)
+    config, data = trained.config, trained.config.data
     skeleton = skeletons.get(config.skeleton)
-    network, checkpoint = runs.load_network(workdir, config, best)
-    network = folding.fold_batch_norm(network)
-    data = config.data
+    network = folding.fold_batch_norm(trained.network)
     server = KeypointServer(network, skeleton, config.model.input_size, data.padding, flip_test, data.square)
     os.makedirs(output_dir, exist_ok=True)
     version = 1 + max((int(name) for name in os.listdir(output_dir) if name.isdigit()), default=0)
@@ -45,7 +44,7 @@ def export(workdir, output_dir, flip_test=False, best=False):
     shutil.rmtree(aside, ignore_errors=True)
     try:
         tf.saved_model.save(server, aside, signatures=server.signatures)
-        description = {"skeleton": skeleton.name, "recipe": config.name, "checkpoint": os.path.basename(checkpoint)}
+        description = {"skeleton": skeleton.name, "recipe": config.name, "checkpoint": os.path.basename(trained.origin)}
         files.write_json(os.path.join(aside, DESCRIPTION_FILE), description)
         if not tf_serving.write_warm_up(aside):
             logging.info("no warm-up requests: they want the extra 'serving' (pip install 'kpose[serving]')")
@@ -53,5 +52,5 @@ def export(workdir, output_dir, flip_test=False, best=False):
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     tf_serving.write_configuration(output_dir)
-    logging.info("exported %s to %s", checkpoint, folder)
+    logging.info("exported %s to %s", trained.origin, folder)
     return folder

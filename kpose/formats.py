@@ -28,7 +28,7 @@ def export(workdir, output_dir, kind, quantize="none", records_pattern=None, fli
     """Writes `output_dir/model.tflite` or `model.onnx`, checked against Keras on the same crops.
 
     Args:
-        workdir: folder of the training run.
+        workdir: folder of the training run, or the name of a shipped model.
         output_dir: where it goes.
         kind: "tflite" or "onnx".
         quantize: of tflite, the weights: "none", "float16" or "int8". Activations stay in float: an expectation over a
@@ -45,10 +45,10 @@ def export(workdir, output_dir, kind, quantize="none", records_pattern=None, fli
     """
     if quantize != "none" and kind != "tflite":
         raise InputError(f"--quantize={quantize}: only tflite is quantised")
-    config = runs.load_config(workdir)
+    trained = runs.load_trained(workdir, best)
+    config, data = trained.config, trained.config.data
     skeleton = skeletons.get(config.skeleton)
-    network = folding.fold_batch_norm(runs.load_network(workdir, config, best)[0])
-    data = config.data
+    network = folding.fold_batch_norm(trained.network)
     server = KeypointServer(network, skeleton, config.model.input_size, data.padding, flip_test, data.square)
     crops = _Crops(config, skeleton, records_pattern)
     if kind == "tflite":

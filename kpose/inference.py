@@ -39,8 +39,8 @@ def confidence(outputs, regions, input_size):
     """How sure the network is: ([N, K] for each joint, [N] for the person), in [0, 1].
 
     A learned scale s says it best: 1 - s (Li et al., "Human Pose Regression with Residual Log-likelihood Estimation",
-    ICCV 2021). A regressed visibility is the joint's score as it is, their mean the person's. A plain regressor does not
-    say; see `resolution_score`.
+    ICCV 2021). A regressed visibility is the joint's score as it is, their mean the person's. A plain regressor does
+    not say; see `resolution_score`.
     """
     if "scale" in outputs:
         joints = 1.0 - ops.clip(ops.mean(outputs["scale"], axis=-1), 0.0, 1.0)

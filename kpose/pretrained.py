@@ -63,6 +63,12 @@ def load_network(name=None):
     return config, network
 
 
+def load_mean_pose(name):
+    """The mean pose of what a shipped model was trained on: [K, 2] normalised."""
+    card = files.read_json(os.path.join(FOLDER, f"{name}.json"), "card of a shipped model")
+    return np.asarray(card["mean_pose"], np.float32)
+
+
 def ship(workdir, name, facts, folder=FOLDER, best=False):
     """Writes a trained run as a shipped model.
 
@@ -86,6 +92,7 @@ def ship(workdir, name, facts, folder=FOLDER, best=False):
         "outputs": list(losses.build(config.loss).outputs),
         "checkpoint": os.path.basename(checkpoint),
         **facts,
+        "mean_pose": [[round(float(value), 5) for value in place] for place in runs.load_mean_pose(workdir)],
         "recipe": config.to_dict(),
     }
     with files.replacing(os.path.join(folder, f"{name}.npz"), "wb") as file:

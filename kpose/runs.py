@@ -7,6 +7,7 @@ checkpoints/     weights and everything else that the next step depends on
 base/            of a cascade: the recipe of the stage before, and the errors measured of it
 """
 
+import dataclasses
 import datetime
 import importlib.metadata
 import os
@@ -14,6 +15,7 @@ import platform
 import subprocess
 import sys
 
+import keras
 import numpy as np
 
 import kpose
@@ -122,3 +124,41 @@ def load_network(workdir, config, best=False):
         network = build_network(config, workdir)
     checkpoints.restore_network(network, checkpoint, averaged=config.optimizer.ema > 0)
     return network, checkpoint
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A trained network and what belongs to it.
+
+    Attributes:
+        config: its recipe.
+        network: in float32.
+        mean_pose: [K, 2] normalised, of the training set.
+        origin: the checkpoint's path, or the name of the shipped model.
+        folder: the run's folder; None for a shipped model.
+    """
+
+    config: object
+    network: keras.Model
+    mean_pose: np.ndarray
+    origin: str
+    folder: str | None
+
+
+def load_trained(source, best=False):
+    """A trained network: of a run, from its newest checkpoint, or of a model that kpose ships.
+
+    Args:
+        source: folder of the training run, or one of `pretrained.names()`.
+        best: of a run, the checkpoint with the best validation score.
+
+    Raises:
+        InputError: neither the one nor the other, or damaged.
+    """
+    from kpose import pretrained
+
+    if source in pretrained.names() and not os.path.exists(source):
+        return Trained(*pretrained.load_network(source), pretrained.load_mean_pose(source), source, None)
+    config = load_config(source)
+    network, checkpoint = load_network(source, config, best)
+    return Trained(config, network, load_mean_pose(source), checkpoint, source)

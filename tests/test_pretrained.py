@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import kpose
-from kpose import pretrained, runs, skeletons
+from kpose import evaluator, exporter, pretrained, runs, skeletons
 from kpose.errors import InputError
+from tests import helpers
 
 
 def test_kpose_load_is_the_shipped_model(tiny_data):
@@ -43,3 +44,25 @@ def test_a_run_is_shipped_as_it_answers(tiny_run, tmp_path, monkeypatch):
     np.testing.assert_allclose(network(images)["keypoints"], trained(images)["keypoints"], atol=5e-3)
     card = json.loads((tmp_path / "tiny_v1.json").read_text())
     assert card["note"] == "of a test" and card["recipe"]["name"] == "tiny"
+
+
+def test_a_shipped_model_is_evaluated_and_exported_by_its_name(tiny_run, tiny_data, tmp_path, monkeypatch):
+    folder = tmp_path / "models"
+    folder.mkdir()
+    pretrained.ship(tiny_run, "tiny_v1", {}, folder=str(folder))
+    monkeypatch.setattr(pretrained, "FOLDER", str(folder))
+    found, expected = (
+        evaluator.evaluate(source, tiny_data["val"], output_dir=str(tmp_path / "evaluation"))
+        for source in ("tiny_v1", tiny_run)
+    )
+    assert found["checkpoint"] == "tiny_v1" and found["recipe"] == "tiny"
+    for name in ("pcp", "mean_pose_pcp"):
+        assert found[name]["mean"]["average"] == pytest.approx(expected[name]["mean"]["average"], abs=0.03)
+    with pytest.raises(InputError, match="--output_dir is missing") as error:
+        evaluator.evaluate("tiny_v1", tiny_data["val"])
+    helpers.one_line(error)
+    version = exporter.export("tiny_v1", str(tmp_path / "serving"))
+    photo = os.path.join(tiny_data["folder"], "images", "val", "000000000001.jpg")
+    box = [[10, 10, 80, 90]]
+    served, shipped = (kpose.load(source).predict(photo, box).keypoints for source in (version, "tiny_v1"))
+    np.testing.assert_allclose(served, shipped, atol=1e-3)
