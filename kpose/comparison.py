@@ -36,7 +36,7 @@ def compare(output_dir, recipes, budget):
 
     Args:
         output_dir: folder for data, runs and table.
-        recipes: names; None: all that kpose ships but the demo's.
+        recipes: names; None: all of `comparable`.
         budget: `Budget`.
 
     Returns:
@@ -45,7 +45,7 @@ def compare(output_dir, recipes, budget):
     Raises:
         InputError: no such recipe.
     """
-    recipes = with_bases(recipes or [name for name in config_lib.shipped() if name != "demo"])
+    recipes = with_bases(recipes or comparable())
     os.makedirs(output_dir, exist_ok=True)
     data = _make_data(output_dir, budget)
     table = []
@@ -56,6 +56,11 @@ def compare(output_dir, recipes, budget):
     with files.replacing(os.path.join(output_dir, "comparison.md")) as file:
         file.write(markdown(table) + "\n")
     return table
+
+
+def comparable():
+    """The recipes that the drawn records suit: all but the demo's and those that see squares round the boxes."""
+    return [name for name in config_lib.shipped() if name != "demo" and not config_lib.load_recipe(name).data.square]
 
 
 def with_bases(recipes):

@@ -74,3 +74,9 @@ def test_every_shipped_recipe_says_what_it_is_and_builds_its_network(name):
     network = models.build(config.model, skeleton, outputs, base=base)
     answer = network(np.zeros((1, 64, 64, 3), np.float32))
     assert {"keypoints", *outputs} <= set(answer) and tuple(answer["keypoints"].shape) == (1, skeleton.num_joints, 2)
+
+
+def test_recipes_that_need_other_records_are_left_out():
+    names = comparison.comparable()
+    assert "deeppose" in names and "coco_integral" in names
+    assert "demo" not in names and "movenet" not in names
