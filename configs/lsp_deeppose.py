@@ -1,0 +1,37 @@
+"""DeepPose's own network on its own benchmark, Leeds Sports Pose, from random weights: its stage 1.
+
+Paper: "DeepPose" (Toshev and Szegedy, CVPR 2014): AlexNet's layers (here with BatchNorm), L2 over the labelled joints,
+flips and translations; its Adagrad is AdamW here.
+Reaches: PCP 0.54 after this stage, 0.61 after three (published); here: see "Results" in README.md.
+Time: 40 passes over 10,500 persons, 2.5 hours on two CPU cores at 224 x 224, half an hour at 128 x 128.
+
+The records are those of `lsp_efficientnet_lite0`; a second stage follows with --config=configs/deeppose_stage2.py
+--config.model.base=runs/lsp_deeppose --config.data.padding=1.1.
+
+python -m kpose.train --config=configs/lsp_deeppose.py --workdir=runs/lsp_deeppose \\
+    --config.data.train='records/lsp_train-*,records/lspet-*' --config.data.weights='(2.0,9.5)'
+"""
+
+from kpose.config import load_recipe
+
+
+def get_config():
+    config = load_recipe("deeppose")
+    config.name = "lsp_deeppose"
+
+    config.epochs = 40
+    config.evaluate_every = 5
+    config.checkpoint_every = 200
+
+    config.data.padding = 1.1
+
+    config.augment.flip = 0.5
+    config.augment.shift = 0.05
+
+    config.loss.name = "masked_l2"
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 0.0005
+    config.optimizer.weight_decay = 0.01
+    config.schedule.name = "cosine"
+    config.schedule.warmup_steps = 100
+    return config
