@@ -9,9 +9,8 @@ import os
 import numpy as np
 import tensorflow as tf
 from absl import logging
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from kpose import datasets, engine, files, input_pipeline, records, runs, scoring, skeletons
+from kpose import datasets, engine, files, input_pipeline, lite, records, runs, scoring, skeletons
 from kpose.errors import InputError
 from kpose.models import folding
 from kpose.serving import KeypointServer
@@ -106,9 +105,7 @@ class _Crops:
 
 def _tflite(server, crops, quantize):
     function = server.serve_images.get_concrete_function(tf.TensorSpec([1, *crops.size, 3], tf.float32, name="images"))
-    # The converter would leave Keras 3's variables as variables, without their values.
-    frozen = convert_variables_to_constants_v2(function)
-    content = _converted(tf.lite.TFLiteConverter.from_concrete_functions([frozen], server), quantize)
+    content = lite.convert_function(function, server, quantize)
     interpreter = tf.lite.Interpreter(model_content=content)
     interpreter.allocate_tensors()
     (taken,), given = interpreter.get_input_details(), interpreter.get_output_details()
@@ -120,17 +117,6 @@ def _tflite(server, crops, quantize):
         return interpreter.get_tensor(keypoints)
 
     return content, run
-
-
-def _converted(converter, quantize):
-    if quantize != "none":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if quantize == "float16":
-        converter.target_spec.supported_types = [tf.float16]
-    try:
-        return converter.convert()
-    except Exception as error:
-        raise InputError(f"TensorFlow Lite cannot convert this network: {str(error).splitlines()[0]}") from None
 
 
 def to_onnx(server, size):

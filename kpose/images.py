@@ -26,17 +26,16 @@ def read_image(path):
     Raises:
         InputError: the file is missing, no image, or cut short.
     """
-    return open_image(path)[0].decode()
+    return open_image(path).decode()
 
 
 def open_image(path):
-    """The `EncodedImage` of a file, and the file's bytes.
+    """The `EncodedImage` of a file.
 
     Raises:
         InputError: the file is missing, or no image.
     """
-    data = _read_file(path)
-    return EncodedImage(data, path), data
+    return EncodedImage(_read_file(path), path)
 
 
 class EncodedImage:

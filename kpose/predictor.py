@@ -2,9 +2,7 @@
 
 import contextlib
 import dataclasses
-import functools
 import glob
-import io
 import json
 import os
 import re
@@ -12,7 +10,6 @@ import re
 import numpy as np
 import tensorflow as tf
 from absl import logging
-from PIL import Image
 from tqdm import tqdm
 
 from kpose import detectors, drawing, exporter, files, pretrained, scoring, skeletons, videos
@@ -48,13 +45,11 @@ class Photograph:
     Args:
         pixels: uint8 [H, W, 3] RGB.
         name: what to call it in errors.
-        data: the JPEG or PNG file with just these pixels; None: it is made when needed.
     """
 
-    def __init__(self, pixels, name="the image", data=None):
+    def __init__(self, pixels, name="the image"):
         self.pixels = np.asarray(pixels)
         self.name = name
-        self._data = data
         if self.pixels.dtype != np.uint8 or self.pixels.ndim != 3 or self.pixels.shape[2] != 3 or not self.pixels.size:
             raise InputError(
                 f"{name} is {self.pixels.dtype} {list(self.pixels.shape)}: give a file name or uint8 [H, W, 3] in RGB"
@@ -71,22 +66,10 @@ class Photograph:
         Raises:
             InputError: the file is missing, no image, or cut short.
         """
-        image, data = open_image(os.fspath(path))
+        image = open_image(os.fspath(path))
         if upright:
             image.turn_upright()
-        pixels = np.asarray(image.decode())
-        # TensorFlow decodes plain files to the same pixels; of others Pillow understands more.
-        return cls(pixels, str(path), data if image.kinds <= {"PNG format"} else None)
-
-    @functools.cached_property
-    def data(self):
-        """The encoded picture as the exported model takes it."""
-        if self._data is not None:
-            return self._data
-        file = io.BytesIO()
-        # Speed matters here, not size: it is decoded again at once.
-        Image.fromarray(self.pixels).save(file, "PNG", compress_level=1)
-        return file.getvalue()
+        return cls(np.asarray(image.decode()), str(path))
 
 
 class Model:
@@ -106,11 +89,14 @@ class Model:
     def __init__(self, source=None):
         if source is None or source in pretrained.names():
             self._model, self.skeleton = pretrained.load(source)
-            self._serve = self._model.serve_people
+            self._serve = self._model.serve_pixels
         else:
             # The signature alone does not keep the variables alive; its object does.
             self._model, self.skeleton = load_model(os.fspath(source))
-            self._serve = self._model.signatures["serving_people"]
+            signatures = self._model.signatures
+            if "serving_pixels" not in signatures:
+                raise InputError(f"{source}: exported by an older kpose: export it again with python -m kpose.export")
+            self._serve = signatures["serving_pixels"]
 
     def predict(self, images, boxes=None, detector=None):
         """The keypoints of the people in photographs.
@@ -159,7 +145,7 @@ class Model:
     def _ask(self, image, boxes):
         """[N, K, 3] keypoints and [N] scores."""
         try:
-            answer = self._serve(image_bytes=tf.constant([image.data]), boxes=tf.constant(boxes))
+            answer = self._serve(image=tf.constant(image.pixels), boxes=tf.constant(boxes))
         except tf.errors.InvalidArgumentError as error:
             raise InputError(f"{image.name}: {_reason(error)}") from None
         return answer["keypoints"].numpy(), answer["scores"].numpy()

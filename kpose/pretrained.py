@@ -1,7 +1,7 @@
 """The models that kpose ships: weights in the package, checked before they are used.
 
 A model `<name>` is `models_shipped/<name>.json` (its recipe, the checksum of its weights and where it comes from) and
-`<name>.npz` (one array for each weight, in float16).
+`<name>.npz` (one array for each weight, in float16), and `<name>.tflite`, the same network for predictions on CPUs.
 """
 
 import hashlib
@@ -25,7 +25,9 @@ def names():
 
 
 def load(name=None):
-    """A shipped model: (`serving.KeypointServer`, `Skeleton`).
+    """A shipped model for predictions: (`serving.KeypointServer`, `Skeleton`).
+
+    Its network runs in TensorFlow Lite, which is not to be exported; `load_network` gives the one of Keras.
 
     Args:
         name: one of `names()`; None: the default.
@@ -33,9 +35,10 @@ def load(name=None):
     Raises:
         InputError: no such model, or its files are damaged.
     """
-    from kpose import serving
+    from kpose import lite, serving
 
-    config, network = load_network(name)
+    card, config = _read_card(name)
+    network = lite.LiteNetwork(_read_checked(card, "tflite"), card["answers"])
     skeleton = skeletons.get(config.skeleton)
     data = config.data
     server = serving.KeypointServer(network, skeleton, config.model.input_size, data.padding, square=data.square)
@@ -44,18 +47,8 @@ def load(name=None):
 
 def load_network(name=None):
     """(recipe, network in float32) of a shipped model; arguments and errors as for `load`."""
-    name = name or DEFAULT
-    if name not in names():
-        raise InputError(f"no model is called {name!r}: there are {', '.join(names()) or 'none'}")
-    card = files.read_json(os.path.join(FOLDER, f"{name}.json"), "card of a shipped model")
-    path = os.path.join(FOLDER, f"{name}.npz")
-    with open(path, "rb") as file:
-        content = file.read()
-    if hashlib.sha256(content).hexdigest() != card["sha256"]:
-        raise InputError(f"{path}: damaged (its checksum is not that of {name}.json): install kpose again")
-    config = config_lib.from_fields(card["recipe"])
-    # What it began with matters no more.
-    config.model.weights = ""
+    card, config = _read_card(name)
+    content = _read_checked(card, "npz")
     with runtime.dtype_policy("float32"):
         network = models.build(config.model, skeletons.get(config.skeleton), card["outputs"])
     with np.load(io.BytesIO(content)) as arrays:
@@ -65,8 +58,33 @@ def load_network(name=None):
 
 def load_mean_pose(name):
     """The mean pose of what a shipped model was trained on: [K, 2] normalised."""
-    card = files.read_json(os.path.join(FOLDER, f"{name}.json"), "card of a shipped model")
+    card, _ = _read_card(name)
     return np.asarray(card["mean_pose"], np.float32)
+
+
+def _read_card(name):
+    """(card, recipe) of a shipped model."""
+    name = name or DEFAULT
+    if name not in names():
+        raise InputError(f"no model is called {name!r}: there are {', '.join(names()) or 'none'}")
+    card = files.read_json(os.path.join(FOLDER, f"{name}.json"), "card of a shipped model")
+    config = config_lib.from_fields(card["recipe"])
+    # What it began with matters no more.
+    config.model.weights = ""
+    return card, config
+
+
+def _read_checked(card, suffix):
+    """The bytes of one of a model's files, if they are those that the card tells of."""
+    path = os.path.join(FOLDER, f"{card['name']}.{suffix}")
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing: install kpose again") from None
+    if hashlib.sha256(content).hexdigest() != card["sha256"][suffix]:
+        raise InputError(f"{path}: damaged (its checksum is not that of {card['name']}.json): install kpose again")
+    return content
 
 
 def ship(workdir, name, facts, folder=FOLDER, best=False):
@@ -79,22 +97,26 @@ def ship(workdir, name, facts, folder=FOLDER, best=False):
         folder: where to.
         best: the checkpoint with the best validation score, instead of the newest.
     """
-    from kpose import losses, runs
+    from kpose import lite, losses, runs
 
     config = runs.load_config(workdir)
     network, checkpoint = runs.load_network(workdir, config, best)
     content = io.BytesIO()
     arrays = network.get_weights()
     np.savez_compressed(content, **{f"{i:04d}": array.astype(np.float16) for i, array in enumerate(arrays)})
+    contents = {"npz": content.getvalue(), "tflite": lite.convert(network)}
+    outputs = list(losses.build(config.loss).outputs)
     card = {
         "name": name,
-        "sha256": hashlib.sha256(content.getvalue()).hexdigest(),
-        "outputs": list(losses.build(config.loss).outputs),
+        "sha256": {suffix: hashlib.sha256(some).hexdigest() for suffix, some in contents.items()},
+        "outputs": outputs,
+        "answers": sorted(network.output),
         "checkpoint": os.path.basename(checkpoint),
         **facts,
         "mean_pose": [[round(float(value), 5) for value in place] for place in runs.load_mean_pose(workdir)],
         "recipe": config.to_dict(),
     }
-    with files.replacing(os.path.join(folder, f"{name}.npz"), "wb") as file:
-        file.write(content.getvalue())
+    for suffix, some in contents.items():
+        with files.replacing(os.path.join(folder, f"{name}.{suffix}"), "wb") as file:
+            file.write(some)
     files.write_json(os.path.join(folder, f"{name}.json"), card)

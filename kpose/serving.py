@@ -58,6 +58,7 @@ class KeypointServer(tf.Module):
         return {
             "serving_default": self.serve,
             "serving_people": self.serve_people,
+            "serving_pixels": self.serve_pixels,
             "serving_images": self.serve_images.get_concrete_function(crops),
         }
 
@@ -108,21 +109,30 @@ class KeypointServer(tf.Module):
         Returns:
             As `serve`.
         """
-        with tf.device("/CPU:0"):
-            with tf.control_dependencies(_check_boxes(boxes)):
-                image = decode(tf.constant(0), image_bytes[0])
+        with tf.device("/CPU:0"), tf.control_dependencies(_check_boxes(boxes)):
+            image = decode(tf.constant(0), image_bytes[0])
+        return self._answer_people(image, boxes)
 
-            def crops_of(start, end):
-                part = boxes[start:end]
-                regions = geometry.region_of(part, self._padding, self._square)
-                cut = tf.map_fn(
-                    lambda region: input_pipeline.crop_image(image, region, self._input_size),
-                    regions,
-                    fn_output_signature=tf.TensorSpec((*self._input_size, 3), tf.uint8),
-                )
-                return cut, _inside(image, part)
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, None, 3], tf.uint8, name="image"),
+            tf.TensorSpec([None, 4], tf.float32, name="boxes"),
+        ],
+        autograph=False,
+    )
+    def serve_pixels(self, image, boxes):
+        """Many persons of one photograph that was decoded elsewhere.
 
-        return self._answer(crops_of, boxes)
+        Args:
+            image: [H, W, 3] uint8, RGB.
+            boxes: [N, 4] the persons' boxes, xywh in its pixels.
+
+        Returns:
+            As `serve`.
+        """
+        with tf.device("/CPU:0"), tf.control_dependencies([*_check_boxes(boxes), _has_pixels(image)]):
+            image = tf.identity(image)
+        return self._answer_people(image, boxes)
 
     @tf.function(autograph=False)
     def serve_images(self, images):
@@ -143,6 +153,20 @@ class KeypointServer(tf.Module):
         image = decode(index, image_bytes)
         region = geometry.region_of(box[None], self._padding, self._square)[0]
         return input_pipeline.crop_image(image, region, self._input_size), _inside(image, box[None])[0]
+
+    def _answer_people(self, image, boxes):
+        """The network's answer for boxes in one image [H, W, 3] uint8."""
+
+        def crops_of(start, end):
+            part = boxes[start:end]
+            cut = tf.map_fn(
+                lambda region: input_pipeline.crop_image(image, region, self._input_size),
+                geometry.region_of(part, self._padding, self._square),
+                fn_output_signature=tf.TensorSpec((*self._input_size, 3), tf.uint8),
+            )
+            return cut, _inside(image, part)
+
+        return self._answer(crops_of, boxes)
 
     def _answer(self, crops_of, boxes):
         """The network's answer for all boxes, `CHUNK` crops at a time."""
@@ -234,6 +258,10 @@ def _inside(image, boxes):
     height, width = (tf.cast(side, tf.float32) for side in tf.unstack(tf.shape(image)[:2]))
     x, y, w, h = tf.unstack(boxes, axis=-1)
     return (x < width) & (y < height) & (x + w > 0) & (y + h > 0)
+
+
+def _has_pixels(image):
+    return tf.debugging.Assert(tf.size(image) > 0, ["image has no pixels:", tf.shape(image)])
 
 
 def _same_number(image_bytes, boxes):

@@ -6,9 +6,10 @@ import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import kpose
-from kpose import evaluator, exporter, pretrained, runs, skeletons
+from kpose import evaluator, exporter, inference, pretrained, runs, skeletons
 from kpose.errors import InputError
 from tests import helpers
 
@@ -26,10 +27,14 @@ def test_the_shipped_model_is_small_and_refused_when_damaged(tmp_path, monkeypat
     assert sum(sizes) < 12e6 and pretrained.DEFAULT in pretrained.names()
     shutil.copytree(pretrained.FOLDER, tmp_path / "models")
     monkeypatch.setattr(pretrained, "FOLDER", str(tmp_path / "models"))
-    path = tmp_path / "models" / f"{pretrained.DEFAULT}.npz"
-    path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(InputError, match="damaged .*install kpose again"):
-        pretrained.load()
+    for suffix, load in (("npz", pretrained.load_network), ("tflite", pretrained.load)):
+        path = tmp_path / "models" / f"{pretrained.DEFAULT}.{suffix}"
+        path.write_bytes(path.read_bytes()[:-1000])
+        with pytest.raises(InputError, match="damaged .*install kpose again"):
+            load()
+        path.unlink()
+        with pytest.raises(InputError, match="missing: install kpose again"):
+            load()
     with pytest.raises(InputError, match="no model is called 'other': there are movenet"):
         pretrained.load("other")
 
@@ -65,4 +70,17 @@ def test_a_shipped_model_is_evaluated_and_exported_by_its_name(tiny_run, tiny_da
     photo = os.path.join(tiny_data["folder"], "images", "val", "000000000001.jpg")
     box = [[10, 10, 80, 90]]
     served, shipped = (kpose.load(source).predict(photo, box).keypoints for source in (version, "tiny_v1"))
-    np.testing.assert_allclose(served, shipped, atol=1e-3)
+    # The shipped one predicts in TensorFlow Lite, from weights in float16.
+    np.testing.assert_allclose(served, shipped, atol=0.05)
+
+
+def test_the_shipped_model_predicts_as_its_keras_network_does():
+    _, network = pretrained.load_network()
+    server, skeleton = pretrained.load()
+    crops = tf.random.Generator.from_seed(0).uniform((3, 192, 192, 3), 0, 255)
+    region = tf.constant([[0.0, 0.0, 192.0, 192.0]] * 3)
+    keypoints, scores = inference.predict(network, crops, region, skeleton)
+    found = server.serve_images(crops)
+    np.testing.assert_allclose(found["keypoints"][..., :2], keypoints[..., :2], atol=0.1)
+    np.testing.assert_allclose(found["scores"], scores, atol=1e-3)
+    assert server.serve_images(crops[:0])["keypoints"].shape == (0, 17, 3)

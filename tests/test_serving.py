@@ -11,10 +11,10 @@ import tensorflow as tf
 from PIL import Image
 
 from kpose import config as config_lib
-from kpose import evaluator, exporter, inference, predictor, runs, skeletons
+from kpose import evaluator, exporter, inference, predictor, runs, serving, skeletons
 from kpose.errors import InputError
 from kpose.images import read_image
-from tests import tiny
+from tests import helpers, tiny
 from tfrecords_tools import crops
 
 
@@ -258,3 +258,34 @@ def test_a_run_without_checkpoints_is_named(tiny_data, tmp_path):
     config_lib.save(tiny.make_recipe(tiny_data["train"]), str(tmp_path / "config.json"))
     with pytest.raises(InputError, match="no checkpoint"):
         exporter.export(str(tmp_path), str(tmp_path / "serving"))
+
+
+def test_pixels_are_answered_as_the_file_they_are_from(model_dir, tiny_data):
+    path = os.path.join(images_of(tiny_data), "000000000001.jpg")
+    signatures = tf.saved_model.load(os.path.join(model_dir, "1")).signatures
+    boxes = tf.constant([[5.0, 5.0, 60.0, 90.0], [30.0, 10.0, 40.0, 40.0]])
+    with open(path, "rb") as file:
+        expected = signatures["serving_people"](image_bytes=tf.constant([file.read()]), boxes=boxes)
+    pixels = tf.constant(np.asarray(read_image(path)))
+    found = signatures["serving_pixels"](image=pixels, boxes=boxes)
+    np.testing.assert_allclose(found["keypoints"], expected["keypoints"], atol=1e-3)
+    assert signatures["serving_pixels"](image=pixels, boxes=boxes[:0])["keypoints"].shape == (0, 17, 3)
+    for image, some, message in (
+        (pixels, boxes * [[1.0], [float("nan")]], "boxes item.* 1 .*NaN"),
+        (pixels[:0], boxes, "no pixels"),
+    ):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            signatures["serving_pixels"](image=image, boxes=some)
+
+
+def test_an_older_export_is_told(tiny_run, tmp_path, monkeypatch):
+    signatures = serving.KeypointServer.signatures
+    monkeypatch.setattr(
+        serving.KeypointServer,
+        "signatures",
+        property(lambda self: {k: v for k, v in signatures.fget(self).items() if k != "serving_pixels"}),
+    )
+    version = exporter.export(tiny_run, str(tmp_path))
+    with pytest.raises(InputError, match="exported by an older kpose: export it again") as error:
+        predictor.Model(version)
+    helpers.one_line(error)
