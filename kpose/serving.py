@@ -26,6 +26,9 @@ CHUNK = 64
 FARTHEST = 1e6
 # Within so many bytes of its end a file must say that it ends: some cameras append data of their own.
 TAIL = 65536
+# Pixels of a JPEG's largest blocks.
+BLOCK = 16.0
+_JPEG = {"channels": 3, "try_recover_truncated": True, "dct_method": "INTEGER_ACCURATE"}
 
 
 class KeypointServer(tf.Module):
@@ -150,9 +153,10 @@ class KeypointServer(tf.Module):
         return {"keypoints": keypoints, "scores": scores}
 
     def _crop(self, index, image_bytes, box):
-        image = decode(index, image_bytes)
         region = geometry.region_of(box[None], self._padding, self._square)[0]
-        return input_pipeline.crop_image(image, region, self._input_size), _inside(image, box[None])[0]
+        part, corner, sides = decode_part(index, image_bytes, region, self._input_size)
+        crop = input_pipeline.crop_image(part, region - tf.pad(corner, [[0, 2]]), self._input_size)
+        return crop, _inside(sides, box[None])[0]
 
     def _answer_people(self, image, boxes):
         """The network's answer for boxes in one image [H, W, 3] uint8."""
@@ -164,7 +168,7 @@ class KeypointServer(tf.Module):
                 geometry.region_of(part, self._padding, self._square),
                 fn_output_signature=tf.TensorSpec((*self._input_size, 3), tf.uint8),
             )
-            return cut, _inside(image, part)
+            return cut, _inside(tf.shape(image)[:2], part)
 
         return self._answer(crops_of, boxes)
 
@@ -194,7 +198,51 @@ class KeypointServer(tf.Module):
 
 
 def decode(index, image_bytes):
-    """An encoded photograph as [H, W, 3] uint8; errors name the item `index`.
+    """An encoded photograph as [H, W, 3] uint8; errors name the item `index`."""
+    image_bytes, is_jpeg = _checked(index, image_bytes)
+    image = tf.cond(
+        is_jpeg,
+        lambda: tf.io.decode_jpeg(image_bytes, **_JPEG),
+        lambda: tf.io.decode_png(image_bytes, channels=3),
+    )
+    return tf.ensure_shape(image, [None, None, 3])
+
+
+def decode_part(index, image_bytes, region, size):
+    """What the crop of a region needs of an encoded photograph: the rest of a JPEG is not decoded to pixels.
+
+    Args:
+        index: what errors call the item.
+        image_bytes: a JPEG or PNG file.
+        region: [4] xywh in the photograph's pixels, anywhere.
+        size: (height, width) of the crop.
+
+    Returns:
+        ([h, w, 3] uint8, its corner's place [2] (x, y) float32 in the photograph, the photograph's sides [2] (H, W)).
+    """
+    image_bytes, is_jpeg = _checked(index, image_bytes)
+
+    def of_jpeg():
+        sides = tf.io.extract_jpeg_shape(image_bytes)[:2]
+        most = tf.cast(sides, tf.float32)
+        start, length = tf.reverse(region[:2], [0]), tf.reverse(region[2:], [0])
+        # Shrinking, the crop's pixels reach half a pixel of theirs beyond the region; chroma has blocks of 16.
+        margin = BLOCK + tf.math.ceil(length / tf.cast(size, tf.float32))
+        first = tf.clip_by_value(tf.floor(start - margin), 0.0, most - 1)
+        last = tf.clip_by_value(tf.math.ceil(start + length + margin), first + 1, most)
+        window = tf.cast(tf.concat([first, last - first], 0), tf.int32)
+        return tf.image.decode_and_crop_jpeg(image_bytes, window, **_JPEG), tf.reverse(first, [0]), sides
+
+    def of_png():
+        image = tf.io.decode_png(image_bytes, channels=3)
+        return image, tf.zeros([2]), tf.shape(image)[:2]
+
+    part, corner, sides = tf.cond(is_jpeg, of_jpeg, of_png)
+    return tf.ensure_shape(part, [None, None, 3]), tf.ensure_shape(corner, [2]), tf.ensure_shape(sides, [2])
+
+
+def _checked(index, image_bytes):
+    """(the bytes of a photograph, if its header and its end are in order; whether it is a JPEG).
 
     JPEG and PNG alone, known by their first bytes: TensorFlow's own guess would also take GIF and BMP, whose headers
     do not bound what they decode to.
@@ -222,13 +270,7 @@ def decode(index, image_bytes):
         check(pixels <= MAX_PIXELS, "has more pixels than are served:", pixels),
     ]
     with tf.control_dependencies([op for op in fits if op is not None]):
-        image_bytes = tf.identity(image_bytes)
-    image = tf.cond(
-        is_jpeg,
-        lambda: tf.io.decode_jpeg(image_bytes, channels=3, try_recover_truncated=True, dct_method="INTEGER_ACCURATE"),
-        lambda: tf.io.decode_png(image_bytes, channels=3),
-    )
-    return tf.ensure_shape(image, [None, None, 3])
+        return tf.identity(image_bytes), is_jpeg
 
 
 def _holds(data, pattern):
@@ -253,9 +295,9 @@ def _png_pixels(image_bytes):
     return tf.minimum(width, 2**31) * tf.minimum(height, 2**31)
 
 
-def _inside(image, boxes):
-    """[N] whether boxes [N, 4] have any pixel of the image."""
-    height, width = (tf.cast(side, tf.float32) for side in tf.unstack(tf.shape(image)[:2]))
+def _inside(sides, boxes):
+    """[N] whether boxes [N, 4] have any pixel of an image of sides [2] (height, width)."""
+    height, width = tf.unstack(tf.cast(sides, tf.float32))
     x, y, w, h = tf.unstack(boxes, axis=-1)
     return (x < width) & (y < height) & (x + w > 0) & (y + h > 0)
 

@@ -1,5 +1,6 @@
 """From a trained run to numbers, a SavedModel and drawn keypoints: all of them the same answer."""
 
+import io
 import json
 import os
 import subprocess
@@ -8,10 +9,12 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from kpose import config as config_lib
-from kpose import evaluator, exporter, inference, predictor, runs, serving, skeletons
+from kpose import evaluator, exporter, inference, input_pipeline, predictor, runs, serving, skeletons
 from kpose.errors import InputError
 from kpose.images import read_image
 from tests import helpers, tiny
@@ -289,3 +292,22 @@ def test_an_older_export_is_told(tiny_run, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="exported by an older kpose: export it again") as error:
         predictor.Model(version)
     helpers.one_line(error)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.tuples(st.floats(-80, 150), st.floats(-80, 150), st.floats(0.5, 300), st.floats(0.5, 300)),
+    st.sampled_from([(8, 8), (40, 24), (64, 96)]),
+    st.sampled_from([0, 1, 2]),
+)
+def test_a_part_of_a_jpeg_gives_the_crop_that_the_whole_gives(region, size, subsampling):
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (13, 10, 3), np.uint8).repeat(9, 0).repeat(11, 1)
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=90, subsampling=subsampling)
+    region, content = tf.constant(region, tf.float32), tf.constant(buffer.getvalue())
+    part, corner, sides = serving.decode_part(tf.constant(0), content, region, size)
+    found = input_pipeline.crop_image(part, region - tf.pad(corner, [[0, 2]]), size)
+    expected = input_pipeline.crop_image(serving.decode(tf.constant(0), content), region, size)
+    # Places in float32 from another corner: here and there the other grey level.
+    np.testing.assert_allclose(np.asarray(found, int), expected, atol=1)
+    np.testing.assert_array_equal(sides, pixels.shape[:2])
