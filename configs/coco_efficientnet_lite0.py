@@ -1,8 +1,8 @@
 """COCO without a pose teacher on two CPU cores: EfficientNet-Lite0 from ImageNet's weights, on five sets of labels.
 
 Paper: those of `efficientnet_lite0`; joints that a data set does not label are left out of the loss.
-Reaches: 71.1% strict PCP on COCO's fully visible persons (32 of devval), 62.5% on all labelled ones, 68.7% on LSP's test
-half: see "Results" in README.md.
+Reaches: 71.1% strict PCP on COCO's fully visible persons (32 of devval), 62.5% on all labelled ones, 68.7% on LSP's
+test half: see "Results" in README.md.
 Time: 89 images/s on two CPU cores, 45 minutes for its 3,600 steps.
 
 for each data set: python -m tfrecords_tools.write_coco --annotations=... --images=... --output_dir=records \\
