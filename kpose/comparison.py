@@ -59,8 +59,8 @@ def compare(output_dir, recipes, budget):
 
 
 def comparable():
-    """The recipes that the drawn records suit: all but the demo's and those that see squares round the boxes."""
-    return [name for name in config_lib.shipped() if name != "demo" and not config_lib.load_recipe(name).data.square]
+    """The recipes that the drawn records suit: all but the demo's and those of unstretched crops."""
+    return [name for name in config_lib.shipped() if name != "demo" and not config_lib.load_recipe(name).data.aspect]
 
 
 def with_bases(recipes):

@@ -10,7 +10,7 @@ import os
 
 from ml_collections import ConfigDict
 
-from kpose import files, skeletons
+from kpose import files, geometry, skeletons
 from kpose.errors import InputError
 
 
@@ -41,7 +41,7 @@ def default():
     config.data.val = ""  # Glob of validation records; none: no evaluation during training.
     config.data.errors = ""  # Of cascade: records to measure the stage before on (none: data.train).
     config.data.padding = 1.0  # The network sees the box enlarged by this factor.
-    config.data.square = False  # It sees the square round the box, so that people are not stretched.
+    config.data.aspect = 0.0  # It sees the rectangle of this width over height round the box (0: the box, stretched).
     config.data.shuffle_buffer = 10_000  # Encoded records in memory from which the next one is drawn.
 
     config.augment = ConfigDict()
@@ -74,12 +74,21 @@ def default():
     config.model.sigma = 1.0  # Of cascade: their side in torso diameters.
     config.model.batch_norm_momentum = 0.9
     config.model.width = 1.0  # Of movenet: factor of its channels.
+    config.model.frozen_blocks = 0  # Of movenet: its first blocks that stay as they are.
     config.model.backbone = "resnet18"  # resnet18, resnet50, efficientnet_lite0.
     config.model.head = "pooled"  # Of backbone: pooled (averages, fully connected), spatial (maps).
     config.model.weights = (
-        ""  # What it begins with: a .pth, .h5 or .keras file, package:NAME, a keras_cv preset; .json.
+        ""  # What it begins with: a run's folder; a .pth, .h5 or .keras file, package:NAME, a keras_cv preset; .json.
     )
     config.model.freeze_epochs = 0  # First epochs in which the backbone stays as it is.
+
+    config.teacher = ConfigDict()
+    config.teacher.weights = ""  # Of MoveNet's graph model (a .json file): also learn what it finds in the crops.
+    config.teacher.width = 1.75  # Factor of its channels: 1 for Lightning, 1.75 for Thunder.
+    config.teacher.input_size = (256, 256)  # It sees the crops, resized to this, in multiples of 32.
+    config.teacher.min_score = 0.3  # What it is less sure of is not learnt.
+    config.teacher.everywhere = False  # Also at labelled joints, not at the others alone.
+    config.teacher.share = 1.0  # Factor of its part of the loss.
 
     config.loss = ConfigDict()
     # l2 (published: the sum over the batch), masked_l2 (published, with visibility), l1, smooth_l1, laplace, rle.
@@ -126,6 +135,7 @@ RANGES = {
     "evaluate_batches": (0, None),
     "log_every": (1, None),
     "data.padding": (1.0, 10.0),
+    "data.aspect": (0.0, 10.0),
     "data.shuffle_buffer": (1, None),
     **{
         f"augment.{name}": (0.0, 1.0)
@@ -141,9 +151,13 @@ RANGES = {
     "model.dropout": (0.0, 0.99),
     "model.sub_image": (4, None),
     "model.width": (0.25, 4.0),
+    "model.frozen_blocks": (0, 17),
     "model.sigma": (0.1, 10.0),
     "model.batch_norm_momentum": (0.0, 1.0),
     "model.freeze_epochs": (0, None),
+    "teacher.width": (0.25, 4.0),
+    "teacher.min_score": (0.0, 1.0),
+    "teacher.share": (0.0, None),
     "optimizer.learning_rate": (0.0, None),
     "optimizer.momentum": (0.0, 1.0),
     "optimizer.weight_decay": (0.0, None),
@@ -180,7 +194,8 @@ RESUMABLE = (
 
 def check(config):
     """Raises `InputError` unless every field of `config` is known, of the right type and in its range."""
-    from kpose import augment, losses, models, optimizers  # They need Keras; reading a recipe's fields does not.
+    # They need Keras; reading a recipe's fields does not.
+    from kpose import augment, distillation, losses, models, optimizers
 
     choices = CHOICES | {
         "loss.name": tuple(losses.LOSSES),
@@ -201,6 +216,8 @@ def check(config):
     models.check(config.model)
     optimizers.check(config.schedule)
     augment.check(config.augment)
+    distillation.check(config)
+    geometry.check_aspect(config.data.aspect, config.model.input_size)
     if config.replicas and config.batch_size % config.replicas:
         raise InputError(f"config.batch_size {config.batch_size} cannot be shared out among {config.replicas} replicas")
 

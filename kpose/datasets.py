@@ -7,6 +7,7 @@ batch holds the data sets by their weights.
 
 import dataclasses
 import functools
+import math
 
 import numpy as np
 import tensorflow as tf
@@ -91,18 +92,17 @@ class TrainingSet:
         return periods * np.bincount(self.mixture, minlength=sets) + np.bincount(self.mixture[:rest], minlength=sets)
 
 
-def check_shape(files, square):
-    """Raises `InputError` unless crops are squares where the network sees squares, and boxes where it sees those."""
-    if files.square != square:
-        kinds = {True: "squares round the boxes", False: "the boxes themselves"}
-        flag = "--square" if square else "--nosquare"
+def check_shape(files, aspect):
+    """Raises `InputError` unless crops show boxes, or rectangles of one shape round them, as the network sees them."""
+    if not math.isclose(files.aspect, aspect, rel_tol=1e-6):
+        shown = f"rectangles of aspect {files.aspect:g} round the boxes" if files.aspect else "the boxes themselves"
         raise InputError(
-            f"{files.pattern!r}: the crops show {kinds[files.square]}, but config.data.square is {square}: write the "
-            f"records with {flag}, or set --config.data.square={files.square}"
+            f"{files.pattern!r}: the crops show {shown}, but config.data.aspect is {aspect:g}: write the "
+            f"records with --aspect={aspect:g}, or set --config.data.aspect={files.aspect:g}"
         )
 
 
-def find_training_set(patterns, skeleton, padding, weights=(), square=False):
+def find_training_set(patterns, skeleton, padding, weights=(), aspect=0.0):
     """The `TrainingSet` of records.
 
     Args:
@@ -110,7 +110,7 @@ def find_training_set(patterns, skeleton, padding, weights=(), square=False):
         skeleton: the `Skeleton` that the network learns.
         padding: what it sees: the box enlarged by this factor.
         weights: each data set's share of the samples, in any unit; none: as many as it has records.
-        square: whether it sees squares round the boxes.
+        aspect: width over height of the rectangles round the boxes that it sees; 0: the boxes themselves.
 
     Raises:
         InputError: no records, damaged ones, crops that show too little, joints that no data set labels, or weights
@@ -128,7 +128,7 @@ def find_training_set(patterns, skeleton, padding, weights=(), square=False):
     _check_joints(found, skeleton)
     for files in found:
         stored_share(files, padding)
-        check_shape(files, square)
+        check_shape(files, aspect)
     sums = [_sum_labels(files, skeleton, padding) for files in found]
     for files, part in zip(found, sums, strict=True):
         logging.info("%s: %d records", files.pattern, sum(part.counts))
@@ -183,7 +183,7 @@ def add_labels(features, files, skeleton, padding):
         The dict with `region` [..., 4] and `keypoints` [..., K, 3]: normalised x, y and the visibility flag.
     """
     box = features["box"]
-    region = tf.reshape(geometry.region_of(tf.reshape(box, [-1, 4]), padding, files.square), tf.shape(box))
+    region = tf.reshape(geometry.region_of(tf.reshape(box, [-1, 4]), padding, files.aspect), tf.shape(box))
     visibility = features["visibility"][..., None]
     points = geometry.normalise(features["keypoints"], region) * tf.cast(visibility > 0, tf.float32)
     keypoints = tf.concat([points, visibility], -1)

@@ -37,6 +37,7 @@ class Regressor(keras.Model):
             pixels.
         crop_metrics: the same, normalised.
         augmentation: `augmentation(batch)` -> batch, run in the training step (None: nothing).
+        taught_share: factor of the loss of what a teacher found (`taught` [B, K, 3] in a batch), beside the labels'.
         xla: compile the replica's part of each step with XLA.
         clip_norm: the longest gradient applied, in the global norm of the reduced gradient (0: any length).
         ema: weight of the past in the moving average of the weights that evaluation uses (0: the weights themselves).
@@ -49,6 +50,7 @@ class Regressor(keras.Model):
         pixel_metrics=(),
         crop_metrics=(),
         augmentation=None,
+        taught_share=1.0,
         xla=False,
         clip_norm=0.0,
         ema=0.0,
@@ -60,6 +62,7 @@ class Regressor(keras.Model):
         self.pixel_metrics = list(pixel_metrics)
         self.crop_metrics = list(crop_metrics)
         self.augmentation = augmentation
+        self.taught_share = taught_share
         self.xla = xla
         self.clip_norm = clip_norm
         self.ema = ema
@@ -225,7 +228,10 @@ class Regressor(keras.Model):
     def _loss_values(self, values, batch, outputs):
         """[B] losses, the loss' own variables having `values`."""
         with keras.StatelessScope(state_mapping=list(zip(self.sample_loss.trainable_variables, values, strict=True))):
-            return self.sample_loss.call(batch["keypoints"], outputs)
+            losses = self.sample_loss.call(batch["keypoints"], outputs)
+            if "taught" in batch:
+                losses += self.taught_share * self.sample_loss.call(batch["taught"], outputs)
+            return losses
 
     def _update(self, gradients, state, loss, step):
         norm = tf.linalg.global_norm(gradients)

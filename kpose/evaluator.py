@@ -147,7 +147,7 @@ def _predict_records(network, found, config, skeleton, flip_test):
     They are those of `evaluation_batches` (without the images; the normalised labels are called `labels`) and the
     prediction: `keypoints` [N, K, 3] in original pixels and `score` [N].
     """
-    datasets.check_shape(found, config.data.square)
+    datasets.check_shape(found, config.data.aspect)
     count = datasets.summarise_labels(found, config.data.padding).num_records
     batches = _batches(found, config, count)
 

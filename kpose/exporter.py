@@ -35,7 +35,7 @@ def export(workdir, output_dir, flip_test=False, best=False):
     config, data = trained.config, trained.config.data
     skeleton = skeletons.get(config.skeleton)
     network = folding.fold_batch_norm(trained.network)
-    server = KeypointServer(network, skeleton, config.model.input_size, data.padding, flip_test, data.square)
+    server = KeypointServer(network, skeleton, config.model.input_size, data.padding, flip_test, data.aspect)
     os.makedirs(output_dir, exist_ok=True)
     version = 1 + max((int(name) for name in os.listdir(output_dir) if name.isdigit()), default=0)
     folder = os.path.join(output_dir, str(version))

@@ -48,7 +48,7 @@ def export(workdir, output_dir, kind, quantize="none", records_pattern=None, fli
     config, data = trained.config, trained.config.data
     skeleton = skeletons.get(config.skeleton)
     network = folding.fold_batch_norm(trained.network)
-    server = KeypointServer(network, skeleton, config.model.input_size, data.padding, flip_test, data.square)
+    server = KeypointServer(network, skeleton, config.model.input_size, data.padding, flip_test, data.aspect)
     crops = _Crops(config, skeleton, records_pattern)
     if kind == "tflite":
         content, run = _tflite(server, crops, quantize)
@@ -77,7 +77,7 @@ class _Crops:
         self.batches = None
         if pattern:
             found = records.find(pattern, skeleton)
-            datasets.check_shape(found, config.data.square)
+            datasets.check_shape(found, config.data.aspect)
             self.count = datasets.summarise_labels(found, config.data.padding).num_records
             self.batches = input_pipeline.evaluation_batches(
                 found, input_size=self.size, padding=config.data.padding, batch_size=1, num_records=self.count

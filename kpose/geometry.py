@@ -4,12 +4,14 @@ Four frames, each x right and y down:
 
     original    pixels of the image as stored; pixel i covers [i, i + 1)
     region      a rectangle of the original image, xywh in its pixels: the person's box times a padding, or the
-                square round that. It may reach beyond the image
+                rectangle of one shape for all round that. It may reach beyond the image
     crop        pixels of the picture that shows exactly the region, stretched to [height, width]
     normalised  origin at the region's centre; the region spans [-0.5, 0.5] in x and in y
 
 The functions use arithmetic only, so NumPy arrays, TensorFlow tensors and Keras tensors all pass.
 """
+
+from kpose.errors import InputError
 
 
 def pad_box(box, padding):
@@ -32,24 +34,42 @@ def pad_box(box, padding):
     ]
 
 
-def squared(box):
-    """The square of a box's longer side round its centre: [..., 4] xywh (a tensor: [N, 4]) -> the same."""
-    # By matrices, as in `pad_box`. The longer side is (w + h + |w - h|) / 2; `more` is how much longer it is than w, h.
+def with_aspect(box, aspect):
+    """The smallest rectangle of a shape that holds a box, round the same centre.
+
+    Args:
+        box: [..., 4] xywh in original pixels (a tensor: [N, 4]).
+        aspect: the rectangle's width over its height.
+
+    Returns:
+        [..., 4] xywh.
+    """
+    # By matrices, as in `pad_box`. `more` is what w lacks to a h and h to w / a, or nothing: (d + |d|) / 2.
     nothing = [0.0] * 4
-    difference = box @ [nothing, nothing, [0.0, 0.0, -0.5, 0.5], [0.0, 0.0, 0.5, -0.5]]
+    difference = box @ [nothing, nothing, [0.0, 0.0, -0.5, 0.5 / aspect], [0.0, 0.0, 0.5 * aspect, -0.5]]
     more = difference + abs(difference)
     return box + more @ [nothing, nothing, [-0.5, 0.0, 1.0, 0.0], [0.0, -0.5, 0.0, 1.0]]
 
 
-def region_of(box, padding, square=False):
+def check_aspect(aspect, size):
+    """Raises `InputError` unless pictures of `size` (height, width) show rectangles of `aspect` without stretching."""
+    if aspect and not (0.1 <= aspect <= 10 and abs(size[1] / size[0] / aspect - 1) <= 0.02):
+        raise InputError(
+            f"aspect {aspect:g}, but {size[0]} x {size[1]} (height x width) pixels: give sizes of that shape, between "
+            "0.1 and 10, or 0 for boxes that are stretched to any size"
+        )
+
+
+def region_of(box, padding, aspect=0.0):
     """What the network sees of a box: [..., 4] xywh -> the same.
 
     Args:
         box: [..., 4] xywh in original pixels (a tensor: [N, 4]).
         padding: the factor of enlargement.
-        square: the square round the box instead of the box, so that the crop is not stretched.
+        aspect: width over height of the rectangle round the box that is enlarged, so that nobody is stretched; 0: the
+            box itself.
     """
-    return pad_box(squared(box) if square else box, padding)
+    return pad_box(with_aspect(box, aspect) if aspect else box, padding)
 
 
 def normalise(points, region):

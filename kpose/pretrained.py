@@ -41,7 +41,7 @@ def load(name=None):
     network = lite.LiteNetwork(_read_checked(card, "tflite"), card["answers"])
     skeleton = skeletons.get(config.skeleton)
     data = config.data
-    server = serving.KeypointServer(network, skeleton, config.model.input_size, data.padding, square=data.square)
+    server = serving.KeypointServer(network, skeleton, config.model.input_size, data.padding, aspect=data.aspect)
     return server, skeleton
 
 

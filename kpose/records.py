@@ -33,7 +33,7 @@ class Person:
         image_size: (height, width) of the original image in pixels.
         box: [4] the person's box, xywh in original pixels.
         padding: what the box was enlarged by to give `region`.
-        square: whether it was the square round the box that was enlarged.
+        aspect: width over height of the rectangle round the box that was enlarged; 0: the box itself.
         region: [4] what the crop shows, xywh in original pixels.
         area: the person's area in square pixels (the scale of OKS).
         keypoints: [K, 3] x, y in original pixels and the visibility flag: 0 unlabelled, 1 occluded, 2 visible.
@@ -49,7 +49,7 @@ class Person:
     region: np.ndarray
     area: float
     keypoints: np.ndarray
-    square: bool = False
+    aspect: float = 0.0
 
 
 def encode(person, skeleton):
@@ -73,7 +73,7 @@ def encode(person, skeleton):
             "annotation/keypoints": keypoints.ravel().tolist(),
             "crop/jpeg": [person.jpeg],
             "crop/padding": [float(person.padding)],
-            **({"crop/square": [1]} if person.square else {}),
+            **({"crop/aspect": [float(person.aspect)]} if person.aspect else {}),
             "crop/region": np.asarray(person.region, np.float32).tolist(),
         }
     )
@@ -139,7 +139,7 @@ class RecordFiles:
         skeleton: the `Skeleton` of their labels.
         padding: what the boxes were enlarged by when they were cropped.
         crop_size: (height, width) of the stored crops in pixels.
-        square: whether the crops show squares round the boxes.
+        aspect: width over height of the rectangles round the boxes that they show; 0: the boxes themselves.
     """
 
     pattern: str
@@ -147,7 +147,7 @@ class RecordFiles:
     skeleton: skeletons.Skeleton
     padding: float
     crop_size: tuple
-    square: bool = False
+    aspect: float = 0.0
 
 
 def find(pattern, wanted_skeleton=None):
@@ -174,13 +174,13 @@ def find(pattern, wanted_skeleton=None):
     if len(kinds) > 1:
         first, second = sorted(kinds, key=str)[:2]
         raise InputError(
-            f"{pattern!r} mixes records that do not belong together: (skeleton, padding, crop size, square) "
+            f"{pattern!r} mixes records that do not belong together: (skeleton, padding, crop size, aspect) "
             f"{first} and {second}: name one kind"
         )
-    skeleton, padding, crop_size, square = kinds.pop()
+    skeleton, padding, crop_size, aspect = kinds.pop()
     if wanted_skeleton is not None and skeleton != wanted_skeleton.name:
         raise InputError(f"{pattern!r}: labels of skeleton {skeleton!r}, but {wanted_skeleton.name!r} is wanted")
-    return RecordFiles(pattern, paths, skeletons.get(skeleton), padding, crop_size, square)
+    return RecordFiles(pattern, paths, skeletons.get(skeleton), padding, crop_size, aspect)
 
 
 def _check_shards(paths, pattern):
@@ -200,7 +200,7 @@ def _check_shards(paths, pattern):
 
 
 def _head(path):
-    """(skeleton, padding, crop size, square) by a file's first record; None for a file without any."""
+    """(skeleton, padding, crop size, aspect) by a file's first record; None for a file without any."""
     import tensorflow as tf
 
     try:
@@ -222,8 +222,8 @@ def _head(path):
         )
     height, width, _ = tf.io.decode_jpeg(features["crop/jpeg"].bytes_list.value[0]).shape
     name = features["skeleton"].bytes_list.value[0].decode()
-    square = bool(features["crop/square"].int64_list.value[:])
-    return name, features["crop/padding"].float_list.value[0], (height, width), square
+    aspect = next(iter(features["crop/aspect"].float_list.value), 0.0)
+    return name, features["crop/padding"].float_list.value[0], (height, width), aspect
 
 
 @contextlib.contextmanager

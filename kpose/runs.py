@@ -76,7 +76,7 @@ def copy_base(config, workdir):
     base = config.model.base
     saved = load_config(base)
     checkpoints.latest(base)
-    for field in ("skeleton", "data.padding", "data.square"):
+    for field in ("skeleton", "data.padding", "data.aspect"):
         ours, theirs = config_lib.flatten(config)[field], config_lib.flatten(saved)[field]
         if ours != theirs:
             raise InputError(f"config.{field} is {ours!r}, but the stage before, {base}, has {theirs!r}: take the same")
@@ -109,8 +109,23 @@ def build_network(config, workdir, synchronized=False, begin=False):
     outputs = losses.build(config.loss).outputs
     network = models.build(config.model, skeletons.get(config.skeleton), outputs, synchronized, base)
     if begin:
-        models.load_weights(network, config.model)
+        _begin(network, config.model)
     return network
+
+
+def _begin(network, config):
+    """Sets the weights that `config.weights` names: a run's, a shipped model's, or those of a file."""
+    if not (os.path.isdir(config.weights) or _is_shipped(config.weights)):
+        models.load_weights(network, config)
+        return
+    theirs = load_trained(config.weights).network
+    shapes, wanted = ([tuple(v.shape) for v in n.variables] for n in (theirs, network))
+    if shapes != wanted:
+        raise InputError(
+            f"config.model.weights is {config.weights!r}, a {theirs.name} of {len(shapes)} arrays, which are not "
+            f"those of this recipe's {network.name} ({len(wanted)}): take a run of the same network"
+        )
+    network.set_weights(theirs.get_weights())
 
 
 def load_network(workdir, config, best=False):
@@ -145,6 +160,12 @@ class Trained:
     folder: str | None
 
 
+def _is_shipped(source):
+    from kpose import pretrained
+
+    return source in pretrained.names() and not os.path.exists(source)
+
+
 def load_trained(source, best=False):
     """A trained network: of a run, from its newest checkpoint, or of a model that kpose ships.
 
@@ -157,7 +178,7 @@ def load_trained(source, best=False):
     """
     from kpose import pretrained
 
-    if source in pretrained.names() and not os.path.exists(source):
+    if _is_shipped(source):
         return Trained(*pretrained.load_network(source), pretrained.load_mean_pose(source), source, None)
     config = load_config(source)
     network, checkpoint = load_network(source, config, best)

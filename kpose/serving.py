@@ -40,10 +40,10 @@ class KeypointServer(tf.Module):
         input_size: (height, width) of its input.
         padding: the network sees the box enlarged by this factor.
         flip_test: average each answer with that for the mirror image.
-        square: it sees the square round the box.
+        aspect: it sees the rectangle of this width over height round the box; 0: the box itself.
     """
 
-    def __init__(self, network, skeleton, input_size, padding, flip_test=False, square=False):
+    def __init__(self, network, skeleton, input_size, padding, flip_test=False, aspect=0.0):
         super().__init__(name="kpose")
         # TensorFlow's variables instead of Keras' round them: of those, a SavedModel holds copies beside what the graph
         # reads, and only Python's loader, not TF Serving's, restores both.
@@ -52,7 +52,7 @@ class KeypointServer(tf.Module):
         self._joints = skeleton.num_joints
         self._input_size = tuple(input_size)
         self._padding = padding
-        self._square = square
+        self._aspect = aspect
 
     @property
     def signatures(self):
@@ -153,7 +153,7 @@ class KeypointServer(tf.Module):
         return {"keypoints": keypoints, "scores": scores}
 
     def _crop(self, index, image_bytes, box):
-        region = geometry.region_of(box[None], self._padding, self._square)[0]
+        region = geometry.region_of(box[None], self._padding, self._aspect)[0]
         part, corner, sides = decode_part(index, image_bytes, region, self._input_size)
         crop = input_pipeline.crop_image(part, region - tf.pad(corner, [[0, 2]]), self._input_size)
         return crop, _inside(sides, box[None])[0]
@@ -165,7 +165,7 @@ class KeypointServer(tf.Module):
             part = boxes[start:end]
             cut = tf.map_fn(
                 lambda region: input_pipeline.crop_image(image, region, self._input_size),
-                geometry.region_of(part, self._padding, self._square),
+                geometry.region_of(part, self._padding, self._aspect),
                 fn_output_signature=tf.TensorSpec((*self._input_size, 3), tf.uint8),
             )
             return cut, _inside(tf.shape(image)[:2], part)
@@ -182,7 +182,7 @@ class KeypointServer(tf.Module):
             end = tf.minimum(start + CHUNK, count)
             with tf.device("/CPU:0"):
                 crops, inside = crops_of(start, end)
-            regions = geometry.region_of(boxes[start:end], self._padding, self._square)
+            regions = geometry.region_of(boxes[start:end], self._padding, self._aspect)
             keypoints, scores = self._predict(crops, regions)
             known = tf.cast(inside, tf.float32)
             keypoints = tf.concat([keypoints[..., :2], keypoints[..., 2:] * known[:, None, None]], -1)

@@ -17,6 +17,7 @@ from kpose import (
     datasets,
     diagnosis,
     displacements,
+    distillation,
     engine,
     files,
     flops,
@@ -195,6 +196,7 @@ def build_regressor(config, run, total_steps, workdir=None, training_set=None):
             pixel_metrics=[*(metrics.PCP(skeleton, rule) for rule in metrics.RULES), metrics.PDJ(skeleton, 0.2)],
             crop_metrics=[metrics.SpreadRatio(skeleton.num_joints)],
             augmentation=augmentation.on_device if augmentation and config.augment.on == "device" else None,
+            taught_share=config.teacher.share,
             xla=run.xla,
             clip_norm=config.optimizer.clip_norm,
             ema=config.optimizer.ema,
@@ -236,7 +238,7 @@ def find_training_set(config):
         skeletons.get(config.skeleton),
         config.data.padding,
         tuple(config.data.weights),
-        config.data.square,
+        config.data.aspect,
     )
 
 
@@ -318,11 +320,14 @@ def _training_batches(training_set, config, start_step, worker=0, workers=1):
     )
     if augmentation and config.augment.on == "host":
         dataset = dataset.map(augmentation.on_host, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    teacher = distillation.build(config, training_set.skeleton)
+    if teacher:
+        dataset = dataset.map(teacher).prefetch(tf.data.AUTOTUNE)
     return dataset
 
 
 def _evaluation_batches(files_val, config):
-    datasets.check_shape(files_val, config.data.square)
+    datasets.check_shape(files_val, config.data.aspect)
     count = datasets.summarise_labels(files_val, config.data.padding).num_records
     return input_pipeline.evaluation_batches(
         files_val,

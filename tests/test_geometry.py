@@ -112,11 +112,17 @@ def test_numpy_and_tensorflow_agree():
         np.testing.assert_allclose(tf.function(call)(tf.constant(box), tf.constant(xy)), expected, rtol=1e-4, atol=1e-5)
 
 
-@given(box=st.tuples(*[st.floats(-500, 500)] * 2, *[st.floats(0.5, 800)] * 2), padding=st.floats(1, 3))
-def test_the_square_round_a_box_has_its_centre_and_its_longer_side(box, padding):
-    x, y, w, h = geometry.region_of(np.array(box), padding, square=True)
-    side = padding * max(box[2:])
-    np.testing.assert_allclose([w, h], [side, side], rtol=1e-9)
+@given(
+    box=st.tuples(*[st.floats(-500, 500)] * 2, *[st.floats(0.5, 800)] * 2),
+    padding=st.floats(1, 3),
+    aspect=st.floats(0.25, 4),
+)
+def test_the_rectangle_round_a_box_has_its_shape_and_centre_and_is_the_smallest(box, padding, aspect):
+    x, y, w, h = geometry.region_of(np.array(box), padding, aspect)
+    np.testing.assert_allclose(w, aspect * h, rtol=1e-9)
+    # It holds the box, and touches it on two sides.
+    np.testing.assert_allclose(max(box[2] / w, box[3] / h), 1 / padding, rtol=1e-9)
     np.testing.assert_allclose([x + w / 2, y + h / 2], [box[0] + box[2] / 2, box[1] + box[3] / 2], atol=1e-9)
     many = tf.constant([box, box[:2] + box[:1:-1]], tf.float32)
-    np.testing.assert_allclose(geometry.squared(many)[0], geometry.squared(np.array(box)), rtol=1e-4, atol=1e-3)
+    expected = geometry.with_aspect(np.array(box), aspect)
+    np.testing.assert_allclose(geometry.with_aspect(many, aspect)[0], expected, rtol=1e-4, atol=1e-3)

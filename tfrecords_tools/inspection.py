@@ -32,11 +32,12 @@ def inspect(pattern, sheet_path, persons=40, seed=0):
     columns, shards = _read_labels(files)
     count = len(columns["area"])
     visibility, box = columns["visibility"], columns["box"]
+    shape = f"rectangle of aspect {files.aspect:g} round the " if files.aspect else ""
     lines = [
         f"{pattern}: {count:,} persons of {len(np.unique(columns['image_id'])):,} images in {len(files.paths)} shards, "
         f"{sum(size for _, size in shards.values()) / 1e6:.1f} MB",
         f"skeleton {skeleton.name} ({skeleton.num_joints} joints), crops {files.crop_size[0]} x {files.crop_size[1]} "
-        f"pixels of the {'square round the box' if files.square else 'box'} times {files.padding:g}",
+        f"pixels of the {shape}box times {files.padding:g}",
         "box height in pixels: " + _quartiles(box[:, 3]) + "; width: " + _quartiles(box[:, 2]),
         f"fully visible: {(visibility == 2).all(1).sum():,} persons",
         "joint               visible  occluded  unlabelled",
@@ -105,7 +106,7 @@ def inspect_augmentation(pattern, config, sheet_path, persons=8, seed=0):
     skeleton = skeletons.get(config.skeleton)
     if not trainer.build_augmentation(config):
         raise InputError(f"recipe {config.name!r} augments nothing: set fields of its augment section")
-    training_set = datasets.find_training_set(pattern, skeleton, config.data.padding, square=config.data.square)
+    training_set = datasets.find_training_set(pattern, skeleton, config.data.padding, aspect=config.data.aspect)
     augmentation = trainer.build_augmentation(config, training_set)
     size = tuple(config.model.input_size)
 

@@ -33,8 +33,12 @@ _SELECT = flags.DEFINE_enum(
 _PADDING = flags.DEFINE_float(
     "padding", 1.0, "What the network is to see: the box enlarged by this factor.", flag_values=FLAGS
 )
-_SQUARE = flags.DEFINE_bool(
-    "square", False, "Show the square round the box, so that people are not stretched.", flag_values=FLAGS
+_ASPECT = flags.DEFINE_float(
+    "aspect",
+    0.0,
+    "Show the rectangle of this width over height round the box, so that people are not stretched (0: the box itself). "
+    "Give --crop_size the same shape.",
+    flag_values=FLAGS,
 )
 _CROP_SIZE = flags.DEFINE_list("crop_size", ["224"], "Side of that in pixels, or HEIGHT,WIDTH.", flag_values=FLAGS)
 _CONTEXT = flags.DEFINE_float(
@@ -123,7 +127,7 @@ def options():
         context=_CONTEXT.value,
         on_error=_ON_ERROR.value,
         category=_CATEGORY.value,
-        square=_SQUARE.value,
+        aspect=_ASPECT.value,
     )
 
 

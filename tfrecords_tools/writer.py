@@ -44,7 +44,7 @@ class WriteOptions:
             real pixels into view.
         on_error: "stop" at bad input, or "skip" it and count.
         category: name of the COCO category whose annotations are the persons; "": all that have keypoints.
-        square: crop the square round the box instead of the box, so that nobody is stretched.
+        aspect: crop the rectangle of this width over height round the box, so that nobody is stretched; 0: the box.
     """
 
     annotations: str
@@ -61,7 +61,7 @@ class WriteOptions:
     context: float = 1.0
     on_error: str = "stop"
     category: str = ""
-    square: bool = False
+    aspect: float = 0.0
 
     def __post_init__(self):
         if not self.split or os.sep in self.split:
@@ -75,6 +75,7 @@ class WriteOptions:
             raise InputError(f"{self.workers} workers: give a number of processes, or 0 for one a core")
         if len(self.crop_size) != 2 or not all(8 <= side <= 4096 for side in self.crop_size):
             raise InputError(f"crop size {self.crop_size}: height and width are between 8 and 4096 pixels")
+        geometry.check_aspect(self.aspect, self.crop_size)
         if self.seed < 0:
             raise InputError(f"seed {self.seed}: give a number that is not negative")
 
@@ -236,7 +237,7 @@ def _inputs(options):
         "select": options.select,
         "category": options.category,
         "padding": options.padding,
-        "square": options.square,
+        "aspect": options.aspect,
         "context": options.stored[1] / options.padding,
         "crop_size": list(options.crop_size),
         "stored_size": list(options.stored[0]),
@@ -254,7 +255,7 @@ def _command(options):
         "select": options.select,
         "category": options.category,
         "padding": f"{options.padding:g}",
-        "square": "true" if options.square else "",
+        "aspect": f"{options.aspect:g}" if options.aspect else "",
         "context": f"{options.context:g}",
         "crop_size": ",".join(map(str, options.crop_size)),
         "shards": options.shards,
@@ -420,7 +421,7 @@ def _persons_of_image(folder, entry, group, options, found, kinds):
             return
         entry = entry | {"width": image.width, "height": image.height}
         group = [person for person in group if _is_inside(person, entry, found)]
-        regions = [geometry.region_of(coco.box_of(person), options.stored[1], options.square) for person in group]
+        regions = [geometry.region_of(coco.box_of(person), options.stored[1], options.aspect) for person in group]
         if not group:
             return
         # Little is lost by halving the resolution while decoding where four times what is wanted is there.
@@ -466,7 +467,7 @@ def make_person(picture, image, entry, annotation, region, options):
         image_size=(image.height, image.width),
         box=box,
         padding=padding,
-        square=options.square,
+        aspect=options.aspect,
         region=region,
         area=area if isinstance(area, (int, float)) and 0 < area < math.inf else box[2] * box[3],
         keypoints=annotation["keypoints"],

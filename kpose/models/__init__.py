@@ -126,21 +126,24 @@ def _build_cascade(config, skeleton, outputs, synchronized, base):
 
 
 def _check_movenet(config):
-    if any(side % STRIDE for side in config.input_size):
+    check_movenet_size("model.input_size", config.input_size)
+
+
+def check_movenet_size(field, size):
+    """Raises `InputError` unless MoveNet's network can see pictures of `size`, the value of a recipe's `field`."""
+    if len(size) != 2 or any(side < STRIDE or side % STRIDE for side in size):
         raise InputError(
-            f"config.model.input_size is {tuple(config.input_size)}: movenet halves it five times, so both sides "
-            f"must be multiples of {STRIDE}"
-        )
-    if config.weights and not config.weights.endswith(".json"):
-        raise InputError(
-            f"config.model.weights is {config.weights!r}: movenet begins with the .json file of MoveNet's "
-            "TensorFlow.js graph model"
+            f"config.{field} is {tuple(size)}: movenet halves it five times, so both sides are multiples of {STRIDE}"
         )
 
 
 def _build_movenet(config, skeleton, outputs, synchronized, base):
     return movenet(
-        input_size=tuple(config.input_size), num_joints=skeleton.num_joints, outputs=outputs, width=config.width
+        input_size=tuple(config.input_size),
+        num_joints=skeleton.num_joints,
+        outputs=outputs,
+        width=config.width,
+        frozen_blocks=config.frozen_blocks,
     )
 
 
@@ -204,6 +207,7 @@ def load_weights(network, config):
         InputError: `config.weights` is not there or not this backbone's.
     """
     if config.weights and config.name == "movenet":
+        # That, or a run, which `kpose.runs` looks up.
         tfjs.assign(network, config.weights)
     elif config.weights:
         weights_lib.assign(network.get_layer("backbone"), BACKBONES[config.backbone], config.weights)

@@ -24,7 +24,7 @@ _DISTANCE = 1.8
 _SHARPNESS = 4.0
 
 
-def movenet(input_size=(192, 192), num_joints=17, outputs=(), width=1.0):
+def movenet(input_size=(192, 192), num_joints=17, outputs=(), width=1.0, frozen_blocks=0):
     """The network as a functional Keras model.
 
     Batch normalisation is folded into the convolutions, as in the published weights: train it gently.
@@ -35,6 +35,7 @@ def movenet(input_size=(192, 192), num_joints=17, outputs=(), width=1.0):
         num_joints: K.
         outputs: what is predicted beside the keypoints (`kpose.models.outputs`).
         width: factor of the channels: 1 for Lightning, 1.75 for Thunder.
+        frozen_blocks: so many of MobileNetV2's first blocks, and what is before them, are not trained.
 
     Returns:
         `keras.Model`: images [B, H, W, 3] of 0..255 -> {"keypoints": [B, K, 2] float32, normalised;
@@ -48,6 +49,8 @@ def movenet(input_size=(192, 192), num_joints=17, outputs=(), width=1.0):
     for expansion, channels, blocks, strides in _STAGES:
         for position in range(blocks):
             x = _block(x, expansion, _rounded(channels * width), strides if position == 0 else 1, index)
+            if index + 1 == frozen_blocks:
+                frozen = keras.Model(images, x)
             if index in _LATERALS:
                 laterals[index] = _conv(x, _LATERALS[index], f"lateral_{index}")
             index += 1
@@ -72,7 +75,10 @@ def movenet(input_size=(192, 192), num_joints=17, outputs=(), width=1.0):
     answer = {"keypoints": found[..., :2], "visibility": found[..., 2]}
     others = [name for name in outputs if name != "visibility"]
     pooled = layers.GlobalAveragePooling2D(dtype="float32", name="pooled")(top) if others else None
-    return keras.Model(images, answer | extra_outputs(pooled, num_joints, others), name="movenet")
+    network = keras.Model(images, answer | extra_outputs(pooled, num_joints, others), name="movenet")
+    if frozen_blocks:
+        frozen.trainable = False
+    return network
 
 
 def _rounded(channels):
