@@ -57,6 +57,10 @@ def check(config):
             f"config.teacher.weights is {config.teacher.weights!r}: a teacher is the .json file of MoveNet's graph "
             "model"
         )
+    if config.skeleton != "coco":
+        raise InputError(f"config.skeleton is {config.skeleton!r}: MoveNet, the teacher, finds the joints of 'coco'")
+    if config.loss.name == "masked_l2":
+        raise InputError("config.loss.name is 'masked_l2': a teacher does not tell which joints are labelled")
     if config.augment.on != "host":
         raise InputError("config.augment.on is 'device': a teacher sees what is augmented on the host")
     models.check_movenet_size("teacher.input_size", config.teacher.input_size)

@@ -35,7 +35,7 @@ def _node(layer):
     return f"model_1/model/{name}{end}"
 
 
-def _graph_model(network, folder, cut=0):
+def graph_model(network, folder, cut=0):
     """A graph model with the network's convolutions in float16; path of its JSON file."""
     nodes, weights, content = [], [], b""
     for layer in network.layers:
@@ -61,8 +61,8 @@ def network():
     return movenet((64, 64), width=0.25)
 
 
-def test_weights_come_from_a_graph_model(network, tmp_path):
-    path = _graph_model(network, tmp_path)
+def test_weights_come_from_agraph_model(network, tmp_path):
+    path = graph_model(network, tmp_path)
     config = config_lib.load_recipe("movenet").model
     config.input_size, config.width, config.weights = (64, 64), 0.25, path
     other = models.build(config, skeletons.COCO)
@@ -75,10 +75,10 @@ def test_weights_come_from_a_graph_model(network, tmp_path):
 
 
 def test_other_or_damaged_weights_are_refused(network, tmp_path):
-    path = _graph_model(network, tmp_path, cut=100)
+    path = graph_model(network, tmp_path, cut=100)
     with pytest.raises(InputError, match="cut short"):
         tfjs.assign(network, path)
-    path = _graph_model(movenet((64, 64), width=0.5), tmp_path)
+    path = graph_model(movenet((64, 64), width=0.5), tmp_path)
     with pytest.raises(InputError, match="not this network's weights: .* has shapes"):
         tfjs.assign(network, path)
     with pytest.raises(InputError, match="none.json: No such file"):
