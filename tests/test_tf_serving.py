@@ -9,6 +9,7 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+import yaml
 from google.protobuf import text_format
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2, prediction_service_pb2_grpc
 from tensorflow_serving.config import model_server_config_pb2
@@ -138,6 +139,17 @@ def test_the_configuration_is_what_tf_serving_reads_and_is_not_overwritten(base,
     allowed = [int(line.split(":")[1]) for line in text.splitlines() if line.startswith("allowed_batch_sizes")]
     # TF Serving refuses a largest batch that is not the last of the allowed ones.
     assert allowed == sorted(allowed) and f"max_batch_size {{ value: {allowed[-1]} }}" in text
+    with open(os.path.join(base, "docker-compose.yaml")) as file:
+        services = yaml.safe_load(file)["services"]
+    # Joined requests of `serving_people`, of one image and many boxes, would be refused: only where it is asked for.
+    batching = {name for name, service in services.items() if any("batching" in word for word in service["command"])}
+    assert batching == {"batching"}
+    assert [name for name, service in services.items() if "profiles" not in service] == ["cpu"]
+    assert services["batching"]["profiles"] == ["batching"] and services["gpu"]["profiles"] == ["gpu"]
+    for service in services.values():
+        assert service["volumes"] == [f".:{model.base_path}:ro"]
+        files_named = [word.partition("=")[2] for word in service["command"] if "_file=" in word]
+        assert all(os.path.exists(os.path.join(base, os.path.relpath(f, model.base_path))) for f in files_named)
     changed = os.path.join(base, "models.config")
     with open(changed, "a") as file:
         file.write("# mine\n")
