@@ -31,7 +31,8 @@ CHUNK = 64
 FARTHEST = 1e6
 # Within so many bytes of its end a file must say that it ends: some cameras append data of their own.
 TAIL = 65536
-PNG_HEADER = 29
+# Bytes of a PNG to the end of its width and height.
+PNG_HEADER = 24
 # Pixels of a JPEG's largest blocks.
 BLOCK = 16.0
 _JPEG = {"channels": 3, "try_recover_truncated": True, "dct_method": "INTEGER_ACCURATE"}
@@ -296,7 +297,7 @@ def _jpeg_sides(image_bytes):
 
 
 def _png_header(image_bytes, start, length):
-    """Some bytes of a PNG's first chunk: its length and kind, then width, height and five numbers more."""
+    """Some of a PNG's first bytes: from 8 on the first chunk's length and kind, then width and height."""
     # There may be fewer than that.
     header = tf.strings.join([tf.strings.substr(image_bytes, 0, PNG_HEADER), tf.constant(b"\0" * PNG_HEADER)])
     return tf.strings.substr(header, start, length)

@@ -3,7 +3,7 @@
 <base>/<version>/assets.extra/tf_serving_warmup_requests   requests that the server makes before it serves
 <base>/models.config        --model_config_file
 <base>/batching.config      --batching_parameters_file
-<base>/docker-compose.yaml  a server on the CPU, with --profile gpu on a GPU, with --profile batching one that joins requests
+<base>/docker-compose.yaml  a server: on the CPU, with --profile gpu on a GPU, with --profile batching joining requests
 """
 
 import io
