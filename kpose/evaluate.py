@@ -2,6 +2,7 @@
 
 python -m kpose.evaluate --workdir=run --records='records/val-*' --annotations=person_keypoints_val2017.json
 python -m kpose.evaluate --results=predictions/keypoints.json --annotations=person_keypoints_val2017.json
+python -m kpose.evaluate --compare first_run second_run
 
 The boxes are the labels' own; with --results, whatever kpose.predict was given: a detector's, or a file of detections.
 """
@@ -23,7 +24,7 @@ _RECORDS = flags.DEFINE_string("records", None, "Glob of the records to measure 
 _COMPARE = flags.DEFINE_list(
     "compare",
     [],
-    "FIRST,SECOND: instead, two folders that this wrote, to be compared person by person; --output_dir keeps it.",
+    "FIRST SECOND: instead, two runs (or folders that this wrote) are compared person by person; kept in --output_dir.",
     flag_values=FLAGS,
 )
 _RESULTS = flags.DEFINE_string(
@@ -70,7 +71,7 @@ def _compare(folders):
     from kpose import comparison_of_runs, files
 
     if len(folders) != 2:
-        raise cli.InputError(f"--compare={','.join(folders)}: give two folders, as in --compare=FIRST,SECOND")
+        raise cli.InputError(f"--compare={','.join(folders)}: give two folders, as in --compare FIRST SECOND")
     table = comparison_of_runs.compare(*folders)
     print("\n".join(comparison_of_runs.describe(table)))
     if _OUTPUT_DIR.value:
@@ -89,8 +90,20 @@ def _measure_results():
     )
 
 
+def _join_compared(argv):
+    """`--compare A B` as `--compare=A,B`, which is what absl reads."""
+    place = next((i for i, word in enumerate(argv) if word.partition("=")[0] == "--compare"), None)
+    if place is None:
+        return argv
+    end = place + 1
+    while end < len(argv) and not argv[end].startswith("-"):
+        end += 1
+    folders = [word for word in (argv[place].partition("=")[2], *argv[place + 1 : end]) if word]
+    return [*argv[:place], f"--compare={','.join(folders)}", *argv[end:]]
+
+
 def console():
-    cli.run(main, FLAGS, __doc__)
+    cli.run(main, FLAGS, __doc__, prepare=_join_compared)
 
 
 if __name__ == "__main__":

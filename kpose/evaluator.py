@@ -73,28 +73,8 @@ def evaluate(workdir, records_pattern, annotations=None, output_dir=None, flip_t
         some = [result for result, wanted in zip(results, chosen, strict=True) if wanted]
         return scoring.oks_ap(annotations, some, persons["annotation_id"][chosen], skeleton)
 
-    table = {
-        "pcp": scoring.pcp_table(truth, prediction[..., :2], skeleton),
-        "mean_pose_pcp": scoring.pcp_table(truth, mean_prediction, skeleton),
-        "pdj": scoring.pdj_table(truth, prediction[..., :2], skeleton),
-        "oks_ap": scoring.oks_ap(annotations, results, persons["annotation_id"], skeleton) if annotations else None,
-        "intervals": intervals.table(counts, skeleton),
-        "pdj_curve": scoring.pdj_curve(truth, points, skeleton),
-        "mean_pose_pdj_curve": scoring.pdj_curve(truth, mean_prediction, skeleton),
-        "pck": scoring.pck_table(truth, points, persons["box"], skeleton),
-        "joint_errors": scoring.joint_errors(truth, points, skeleton),
-        "subsets": [
-            {
-                "name": name,
-                "num_persons": int(chosen.sum()),
-                "pcp": scoring.pcp_table(truth[chosen], points[chosen], skeleton),
-                "mean_pose_pcp": scoring.pcp_table(truth[chosen], mean_prediction[chosen], skeleton),
-                "pdj": scoring.pdj_table(truth[chosen], points[chosen], skeleton),
-                "oks_ap": ap_of(chosen),
-            }
-            for name, chosen in scoring.subsets(truth, persons["area"]).items()
-            if chosen.any()
-        ],
+    table = figures(truth, points, mean_prediction, persons["box"], persons["area"], skeleton, ap_of) | {
+        "oks_ap": ap_of(np.ones(len(truth), bool)),
         "visibility": scoring.visibility_table(truth, prediction[..., 2]) if learned else None,
         "num_persons": len(truth),
         "box_source": "ground truth",
@@ -109,14 +89,64 @@ def evaluate(workdir, records_pattern, annotations=None, output_dir=None, flip_t
     files.write_json(os.path.join(output_dir, "keypoints.json"), results, indent=None)
     with files.replacing(os.path.join(output_dir, comparison_of_runs.PERSONS_FILE), "wb") as file:
         np.savez_compressed(file, annotation_id=persons["annotation_id"], **counts)
-    plots.pcp_bars(table, os.path.join(output_dir, "pcp.png"))
     images = _images(found, config, len(truth))
     _draw_persons(images, persons, skeleton, os.path.join(output_dir, "predictions.png"))
-    pictures = report.extremes(persons, images, skeleton)
-    report.write(os.path.join(output_dir, "report.html"), table, persons, pictures, skeleton)
+    write_pictures(table, persons, report.extremes(persons, images, skeleton), skeleton, output_dir)
     for line in describe(table):
         logging.info("%s", line)
     return table
+
+
+def figures(truth, points, mean_points, boxes, areas, skeleton, ap_of=None):
+    """What metrics.json says of predictions for N persons, wherever they are from.
+
+    Args:
+        truth: [N, K, 3] in original pixels.
+        points: [N, K, 2] the prediction.
+        mean_points: [N, K, 2] the mean pose in each person's place.
+        boxes: [N, 4] the persons' boxes, xywh.
+        areas: [N] their areas in square pixels.
+        skeleton: the `Skeleton`.
+        ap_of: function from [N] whether a person is meant to the OKS figures of these; None: there are none by subset.
+
+    Returns:
+        dict of the figures, those of the mean pose under `mean_pose_...`, their intervals, and the subsets.
+    """
+
+    def of(points):
+        return {
+            "pcp": scoring.pcp_table(truth, points, skeleton),
+            "pcp_by_limb": scoring.limb_table(truth, points, skeleton),
+            "pdj": scoring.pdj_table(truth, points, skeleton),
+            "pdj_curve": scoring.pdj_curve(truth, points, skeleton),
+            "pck": scoring.pck_table(truth, points, boxes, skeleton),
+            "joint_errors": scoring.joint_errors(truth, points, skeleton),
+        }
+
+    counts = intervals.person_counts(truth, points, skeleton)
+    subsets = [
+        {
+            "name": name,
+            "num_persons": int(chosen.sum()),
+            "pcp": scoring.pcp_table(truth[chosen], points[chosen], skeleton),
+            "mean_pose_pcp": scoring.pcp_table(truth[chosen], mean_points[chosen], skeleton),
+            "pdj": scoring.pdj_table(truth[chosen], points[chosen], skeleton),
+            "mean_pose_pdj": scoring.pdj_table(truth[chosen], mean_points[chosen], skeleton),
+            "intervals": intervals.table({key: value[chosen] for key, value in counts.items()}, skeleton),
+            "oks_ap": ap_of(chosen) if ap_of else None,
+        }
+        for name, chosen in scoring.subsets(truth, areas).items()
+        if chosen.any()
+    ]
+    mean_pose = {f"mean_pose_{name}": value for name, value in of(mean_points).items()}
+    found = intervals.table(counts | intervals.joint_counts(truth, points, boxes), skeleton)
+    return of(points) | mean_pose | {"intervals": found, "subsets": subsets}
+
+
+def write_pictures(table, persons, pictures, skeleton, output_dir):
+    """Writes pcp.png and report.html; arguments as for `report.write`."""
+    plots.pcp_bars(table, os.path.join(output_dir, "pcp.png"))
+    report.write(os.path.join(output_dir, "report.html"), table, persons, pictures, skeleton)
 
 
 def describe(table):

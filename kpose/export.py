@@ -6,8 +6,6 @@ writes run/serving/1/, the next time run/serving/2/. The signature serving_defau
 files) and boxes [N, 4] (xywh in pixels) and returns keypoints [N, K, 3] (x, y in pixels, score) and scores [N].
 """
 
-import os
-
 from absl import flags
 
 from kpose import cli
@@ -42,7 +40,11 @@ _FORMAT = flags.DEFINE_enum(
     flag_values=FLAGS,
 )
 _QUANTIZE = flags.DEFINE_enum(
-    "quantize", "none", ("none", "float16", "int8"), "Of tflite; what PCP it costs is told.", flag_values=FLAGS
+    "quantize",
+    "none",
+    ("none", "float16", "int8"),
+    "Of tflite, the weights; with --records, what PCP it costs is told.",
+    flag_values=FLAGS,
 )
 _RECORDS = flags.DEFINE_string(
     "records", None, "Of tflite and onnx: records on which PCP is told beside Keras'.", flag_values=FLAGS
@@ -55,7 +57,7 @@ def main():
 
         formats.export(
             _WORKDIR.value,
-            _OUTPUT_DIR.value or _WORKDIR.value,
+            _OUTPUT_DIR.value,
             _FORMAT.value,
             _QUANTIZE.value,
             _RECORDS.value,
@@ -67,8 +69,7 @@ def main():
 
     if _QUANTIZE.value != "none" or _RECORDS.value:
         raise cli.InputError("--quantize and --records belong to --format=tflite or onnx")
-    output_dir = _OUTPUT_DIR.value or os.path.join(_WORKDIR.value, "serving")
-    exporter.export(_WORKDIR.value, output_dir, _FLIP_TEST.value, _BEST.value)
+    exporter.export(_WORKDIR.value, _OUTPUT_DIR.value, _FLIP_TEST.value, _BEST.value)
 
 
 def console():

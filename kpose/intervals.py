@@ -22,17 +22,37 @@ def person_counts(truth, prediction, skeleton):
         skeleton: the `Skeleton`, with G limb groups.
 
     Returns:
-        name -> [N, G or 1, 2] float64, right and counted: "pcp_strict" and "pcp_mean" by group, "pdj" at 0.2.
+        name -> [N, G, L or 1, 2] float64, right and counted: "pcp_strict" and "pcp_mean" by group, "limbs_strict" and
+        "limbs_mean" by limb, "pdj" at 0.2 and "pdj_0.1".
     """
     counts = {}
     for rule in metrics.RULES:
         pair = [np.asarray(a, np.float64) for a in metrics.correct_limbs(truth, prediction, skeleton, rule)]
+        counts[f"limbs_{rule}"] = np.stack(pair, -1)
         ends = np.cumsum([len(limbs) for limbs in skeleton.limbs.values()])[:-1]
-        groups = [[part.sum(1) for part in np.split(a, ends, axis=1)] for a in pair]
-        counts[f"pcp_{rule}"] = np.moveaxis(np.array(groups), (0, 1, 2), (2, 1, 0))
-    pair = [np.asarray(a, np.float64).sum(1) for a in metrics.detected_joints(truth, prediction, skeleton, 0.2)]
-    counts["pdj"] = np.stack(pair, -1)[:, None]
+        groups = [part.sum(1) for part in np.split(counts[f"limbs_{rule}"], ends, axis=1)]
+        counts[f"pcp_{rule}"] = np.stack(groups, 1)
+    for name, threshold in (("pdj", 0.2), ("pdj_0.1", 0.1)):
+        pair = metrics.detected_joints(truth, prediction, skeleton, threshold)
+        counts[name] = np.stack([np.asarray(a, np.float64).sum(1) for a in pair], -1)[:, None]
     return counts
+
+
+def joint_counts(truth, prediction, boxes, threshold=0.2):
+    """What each person adds to the figures of joints.
+
+    Args:
+        truth, prediction: as for `person_counts`.
+        boxes: [N, 4] xywh in original pixels.
+        threshold: of PCK.
+
+    Returns:
+        "pck" -> [N, K, 2] right and counted, "joint_errors" -> [N, K, 2] error in pixels and counted.
+    """
+    labelled = truth[..., 2] > 0
+    errors = np.linalg.norm(np.asarray(prediction, np.float64) - truth[..., :2], axis=-1) * labelled
+    right = labelled & (errors <= threshold * np.max(boxes[:, 2:], axis=-1)[:, None])
+    return {name: np.stack([a, labelled], -1).astype(float) for name, a in (("pck", right), ("joint_errors", errors))}
 
 
 def average(sums):
@@ -65,13 +85,31 @@ def interval(values):
 
 
 def table(counts, skeleton):
-    """The intervals of metrics.json: {"pcp": {rule: {group: [low, high], "average": ...}}, "pdj": {"0.2": ...}}."""
-    found = {"pcp": {}}
+    """The intervals of metrics.json, in the form of its figures, [low, high] in the place of each.
+
+    Args:
+        counts: of `person_counts`, for "pcp", "pcp_by_limb" and "pdj"; with those of `joint_counts` also "pck" and
+            "joint_errors", the latter of the mean.
+        skeleton: the `Skeleton`.
+    """
+
+    def each(sums, names):
+        return {name: interval(average(sums[:, i : i + 1])) for i, name in enumerate(names)}
+
+    found = {"pcp": {}, "pcp_by_limb": {}}
     for rule in metrics.RULES:
         sums = resampled(counts[f"pcp_{rule}"])
-        groups = {group: interval(average(sums[:, i : i + 1])) for i, group in enumerate(skeleton.limbs)}
-        found["pcp"][rule] = groups | {"average": interval(average(sums))}
-    return found | {"pdj": {"0.2": interval(average(resampled(counts["pdj"])))}}
+        found["pcp"][rule] = each(sums, skeleton.limbs) | {"average": interval(average(sums))}
+        found["pcp_by_limb"][rule] = each(resampled(counts[f"limbs_{rule}"]), skeleton.limb_names)
+    names = {"0.1": "pdj_0.1", "0.2": "pdj"}
+    found["pdj"] = {threshold: interval(average(resampled(counts[name]))) for threshold, name in names.items()}
+    if "pck" in counts:
+        sums = resampled(counts["pck"])
+        # PCK's average is over joints, not over their fractions.
+        over_all = interval(average(sums.sum(1, keepdims=True)))
+        found["pck"] = {"average": over_all} | each(sums, skeleton.joints)
+        found["joint_errors"] = each(resampled(counts["joint_errors"]), skeleton.joints)
+    return found
 
 
 def paired(first, second):

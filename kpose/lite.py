@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from kpose.errors import InputError
+from kpose.errors import InputError, first_line
 from kpose.models import folding
 
 # Of small networks, more threads wait for each other.
@@ -49,7 +49,7 @@ def convert_function(function, owner, quantize="none"):
     try:
         return converter.convert()
     except Exception as error:
-        raise InputError(f"TensorFlow Lite cannot convert this network: {str(error).splitlines()[0]}") from None
+        raise InputError(f"TensorFlow Lite cannot convert this network: {first_line(error)}") from None
 
 
 class LiteNetwork:

@@ -116,6 +116,32 @@ def pcp_bars(metrics, path):
     _save(figure, path)
 
 
+def limb_bars(metrics, file):
+    """Draws strict PCP of every limb beside the mean pose's, with 95% intervals, as PNG into an open file.
+
+    Args:
+        metrics: the dict of metrics.json: `pcp_by_limb`, `mean_pose_pcp_by_limb` and `intervals`.
+        file: where to.
+    """
+    figure, (axes,) = _figure(1, width=11)
+    limbs = list(metrics["pcp_by_limb"]["strict"])
+    edges = metrics["intervals"]["pcp_by_limb"]["strict"]
+    series = (("pcp_by_limb", "model", MODEL_COLOUR, -0.2), ("mean_pose_pcp_by_limb", "mean pose", FLOOR_COLOUR, 0.2))
+    for key, label, colour, offset in series:
+        heights = [100 * (metrics[key]["strict"][limb] or 0) for limb in limbs]
+        axes.bar([i + offset for i in range(len(limbs))], heights, 0.38, label=label, color=colour)
+    for i, limb in enumerate(limbs):
+        if edges[limb]:
+            axes.vlines(i - 0.2, *(100 * edge for edge in edges[limb]), color=INK, linewidth=1.4)
+    axes.set_xticks(range(len(limbs)), [limb.replace("_", "\n", 1).replace("_", " ") for limb in limbs])
+    axes.tick_params(axis="x", length=0)
+    axes.set_ylim(0, 102)
+    axes.grid(axis="y", alpha=0.25, linewidth=0.7)
+    figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=9)
+    axes.set_title("PCP@0.5 of every limb in percent, strict", loc="left")
+    figure.savefig(file, format="png", dpi=100)
+
+
 def pdj_curves(metrics, file):
     """Draws PDJ over the threshold, the model's and the mean pose's, as PNG into an open file.
 
@@ -163,13 +189,13 @@ def _is_number(value):
     return value is not None and math.isfinite(value)
 
 
-def _figure(panels):
-    """A figure and its panels, side by side."""
+def _figure(panels, width=5.5):
+    """A figure and its panels, side by side, each of a width in inches."""
     # The object interface: pyplot keeps state and may look for a screen.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.5 * panels, 3.8), layout="constrained")
+    figure = Figure(figsize=(width * panels, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, panels, squeeze=False)[0]
     for panel in axes:

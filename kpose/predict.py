@@ -32,7 +32,10 @@ _IMAGES = flags.DEFINE_multi_string(
     flag_values=FLAGS,
 )
 _BOXES = flags.DEFINE_string(
-    "boxes", None, "COCO annotations or detection results (JSON) with the persons' boxes.", flag_values=FLAGS
+    "boxes",
+    None,
+    "COCO annotations or detection results (JSON) with the persons' boxes; scores, if any, count as a detector's.",
+    flag_values=FLAGS,
 )
 _DETECTOR = flags.DEFINE_string(
     "detector",
@@ -43,7 +46,12 @@ _DETECTOR = flags.DEFINE_string(
     flag_values=FLAGS,
 )
 _MIN_SCORE = flags.DEFINE_float(
-    "min_score", 0.3, "Persons of whom the detector is less sure are left out.", 0, 1, flag_values=FLAGS
+    "min_score",
+    0.3,
+    "Persons of whom the detector is less sure are left out; those of --boxes only if this flag is given.",
+    0,
+    1,
+    flag_values=FLAGS,
 )
 _OUTPUT_DIR = flags.DEFINE_string(
     "output_dir", "predictions", "Folder for keypoints.json and overlays.", flag_values=FLAGS
@@ -69,7 +77,7 @@ def main():
         _OUTPUT_DIR.value if written else None,
         _OVERLAYS.value,
         detector=_DETECTOR.value,
-        min_score=_MIN_SCORE.value,
+        min_score=_MIN_SCORE.value if FLAGS["min_score"].present else None,
         every=_EVERY.value,
         stream=sys.stdout if _JSON.value else None,
     )

@@ -18,6 +18,8 @@ from kpose.images import open_image
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 KEYPOINTS_FILE = "keypoints.json"
+# COCO's, and that of detections in its format.
+PERSON_CATEGORY = 1
 # Joints of lower scores are not drawn: the model does not know where they are.
 JOINT_THRESHOLD = 0.15
 
@@ -30,7 +32,7 @@ class People:
         keypoints: [N, K, 3] float32: x, y in pixels of the photograph and the joint's score.
         scores: [N] float32 the persons' scores in 0..1; those of detected persons hold the detector's as a factor.
         boxes: [N, 4] float32 xywh in pixels: the boxes asked for, in that order, or detected ones, best first.
-        box_scores: [N] float32 the detector's scores; None where no detector was asked.
+        box_scores: [N] float32 the detector's scores; None where there are none.
     """
 
     keypoints: np.ndarray
@@ -169,7 +171,7 @@ def predict(
     output_dir=".",
     overlays=True,
     detector="none",
-    min_score=detectors.MIN_SCORE,
+    min_score=None,
     every=1,
     stream=None,
 ):
@@ -183,12 +185,14 @@ def predict(
     Args:
         model_dir: as for `Model`.
         images: a file, a folder or a glob, or a list of these.
-        boxes: JSON file with COCO annotations or detection results; None: `detector` finds them.
+        boxes: JSON file with COCO annotations or detection results (`read_boxes`), whose scores count as a detector's;
+            None: `detector` finds them.
         output_dir: where the results go; None: they are not written.
         overlays: draw the skeletons.
         detector: one of `detectors.NAMES`, or a callable as `kpose.detectors` describes. "none": each image is one
             person's box.
-        min_score: what the detector is less sure of is left out.
+        min_score: what the detector, or the file of boxes, is less sure of is left out. None: `detectors.MIN_SCORE` of
+            a detector, nothing of a file.
         every: of a video, each so many frames one is taken.
         stream: text file that the results are also written to, as soon as all are there.
 
@@ -203,11 +207,11 @@ def predict(
     stems = _overlay_stems(paths, output_dir) if overlays and output_dir else {}
     model = Model(model_dir)
     if boxes is None:
-        detector = _choose_detector(detector, min_score)
+        detector = _choose_detector(detector, detectors.MIN_SCORE if min_score is None else min_score)
         jobs = {path: [] for path in paths}
     else:
         detector = None
-        jobs = _jobs_of_boxes(boxes, paths)
+        jobs = _jobs_of_boxes(boxes, paths, min_score or 0.0)
     answers, failed = [], 0
     for number, (path, asked) in enumerate(
         tqdm(jobs.items(), unit="file", disable=len(jobs) < 2 or not os.isatty(2)), 1
@@ -223,7 +227,7 @@ def predict(
             logging.error("skipped: %s", error)
             failed += 1
             continue
-        places = [place for place, _, _ in asked] or range(len(answers), len(answers) + len(results))
+        places = [place for place, *_ in asked] or range(len(answers), len(answers) + len(results))
         answers += zip(places, results, strict=True)
     results = [result for _, result in sorted(answers, key=lambda answer: answer[0])]
     if output_dir:
@@ -255,14 +259,14 @@ def _choose_detector(detector, min_score):
     return found
 
 
-def _jobs_of_boxes(boxes, paths):
-    """{path: [(place in the file of boxes, image_id, box)]}, for the paths that have boxes."""
+def _jobs_of_boxes(boxes, paths, min_score):
+    """{path: [(place in the file of boxes, image_id, box, score or None)]}, for the paths that have boxes."""
     for path in paths:
         if videos.is_video(path):
             raise InputError(f"{path}: --boxes are for photographs: give the video's frames, or leave --boxes out")
     jobs = {}
-    for place, (image_id, path, box) in enumerate(read_boxes(boxes, paths)):
-        jobs.setdefault(path, []).append((place, image_id, box))
+    for place, (image_id, path, box, score) in enumerate(read_boxes(boxes, paths, min_score)):
+        jobs.setdefault(path, []).append((place, image_id, box, score))
     return jobs
 
 
@@ -287,11 +291,15 @@ def _overlay_stems(paths, output_dir):
 def _predict_photograph(model, path, number, asked, detector, stem):
     """The results of one photograph; its overlay goes to `stem`.png, unless that is None."""
     photograph = Photograph.read(path, upright=not asked)
-    boxes = [box for _, _, box in asked] or None
+    boxes = [box for _, _, box, _ in asked] or None
     people = model.predict(photograph, boxes, detector)
+    scores = [score for *_, score in asked]
+    if any(score is not None for score in scores):
+        scores = np.float32([1.0 if score is None else score for score in scores])
+        people = dataclasses.replace(people, scores=people.scores * scores, box_scores=scores)
     if stem:
         drawing.save_image(f"{stem}.png", draw_people(photograph.pixels, people, model.skeleton))
-    return _results([image_id for _, image_id, _ in asked] or [number] * len(people.scores), people, path, boxes)
+    return _results([image_id for _, image_id, *_ in asked] or [number] * len(people.scores), people, path, boxes)
 
 
 def _predict_video(model, path, detector, every, stem):
@@ -387,34 +395,85 @@ def _find_some(images):
     return paths
 
 
-def read_boxes(path, image_paths):
-    """The boxes of a JSON file that belong to the given images.
+def read_boxes(path, image_paths, min_score=0.0):
+    """The boxes of persons in a JSON file that belong to the given images.
 
     Args:
         path: COCO annotations (a dict with "images" and "annotations") or detection results (a list of dicts with
             `image_id` and `bbox`). Results are matched with images by the number that the file name ends in, as in
-            000000000139.jpg.
+            000000000139.jpg. Entries of other categories than person (that of this name, else 1) are left out.
         image_paths: the images.
+        min_score: entries of lower scores are left out.
 
     Returns:
-        List of (image_id, image path, box [4] xywh), in the order of the file.
+        List of (image_id, image path, box [4] xywh, score or None), in the order of the file.
+
+    Raises:
+        InputError: no such file, one that is none of both, or boxes that are of none of the images or of either of two.
     """
     data = files.read_json(path, "boxes file")
     annotated = isinstance(data, dict)
     entries = data.get("annotations") if annotated else data
     if not isinstance(entries, list):
         raise InputError(f"{path}: neither COCO annotations nor a list of detection results")
-    by_name = {os.path.basename(image): image for image in image_paths}
-    if annotated:
-        named = {image["id"]: os.path.basename(image["file_name"]) for image in data.get("images", ())}
-        by_id = {image_id: by_name[name] for image_id, name in named.items() if name in by_name}
-    else:
-        numbers = {name: re.search(r"(\d+)\.\w+$", name) for name in by_name}
-        by_id = {int(number[1]): by_name[name] for name, number in numbers.items() if number}
     try:
-        requests = [(e["image_id"], by_id[e["image_id"]], e["bbox"]) for e in entries if e["image_id"] in by_id]
-    except (KeyError, TypeError) as error:
+        by_id = _images_of_annotations(data, image_paths) if annotated else _images_by_number(image_paths)
+        person = _person_category(data.get("categories") or ()) if annotated else PERSON_CATEGORY
+        here = [e for e in entries if e["image_id"] in by_id]
+        persons = [e for e in here if e.get("category_id", person) == person]
+        sure = [e for e in persons if e.get("score") is None or e["score"] >= min_score]
+        requests = [(e["image_id"], by_id[e["image_id"]], e["bbox"], e.get("score")) for e in sure]
+    except KeyError as error:
         raise InputError(f"{path}: an entry lacks the field {error}") from None
-    if not requests:
+    except (AttributeError, TypeError) as error:
+        raise InputError(f"{path}: neither COCO annotations nor detection results ({error})") from None
+    if not here:
         raise InputError(f"{path}: none of its {len(entries)} boxes is of one of the {len(image_paths)} images")
-    return requests
+    if not requests:
+        raise InputError(
+            f"{path}: of its {len(here)} boxes for these images, {len(persons)} are of persons (category {person}), "
+            f"none of them with a score of {min_score:g} or more: lower --min_score"
+        )
+    if len(requests) < len(here):
+        logging.info(
+            "of %d boxes for these images, %d are not of persons and %d have a score under %g: left out",
+            len(here),
+            len(here) - len(persons),
+            len(persons) - len(sure),
+            min_score,
+        )
+    for _, image, _, _ in requests:
+        if len(image) > 1:
+            raise InputError(f"{path}: it does not tell {image[0]} from {image[1]}: predict for one folder at a time")
+    return [(image_id, image, box, score) for image_id, (image,), box, score in requests]
+
+
+def _images_of_annotations(data, image_paths):
+    """{id: the given images that its file name may mean}."""
+    by_name = {}
+    for path in image_paths:
+        by_name.setdefault(os.path.basename(path), []).append(path)
+    by_id = {}
+    for image in data.get("images", ()):
+        found = by_name.get(os.path.basename(image["file_name"]), [])
+        if len(found) > 1:
+            # A folder in the file's name tells more.
+            ending = os.sep + image["file_name"].lstrip(os.sep)
+            found = [path for path in found if os.path.abspath(path).endswith(ending)] or found
+        if found:
+            by_id[image["id"]] = found
+    return by_id
+
+
+def _images_by_number(image_paths):
+    """{number at the end of their names: images}."""
+    by_id = {}
+    for path in image_paths:
+        number = re.search(r"(\d+)\.\w+$", os.path.basename(path))
+        if number:
+            by_id.setdefault(int(number[1]), []).append(path)
+    return by_id
+
+
+def _person_category(categories):
+    return next((c["id"] for c in categories if c.get("name") == "person"), PERSON_CATEGORY)

@@ -34,16 +34,21 @@ def write(path, metrics, persons, pictures, skeleton):
     folder = os.path.dirname(os.path.abspath(path))
     with open(os.path.join(folder, "pcp.png"), "rb") as file:
         bars = file.read()
-    curve, histogram = _figure_bytes(plots.pdj_curves, metrics), _figure_bytes(plots.error_histogram, metrics, persons)
+    limbs, curve = _figure_bytes(plots.limb_bars, metrics), _figure_bytes(plots.pdj_curves, metrics)
+    histogram = _figure_bytes(plots.error_histogram, metrics, persons)
     parts = [
         _heading(metrics),
         "<h2>Percentage of correct parts</h2>",
         _pcp_table(metrics),
         _image(bars, "PCP by limb group, the model's beside the mean pose's"),
+        _image(limbs, "PCP of every limb, the model's beside the mean pose's"),
         "<h2>Detected joints</h2>",
+        _pdj_table(metrics),
         _image(curve, "PDJ by threshold"),
         _image(histogram, "Histogram of the joints' errors"),
         _joint_table(metrics),
+        *_section("COCO's figures (object keypoint similarity)", _plain_table(metrics["oks_ap"])),
+        *_section("Visibility", _plain_table(metrics["visibility"])),
         "<h2>Kinds of persons</h2>",
         _subset_table(metrics),
         *(f"<h2>{html.escape(title)}</h2>{_image(_png(picture), title)}" for title, picture in pictures.items()),
@@ -88,9 +93,13 @@ def _heading(metrics):
         "records": metrics["records"],
         "persons": metrics["num_persons"],
         "boxes": metrics["box_source"],
-        "flip test": "yes" if metrics["flip_test"] else "no",
+        "flip test": {True: "yes", False: "no"}.get(metrics["flip_test"]),
     }
-    rows = "".join(f"<tr><td>{name}</td><td>{html.escape(str(value))}</td></tr>" for name, value in facts.items())
+    if "pcp_of_all" in metrics:
+        facts["labelled persons"] = metrics["num_labelled_persons"]
+        facts["strict PCP, those not found counted as wrong"] = _percent(metrics["pcp_of_all"]["strict"]["average"])
+    known = {name: html.escape(str(value)) for name, value in facts.items() if value is not None}
+    rows = "".join(f"<tr><td>{name}</td><td>{value}</td></tr>" for name, value in known.items())
     pcp, ap = metrics["pcp"]["strict"]["average"], metrics["oks_ap"]
     found = f"strict PCP {_percent(pcp)}{_range(metrics['intervals']['pcp']['strict']['average'])}"
     if ap:
@@ -107,26 +116,37 @@ def _pcp_table(metrics):
     rows = []
     for rule in metrics["pcp"]:
         intervals = metrics["intervals"]["pcp"][rule]
-        cells = [f"{_percent(metrics['pcp'][rule][g])}<br><small>{_range(intervals[g])}</small>" for g in groups]
+        cells = [_measured(metrics["pcp"][rule][g], intervals[g]) for g in groups]
         rows.append([f"{rule} rule", *cells])
         rows.append([f"mean pose, {rule} rule", *(_percent(metrics["mean_pose_pcp"][rule][g]) for g in groups)])
     note = "<p class=quiet>Below each figure, in brackets, its 95% interval over persons drawn anew (bootstrap).</p>"
     return note + _table(["", *(g.replace("_", " ") for g in groups)], rows)
 
 
+def _pdj_table(metrics):
+    rows = [
+        [f"PDJ@{name}", _measured(value, metrics["intervals"]["pdj"][name]), _percent(metrics["mean_pose_pdj"][name])]
+        for name, value in metrics["pdj"].items()
+    ]
+    return _table(["", "model", "mean pose"], rows)
+
+
 def _joint_table(metrics):
+    intervals, floor = metrics["intervals"], metrics["mean_pose_joint_errors"]
     rows = [
         [
             joint.replace("_", " "),
-            _percent(metrics["pck"][joint]),
-            *(
-                _number(errors[key], form)
-                for key, form in (("mean", ".1f"), ("median", ".1f"), ("mean_of_torso", ".2f"))
-            ),
+            _measured(metrics["pck"][joint], intervals["pck"][joint]),
+            _percent(metrics["mean_pose_pck"][joint]),
+            _number(errors["mean"], ".1f") + _small(_range(intervals["joint_errors"][joint], 1)),
+            _number(floor[joint]["mean"], ".1f"),
+            _number(errors["median"], ".1f"),
+            _number(errors["mean_of_torso"], ".2f"),
         ]
         for joint, errors in metrics["joint_errors"].items()
     ]
-    return _table(["joint", "PCK@0.2 of the box", "mean error, pixels", "median", "mean, torso diameters"], rows)
+    names = ["PCK@0.2 of the box", "of the mean pose", "mean error, pixels", "of the mean pose", "median"]
+    return _table(["joint", *names, "mean, torso diameters"], rows)
 
 
 def _subset_table(metrics):
@@ -134,15 +154,25 @@ def _subset_table(metrics):
         [
             subset["name"],
             str(subset["num_persons"]),
-            _percent(subset["pcp"]["strict"]["average"]),
+            _measured(subset["pcp"]["strict"]["average"], subset["intervals"]["pcp"]["strict"]["average"]),
             _percent(subset["mean_pose_pcp"]["strict"]["average"]),
-            _percent(subset["pcp"]["mean"]["average"]),
-            _percent(subset["pdj"]["0.2"]),
+            _measured(subset["pcp"]["mean"]["average"], subset["intervals"]["pcp"]["mean"]["average"]),
+            _measured(subset["pdj"]["0.2"], subset["intervals"]["pdj"]["0.2"]),
+            _percent(subset["mean_pose_pdj"]["0.2"]),
             _percent(subset["oks_ap"]["AP"] if subset["oks_ap"] else None),
         ]
         for subset in metrics["subsets"]
     ]
-    names = ["persons", "number", "PCP strict", "of the mean pose", "PCP mean rule", "PDJ@0.2", "OKS AP"]
+    names = [
+        "persons",
+        "number",
+        "PCP strict",
+        "of the mean pose",
+        "PCP mean rule",
+        "PDJ@0.2",
+        "of the mean pose",
+        "OKS AP",
+    ]
     return _table(names, rows)
 
 
@@ -150,6 +180,27 @@ def _table(names, rows):
     head = "".join(f"<th>{name}</th>" for name in names)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _plain_table(figures):
+    """A row of named fractions; None for none."""
+    if figures is None:
+        return None
+    return _table(list(figures), [[_percent(value) for value in figures.values()]])
+
+
+def _section(title, table):
+    """The parts of a section; nothing where there is no table."""
+    return [f"<h2>{html.escape(title)}</h2>", table] if table else []
+
+
+def _measured(value, interval):
+    """A fraction with its interval below."""
+    return _percent(value) + _small(_range(interval))
+
+
+def _small(text):
+    return f"<br><small>{text}</small>" if text else ""
 
 
 def _percent(value):
@@ -160,8 +211,8 @@ def _number(value, form):
     return "-" if value is None else format(value, form)
 
 
-def _range(interval):
-    return "" if interval is None else f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+def _range(interval, factor=100):
+    return "" if interval is None else f" [{factor * interval[0]:.1f}, {factor * interval[1]:.1f}]"
 
 
 def _image(png, title):

@@ -1,5 +1,6 @@
 """COCO keypoint results of any source against labels: a detector's boxes, and a model's answers for them."""
 
+import math
 import os
 
 import numpy as np
@@ -23,7 +24,7 @@ def evaluate(results_path, annotations_path, output_dir):
         results_path: COCO keypoint results with their `bbox`, as `kpose.predict` writes them. Their images are known by
             `file_name` where they have one, else by `image_id`.
         annotations_path: the COCO file of the images. Those without a result count as images where nobody was found.
-        output_dir: where metrics.json goes.
+        output_dir: where metrics.json, report.html and pcp.png go.
 
     Returns:
         The dict of metrics.json.
@@ -38,6 +39,15 @@ def evaluate(results_path, annotations_path, output_dir):
     if skeleton is None:
         raise InputError(f"{results_path}: {joints} joints a person: no skeleton has as many")
     persons = [a for a in data.get("annotations", ()) if a.get("num_keypoints") and not a.get("iscrowd")]
+    for person in persons:
+        for field in ("id", "image_id", "bbox", "keypoints"):
+            if field not in person:
+                raise InputError(f"{annotations_path}: the person {person.get('id', '')} lacks {field!r}")
+        if len(person["keypoints"]) != 3 * joints:
+            raise InputError(
+                f"{results_path} has {joints} joints a person, {annotations_path} {len(person['keypoints']) // 3}: "
+                "give annotations of the same skeleton"
+            )
     images = {image["id"] for image in data.get("images", ())}
     results = _with_ids_of(data, results)
     others = {result["image_id"] for result in results} - images
@@ -60,11 +70,10 @@ def evaluate(results_path, annotations_path, output_dir):
     everyone = np.concatenate([truth, missed])
     # Nowhere near anything.
     far = np.full_like(missed[..., :2], -1e6)
-    table = {
-        "pcp": scoring.pcp_table(truth, prediction, skeleton),
-        "mean_pose_pcp": scoring.pcp_table(truth, mean_prediction, skeleton),
+    boxes = _boxes(found)
+    areas = np.array([person.get("area", box[2] * box[3]) for person, box in zip(found, boxes, strict=True)])
+    table = evaluator.figures(truth, prediction, mean_prediction, boxes, areas, skeleton) | {
         "pcp_of_all": scoring.pcp_table(everyone, np.concatenate([prediction, far]), skeleton),
-        "pdj": scoring.pdj_table(truth, prediction, skeleton),
         "oks_ap": scoring.oks_ap(annotations_path, results, [a["id"] for a in persons], skeleton, sorted(images)),
         "visibility": None,
         "num_persons": len(truth),
@@ -75,9 +84,14 @@ def evaluate(results_path, annotations_path, output_dir):
         "min_overlap": MIN_OVERLAP,
         "box_source": f"those of {results_path}",
         "annotations": annotations_path,
+        # The results do not say what they were made with.
+        "flip_test": None,
+        "records": None,
         "checkpoint": None,
+        "recipe": os.path.basename(results_path),
     }
     files.write_json(os.path.join(output_dir, "metrics.json"), table)
+    evaluator.write_pictures(table, {"truth": truth, "keypoints": prediction, "box": boxes}, {}, skeleton, output_dir)
     for line in describe(table):
         logging.info("%s", line)
     return table
@@ -157,7 +171,16 @@ def _check(results, path):
         for field in ("image_id", "bbox", "keypoints", "score"):
             if not isinstance(result, dict) or field not in result:
                 raise InputError(f"{path}: result {number} lacks {field!r}: kpose.predict writes it")
+        for field in ("bbox", "keypoints"):
+            if not (isinstance(result[field], list) and all(_is_number(value) for value in result[field])):
+                raise InputError(f"{path}: result {number} has {field!r} that is no list of numbers")
+        if len(result["bbox"]) != 4 or not _is_number(result["score"]):
+            raise InputError(f"{path}: result {number}: 'bbox' must be four numbers, and 'score' a number")
     lengths = {len(result["keypoints"]) for result in results}
     if len(lengths) > 1 or min(lengths) % 3:
         raise InputError(f"{path}: {sorted(lengths)} numbers a person: COCO has three for each joint")
     return min(lengths) // 3
+
+
+def _is_number(value):
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

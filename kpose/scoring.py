@@ -39,6 +39,15 @@ def pcp_table(truth, prediction, skeleton):
     return table
 
 
+def limb_table(truth, prediction, skeleton):
+    """PCP at 0.5 by rule and limb: {"strict": {limb: fraction}, "mean": the same}, arguments as for `pcp_table`."""
+    table = {}
+    for rule in metrics.RULES:
+        pairs = zip(*_counts(metrics.correct_limbs(truth, prediction, skeleton, rule)), strict=True)
+        table[rule] = {name: _fraction(*pair) for name, pair in zip(skeleton.limb_names, pairs, strict=True)}
+    return table
+
+
 def pdj_table(truth, prediction, skeleton):
     """PDJ by threshold: {"0.1": fraction of the joints, ...}, arguments as for `pcp_table`."""
     table = {}
@@ -222,7 +231,8 @@ def oks_ap(annotations_path, results, annotation_ids, skeleton, image_ids=None):
         truth = COCO()
         truth.dataset = data | {"annotations": persons}
         truth.createIndex()
-        evaluation = COCOeval(truth, truth.loadRes(results), "keypoints")
+        # loadRes adds fields of its own to what it is given.
+        evaluation = COCOeval(truth, truth.loadRes([dict(result) for result in results]), "keypoints")
         evaluation.params.kpt_oks_sigmas = np.array(skeleton.sigmas)
         evaluation.params.imgIds = image_ids or sorted({result["image_id"] for result in results})
         evaluation.evaluate()

@@ -1,11 +1,12 @@
 """What is exported: photographs and boxes in, keypoints in original pixels out, in one graph.
 
-The graph is asked by strangers. Whatever they send ends in an answer or in one InvalidArgument error that says which
-item is wrong and why; never in a crash, and never in more memory than `MAX_PIXELS` and `CHUNK` allow:
+The graph is asked by strangers. Whatever they send ends in an answer or in one InvalidArgument error that says what is
+wrong and, but for what only the decoders see, with which item; never in a crash, and never in more memory than
+`MAX_PIXELS`, `MAX_SIDE` and `CHUNK` allow:
 
-    bytes that are no JPEG or PNG, are cut short, or announce too many pixels     error, with the item's number
+    bytes that are no JPEG or PNG, are cut short, or announce too many pixels      error, with the item's number
     a JPEG that is damaged inside                                                  what can be decoded of it is used
-    a PNG that is damaged inside                                                   error of the decoder
+    a PNG that is damaged behind its header, a JPEG with a damaged header          error of the decoder without a number
     a box with a NaN, an infinity, a number beyond `FARTHEST`, no width or height  error, with the item's number
     a box without any pixel of its image                                           answered, with scores of 0
     other numbers of boxes than of images                                          error
@@ -17,15 +18,21 @@ import tensorflow as tf
 
 from kpose import geometry, inference, input_pipeline
 
-# Of one photograph. At most DECODED_AT_ONCE are in memory: 600 MB.
+# Of one photograph. A request holds at most DECODED_AT_ONCE of them, of 150 MB each; a progressive JPEG needs up to 300
+# MB more for its coefficients while it is decoded, and cropping up to 54 MB (of 224 rows). So a request takes at most 2
+# GB, and 0.8 GB without progressive ones.
 MAX_PIXELS = 50_000_000
 DECODED_AT_ONCE = 4
+# Of its longer side: a crop is cut by way of a picture of the crop's height and the photograph's width, in float32.
+MAX_SIDE = 20_000
 # So many crops go through the network together; more boxes take longer, not more memory.
 CHUNK = 64
 # Pixels from the image's corner. Beyond it float32 has no room for fractions of a pixel.
 FARTHEST = 1e6
 # Within so many bytes of its end a file must say that it ends: some cameras append data of their own.
 TAIL = 65536
+# Bytes of a PNG to the end of its width and height.
+PNG_HEADER = 24
 # Pixels of a JPEG's largest blocks.
 BLOCK = 16.0
 _JPEG = {"channels": 3, "try_recover_truncated": True, "dct_method": "INTEGER_ACCURATE"}
@@ -133,7 +140,7 @@ class KeypointServer(tf.Module):
         Returns:
             As `serve`.
         """
-        with tf.device("/CPU:0"), tf.control_dependencies([*_check_boxes(boxes), _has_pixels(image)]):
+        with tf.device("/CPU:0"), tf.control_dependencies([*_check_boxes(boxes), *_check_pixels(image)]):
             image = tf.identity(image)
         return self._answer_people(image, boxes)
 
@@ -167,6 +174,7 @@ class KeypointServer(tf.Module):
                 lambda region: input_pipeline.crop_image(image, region, self._input_size),
                 geometry.region_of(part, self._padding, self._aspect),
                 fn_output_signature=tf.TensorSpec((*self._input_size, 3), tf.uint8),
+                parallel_iterations=DECODED_AT_ONCE,
             )
             return cut, _inside(tf.shape(image)[:2], part)
 
@@ -264,10 +272,14 @@ def _checked(index, image_bytes):
     ]
     with tf.control_dependencies([op for op in known if op is not None]):
         image_bytes = tf.identity(image_bytes)
-    pixels = tf.cond(is_jpeg, lambda: _jpeg_pixels(image_bytes), lambda: _png_pixels(image_bytes))
+    sides = tf.cond(is_jpeg, lambda: _jpeg_sides(image_bytes), lambda: _png_sides(image_bytes))
+    sides = tf.ensure_shape(sides, [2])
+    pixels = tf.reduce_prod(sides)
     fits = [
+        check(tf.logical_or(is_jpeg, _starts_as_png(image_bytes)), "has a damaged header"),
         check(pixels > 0, "has no pixels"),
         check(pixels <= MAX_PIXELS, "has more pixels than are served:", pixels),
+        check(tf.reduce_max(sides) <= MAX_SIDE, "has a side longer than is served:", tf.reduce_max(sides)),
     ]
     with tf.control_dependencies([op for op in fits if op is not None]):
         return tf.identity(image_bytes), is_jpeg
@@ -280,19 +292,26 @@ def _holds(data, pattern):
     return tf.reduce_any(tf.reduce_all(tf.stack([data[i : places + i] == b for i, b in enumerate(pattern)]), 0))
 
 
-def _jpeg_pixels(image_bytes):
-    shape = tf.cast(tf.io.extract_jpeg_shape(image_bytes), tf.int64)
-    return shape[0] * shape[1]
+def _jpeg_sides(image_bytes):
+    return tf.cast(tf.io.extract_jpeg_shape(image_bytes)[:2], tf.int64)
 
 
-def _png_pixels(image_bytes):
-    # The header comes first: width and height as four bytes each.
-    header = tf.strings.substr(image_bytes, 16, 8)
-    header = tf.where(tf.strings.length(header) == 8, header, tf.constant(b"\0" * 8))
-    sides = tf.cast(tf.io.decode_raw(header, tf.uint8), tf.int64)
-    width, height = (tf.reduce_sum(sides[i : i + 4] * [2**24, 2**16, 2**8, 1]) for i in (0, 4))
-    # A side of 2**31 would overflow the product.
-    return tf.minimum(width, 2**31) * tf.minimum(height, 2**31)
+def _png_header(image_bytes, start, length):
+    """Some of a PNG's first bytes: from 8 on the first chunk's length and kind, then width and height."""
+    # There may be fewer than that.
+    header = tf.strings.join([tf.strings.substr(image_bytes, 0, PNG_HEADER), tf.constant(b"\0" * PNG_HEADER)])
+    return tf.strings.substr(header, start, length)
+
+
+def _starts_as_png(image_bytes):
+    return _png_header(image_bytes, 8, 8) == b"\0\0\0\x0dIHDR"
+
+
+def _png_sides(image_bytes):
+    values = tf.cast(tf.io.decode_raw(_png_header(image_bytes, 16, 8), tf.uint8), tf.int64)
+    width, height = (tf.reduce_sum(values[i : i + 4] * [2**24, 2**16, 2**8, 1]) for i in (0, 4))
+    # Two sides of 2**32 would overflow their product.
+    return tf.minimum(tf.stack([height, width]), 2**31)
 
 
 def _inside(sides, boxes):
@@ -302,8 +321,12 @@ def _inside(sides, boxes):
     return (x < width) & (y < height) & (x + w > 0) & (y + h > 0)
 
 
-def _has_pixels(image):
-    return tf.debugging.Assert(tf.size(image) > 0, ["image has no pixels:", tf.shape(image)])
+def _check_pixels(image):
+    sides = tf.shape(image)
+    return [
+        tf.debugging.Assert(tf.size(image) > 0, ["image has no pixels:", sides]),
+        tf.debugging.Assert(tf.reduce_max(sides) <= MAX_SIDE, ["image has a side longer than is served:", sides]),
+    ]
 
 
 def _same_number(image_bytes, boxes):

@@ -3,7 +3,7 @@
 <base>/<version>/assets.extra/tf_serving_warmup_requests   requests that the server makes before it serves
 <base>/models.config        --model_config_file
 <base>/batching.config      --batching_parameters_file
-<base>/docker-compose.yaml  a server on the CPU, or with --profile gpu on a GPU
+<base>/docker-compose.yaml  a server: on the CPU, with --profile gpu on a GPU, with --profile batching joining requests
 """
 
 import io
@@ -37,15 +37,17 @@ pad_variable_length_inputs: false
 {allowed}
 """
 
+# Batching is for every signature or none: joined requests must have as many boxes as images, which `serving_people` has
+# not, and what one of them has wrong fails all.
 _COMPOSE = """# docker compose up            serves on the CPU: gRPC on 8500, REST on 8501
 # docker compose --profile gpu up gpu
+# docker compose --profile batching up batching
+#     joins requests: serving_default alone works (serving_people is refused), and one bad request fails those it was
+#     joined with, so for trusted clients alone
 x-serving: &serving
   ports: ["8500:8500", "8501:8501"]
   volumes: [".:/models/{name}:ro"]
-  command:
-    - --model_config_file=/models/{name}/models.config
-    - --enable_batching=true
-    - --batching_parameters_file=/models/{name}/batching.config
+  command: [--model_config_file=/models/{name}/models.config]
 services:
   cpu:
     image: tensorflow/serving:latest
@@ -58,6 +60,14 @@ services:
         reservations:
           devices: [{{driver: nvidia, count: 1, capabilities: [gpu]}}]
     <<: *serving
+  batching:
+    image: tensorflow/serving:latest
+    profiles: [batching]
+    <<: *serving
+    command:
+      - --model_config_file=/models/{name}/models.config
+      - --enable_batching=true
+      - --batching_parameters_file=/models/{name}/batching.config
 """
 
 

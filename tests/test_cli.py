@@ -125,8 +125,12 @@ def test_installed_commands_and_recipes_work_outside_the_checkout(tmp_path):
 
 
 def test_a_benchmark_ends_with_one_json_object(monkeypatch, capfd):
-    from kpose.benchmarking import data
+    from kpose.benchmarking import data, serving
+    from tests import tiny
 
+    monkeypatch.setattr(serving.config_lib, "load_recipe", lambda name: tiny.make_recipe("unused"))
+    monkeypatch.setattr(serving, "BATCH_SIZE", 2)
+    monkeypatch.setattr(serving, "REQUESTS", 2)
     monkeypatch.setattr(data, "NUM_IMAGES", 40)
     monkeypatch.setattr(data, "BATCHES", 1)
     monkeypatch.setattr(data, "WARM_UP", 0)
@@ -137,3 +141,10 @@ def test_a_benchmark_ends_with_one_json_object(monkeypatch, capfd):
         rates = {key: value for key, value in figures.items() if "second" in key or key.startswith("ratio")}
         # null where the baseline's package is not installed.
         assert len(rates) >= 2 and all(value is None or value > 0 for value in rates.values())
+        if name == "serve":
+            for network in serving.NETWORKS:
+                assert figures[f"{network}_whole_p95_ms"] >= figures[f"{network}_whole_p50_ms"] > 0
+                assert figures[f"{network}_alone_persons_per_second_at_2"] > 0
+                assert (figures[f"{network}_latency_ratio_to_onnx"] is None) == (
+                    f"{network}_onnx_p50_ms" not in figures
+                )

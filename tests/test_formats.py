@@ -4,6 +4,7 @@ import importlib.util
 import os
 
 import pytest
+import tensorflow as tf
 
 from kpose import formats
 from kpose.errors import InputError
@@ -17,6 +18,20 @@ def test_tflite_answers_as_keras_and_quantised_is_smaller(quantize, largest, tin
     assert abs(found["pcp"] - found["pcp_keras"]) < 0.1
     if quantize != "none":
         assert found["bytes"] < 0.9 * formats.export(tiny_run, str(tmp_path), "tflite")["bytes"]
+
+
+def test_quantising_without_records_says_that_its_loss_is_not_known(tiny_run, tmp_path, caplog):
+    found = formats.export(tiny_run, str(tmp_path), "tflite", "int8")
+    assert "pcp" not in found and "was not measured: name validation records with --records" in caplog.text
+
+
+def test_a_converter_that_fails_without_a_word_is_named(tiny_run, tmp_path, monkeypatch):
+    def fails(self):
+        raise RuntimeError
+
+    monkeypatch.setattr(tf.lite.TFLiteConverter, "convert", fails)
+    with pytest.raises(InputError, match="cannot convert this network: RuntimeError"):
+        formats.export(tiny_run, str(tmp_path), "tflite")
 
 
 def test_onnx_answers_as_keras_or_says_what_is_missing(tiny_run, tmp_path):

@@ -55,6 +55,13 @@ def _jpeg_of(width, height):
         (_png_of(2**31 - 1, 2**31 - 1), "more pixels than are served"),
         (_jpeg_of(60_000, 60_000), "more pixels than are served"),
         (_png_of(0, 10), "has no pixels"),
+        # Few pixels, but a crop is cut by way of a picture as wide as the photograph.
+        (_png_of(1_000_000, 1), "has a side longer than is served:\\] \\[1000000"),
+        (_png_of(1, 1_000_000), "has a side longer than is served:\\] \\[1000000"),
+        (_jpeg_of(1, 65_000), "has a side longer than is served:\\] \\[65000"),
+        (b"\x89PNG\r\n\x1a\nIEND", "has a damaged header"),
+        (PNG.replace(b"IHDR", b"IHDX"), "has a damaged header"),
+        (PNG[:16] + b"IEND", "has no pixels"),
     ],
 )
 def test_images_that_are_none_are_named_by_their_number(model, image_bytes, message):
@@ -78,6 +85,12 @@ def test_images_that_are_none_are_named_by_their_number(model, image_bytes, mess
 def test_boxes_that_are_none_are_named_by_their_number(model, box, message, signature, images):
     with pytest.raises(tf.errors.InvalidArgumentError, match=rf"boxes item\] \[1\] \[.*{message}"):
         _ask(model, images, [BOX, box, BOX], signature)
+
+
+def test_pixels_with_a_side_that_is_too_long_are_refused(model):
+    for shape in ((1, 1_000_000, 3), (1_000_000, 1, 3)):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="has a side longer than is served"):
+            model.signatures["serving_pixels"](image=tf.zeros(shape, tf.uint8), boxes=tf.constant([BOX]))
 
 
 def test_other_numbers_of_boxes_than_of_images_are_refused(model):
@@ -166,11 +179,14 @@ def test_mutated_requests_end_in_an_answer_or_an_error_of_their_own(model, count
     answered = 0
     for index in range(count):
         data, box = _mutated(rng)
+        # Between two that are in order, which do not notice.
         try:
-            keypoints, scores = _ask(model, [data], [box])
-        except tf.errors.InvalidArgumentError:
+            keypoints, scores = _ask(model, [JPEG, data, JPEG], [BOX, box, BOX])
+        except tf.errors.InvalidArgumentError as error:
+            assert "item" not in str(error) or " item] [1] [" in str(error), (index, data, box)
             continue
         assert np.isfinite(keypoints).all() and np.isfinite(scores).all(), (index, data, box)
+        np.testing.assert_allclose(keypoints[[0, 2]], expected[[0, 0]], atol=1e-3)
         answered += 1
     print(f"{count} requests: {answered} answered, {count - answered} refused")
     assert 0.1 < answered / count < 0.95

@@ -1,6 +1,9 @@
 """Confidence intervals and comparisons, against what they must be by construction."""
 
 import json
+import re
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from tests.test_cli import run
 from tests.test_metrics import persons, plain_pcp
 
 COCO = skeletons.COCO
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 def test_the_persons_counts_add_up_to_the_tables():
@@ -22,9 +26,33 @@ def test_the_persons_counts_add_up_to_the_tables():
         sums = counts[f"pcp_{rule}"].sum(0)
         assert intervals.average(sums) == pytest.approx(expected["average"])
         np.testing.assert_allclose(sums[:, 0] / sums[:, 1], [expected[group] for group in COCO.limbs])
-    assert intervals.average(counts["pdj"].sum(0)) == pytest.approx(
-        scoring.pdj_table(truth, prediction, COCO)["0.2"], abs=1e-6
-    )
+        limbs = counts[f"limbs_{rule}"].sum(0)
+        table = scoring.limb_table(truth, prediction, COCO)[rule]
+        np.testing.assert_allclose(limbs[:, 0] / limbs[:, 1], list(table.values()))
+        assert list(table) == list(COCO.limb_names)
+    for name, threshold in (("pdj", "0.2"), ("pdj_0.1", "0.1")):
+        expected = scoring.pdj_table(truth, prediction, COCO)[threshold]
+        assert intervals.average(counts[name].sum(0)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_every_interval_holds_its_figure():
+    truth, prediction = persons(5, count=60)
+    boxes = np.tile([10.0, 10.0, 50.0, 120.0], (len(truth), 1))
+    table = evaluator.figures(truth, prediction, 0.5 * prediction, boxes, np.full(len(truth), 50.0**2), COCO)
+    found, errors = table["intervals"], table["joint_errors"]
+    pairs = [(found["pdj"][name], value) for name, value in table["pdj"].items()]
+    pairs += [(found["pck"][name], table["pck"][name]) for name in ("average", *COCO.joints)]
+    pairs += [(found["joint_errors"][name], value["mean"]) for name, value in errors.items()]
+    for rule in ("strict", "mean"):
+        for key in ("pcp", "pcp_by_limb"):
+            pairs += [(found[key][rule][name], value) for name, value in table[key][rule].items()]
+    assert len(pairs) == 2 + 18 + 17 + 2 * (5 + 8)
+    for (low, high), value in pairs:
+        assert low <= value <= high
+    assert table["mean_pose_joint_errors"] == scoring.joint_errors(truth, 0.5 * prediction, COCO)
+    assert table["mean_pose_pck"] == scoring.pck_table(truth, 0.5 * prediction, boxes, COCO)
+    (medium,) = (subset for subset in table["subsets"] if subset["name"].startswith("medium"))
+    assert medium["mean_pose_pdj"] == table["mean_pose_pdj"] and medium["intervals"]["pdj"] == found["pdj"]
 
 
 def test_an_interval_is_as_wide_as_the_binomial_says():
@@ -74,11 +102,33 @@ def test_a_comparison_says_what_the_evaluations_say(evaluations, monkeypatch, ca
         monkeypatch, capfd, "kpose.evaluate", f"--compare={','.join(folders)}", f"--output_dir={tmp_path}"
     )
     assert status == 0 and "PCP strict" in out
+    assert run(monkeypatch, capfd, "kpose.evaluate", "--compare", *folders)[:2] == (0, out)
     table = json.loads((tmp_path / "compare.json").read_text())
     assert table["num_persons"] == tables[0]["num_persons"]
     for side, expected in zip(("first", "second"), tables, strict=True):
         assert table["pcp_strict"][side] == pytest.approx(expected["pcp"]["strict"]["average"], abs=1e-6)
         assert table["pdj"][side] == pytest.approx(expected["pdj"]["0.2"], abs=1e-6)
+        assert table["oks_ap"][side] == expected["oks_ap"]["AP"]
+        for group in COCO.limbs:
+            row = table["pcp_mean_by_group"][group]
+            assert row[side] == pytest.approx(expected["pcp"]["mean"][group], abs=1e-6)
+
+
+def test_a_comparison_takes_workdirs_and_writes_no_nan(tmp_path, monkeypatch, capfd):
+    """Of persons of whom nothing counts."""
+    truth = np.zeros((3, 17, 3))
+    for name in "ab":
+        folder = tmp_path / name / "evaluation"
+        folder.mkdir(parents=True)
+        counts = intervals.person_counts(truth, truth[..., :2], COCO)
+        np.savez(folder / comparison_of_runs.PERSONS_FILE, annotation_id=np.arange(3), **counts)
+        table = {"pcp": scoring.pcp_table(truth, truth[..., :2], COCO), "oks_ap": None}
+        (folder / "metrics.json").write_text(json.dumps(table))
+    arguments = ("--compare", str(tmp_path / "a"), str(tmp_path / "b"), f"--output_dir={tmp_path}")
+    status, out, _ = run(monkeypatch, capfd, "kpose.evaluate", *arguments)
+    text = (tmp_path / "compare.json").read_text()
+    assert status == 0 and "nan" not in out.lower() and "NaN" not in text
+    assert json.loads(text)["pcp_strict"] == {"first": None, "second": None, "difference": None, "interval": None}
 
 
 def test_evaluations_of_other_persons_are_not_compared(evaluations, tiny_run, tiny_data, tmp_path):
@@ -95,10 +145,23 @@ def test_the_report_holds_the_figures_and_opens_offline(evaluations):
         page = file.read()
     average = tables[0]["pcp"]["strict"]["average"]
     assert f"strict PCP {100 * average:.1f}%" in page and "The worst persons" in page
-    assert page.count("<img ") >= 6 and page.count('src="data:image/png;base64,') == page.count("src=")
-    assert "http" not in page.split("</style>")[1].replace("https://", "").split("base64")[0]
+    assert page.count("<img ") >= 7 and page.count('src="data:image/png;base64,') == page.count("<img ")
+    assert not re.search(r"""(?:src|href|action)\s*=\s*["']?(?!["']?(?:data:|#))|url\(|@import|<script|<link""", page)
     for subset in tables[0]["subsets"]:
         assert subset["name"] in page
+    for name, value in tables[0]["oks_ap"].items():
+        shown = "-" if value is None else f"{100 * value:.1f}%"
+        assert f"<th>{name}</th>" in page and f"<td>{shown}</td>" in page
+    low, high = (100 * edge for edge in tables[0]["intervals"]["pdj"]["0.2"])
+    assert f"[{low:.1f}, {high:.1f}]" in page
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed")
+def test_the_report_opens_in_a_browser_without_a_network(evaluations):
+    arguments = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND"]
+    url = f"file://{evaluations[0][0]}/report.html"
+    page = subprocess.run([*arguments, "--dump-dom", url], capture_output=True, text=True, timeout=120, check=True)
+    assert "Percentage of correct parts" in page.stdout and "The worst persons" in page.stdout
 
 
 def test_the_tables_beside_pcp_agree_with_plain_loops():

@@ -13,6 +13,7 @@ from PIL import Image
 import kpose
 from kpose import detectors, drawing, exporter, predictor, skeletons, videos
 from kpose.errors import InputError
+from tests import helpers
 from tests.test_cli import run
 
 
@@ -175,6 +176,60 @@ def test_detected_boxes_show_their_score_and_others_none():
     given, detected = people_at(0.5, box), people_at(0.5, box, np.float32([0.5]))
     gap = predictor.draw_people(grey, detected, skeleton) != predictor.draw_people(grey, given, skeleton)
     np.testing.assert_array_equal(gap, drawing.draw_box(grey, box, label="0.50") != drawing.draw_box(grey, box))
+
+
+# Files of boxes.
+
+
+def _write(path, data):
+    path.write_text(json.dumps(data))
+    return str(path)
+
+
+def test_of_a_detections_file_the_persons_are_taken_that_are_sure_enough(tmp_path):
+    entries = [
+        {"image_id": 7, "category_id": category, "bbox": [i, 0, 5, 5], "score": score}
+        for i, (category, score) in enumerate([(1, 0.9), (18, 0.9), (1, 0.1), (1, 0.5)])
+    ]
+    entries.append({"image_id": 7, "bbox": [4, 0, 5, 5]})
+    found = predictor.read_boxes(_write(tmp_path / "boxes.json", entries), ["x/0007.jpg"], 0.3)
+    assert [(box[0], score) for _, _, box, score in found] == [(0, 0.9), (3, 0.5), (4, None)]
+    named = {
+        "images": [{"id": 7, "file_name": "0007.jpg"}],
+        "categories": [{"id": 18, "name": "person"}, {"id": 1, "name": "dog"}],
+        "annotations": entries[:2],
+    }
+    found = predictor.read_boxes(_write(tmp_path / "named.json", named), ["x/0007.jpg"])
+    assert [box[0] for _, _, box, _ in found] == [1]
+
+
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        ([{"image_id": 1, "category_id": 18, "bbox": [0, 0, 5, 5]}], "0 are of persons"),
+        ([{"image_id": 1, "category_id": 1, "score": 0.1, "bbox": [0, 0, 5, 5]}], "lower --min_score"),
+        ([{"image_id": 1, "score": "high", "bbox": [0, 0, 5, 5]}], "nor detection results"),
+        ([3], "nor detection results"),
+        (
+            {"images": [{"id": 1}], "annotations": [{"image_id": 1, "bbox": [0, 0, 5, 5]}]},
+            "lacks the field 'file_name'",
+        ),
+    ],
+)
+def test_bad_files_of_boxes_are_one_clear_error(tmp_path, data, message):
+    with pytest.raises(InputError, match=message) as error:
+        predictor.read_boxes(_write(tmp_path / "boxes.json", data), ["1.jpg"], 0.3)
+    helpers.one_line(error)
+
+
+def test_equal_names_in_two_folders_are_told_apart_or_refused(tmp_path):
+    paths = ["a/1.jpg", "b/1.jpg"]
+    box = {"image_id": 5, "bbox": [0, 0, 5, 5]}
+    told_apart = {"images": [{"id": 5, "file_name": "b/1.jpg"}], "annotations": [box]}
+    assert predictor.read_boxes(_write(tmp_path / "boxes.json", told_apart), paths)[0][1] == "b/1.jpg"
+    for data in ({"images": [{"id": 5, "file_name": "1.jpg"}], "annotations": [box]}, [box | {"image_id": 1}]):
+        with pytest.raises(InputError, match=r"does not tell a/1.jpg from b/1.jpg"):
+            predictor.read_boxes(_write(tmp_path / "boxes.json", data), paths)
 
 
 # The command.

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import kpose
-from kpose import evaluator, exporter, inference, pretrained, runs, skeletons
+from kpose import evaluator, exporter, formats, inference, pretrained, runs, skeletons
 from kpose.errors import InputError
 from tests import helpers
 
@@ -66,6 +66,11 @@ def test_a_shipped_model_is_evaluated_and_exported_by_its_name(tiny_run, tiny_da
     with pytest.raises(InputError, match="--output_dir is missing") as error:
         evaluator.evaluate("tiny_v1", tiny_data["val"])
     helpers.one_line(error)
+    # Not into a folder of the model's name in the folder where the command happens to run.
+    for export in (exporter.export, lambda name: formats.export(name, None, "tflite")):
+        with pytest.raises(InputError, match="--output_dir is missing") as error:
+            export("tiny_v1")
+        helpers.one_line(error)
     version = exporter.export("tiny_v1", str(tmp_path / "serving"))
     photo = os.path.join(tiny_data["folder"], "images", "val", "000000000001.jpg")
     box = [[10, 10, 80, 90]]

@@ -43,6 +43,22 @@ def test_perfect_results_for_some_persons(labels, tmp_path):
     # One person of three is not found: a third of each limb, all are labelled; COCO's recall says the same.
     assert table["pcp_of_all"]["strict"]["average"] == pytest.approx(2 / 3)
     assert table["oks_ap"]["AR"] == pytest.approx(2 / 3) and table["oks_ap"]["AP"] == pytest.approx(67 / 101, abs=0.01)
+    # What the evaluation by records writes, and the contract of metrics.json names.
+    keys = {
+        "records",
+        "flip_test",
+        "checkpoint",
+        "box_source",
+        "intervals",
+        "pdj_curve",
+        "pck",
+        "joint_errors",
+        "subsets",
+    }
+    assert keys <= table.keys() and table["flip_test"] is None
+    assert [subset["num_persons"] for subset in table["subsets"] if subset["name"] == "fully visible"] == [2]
+    page = (tmp_path / "report.html").read_text()
+    assert "results.json" in page and "those not found counted as wrong" in page and "None" not in page
     lines = results.describe(table)
     assert "of 3 labelled persons, 2 are found" in lines[0] and "66.7%" in lines[-1]
     assert 0 < table["mean_pose_pcp"]["strict"]["average"] < 1 or table["mean_pose_pcp"]["strict"]["average"] == 0
@@ -90,6 +106,11 @@ def test_overlap_is_counted_in_cells():
         (lambda some: [{k: v for k, v in some[0].items() if k != "bbox"}], "result 0 lacks 'bbox'"),
         (lambda some: [some[0] | {"keypoints": [1.0] * 30}], "10 joints a person"),
         (lambda some: [some[0] | {"keypoints": [1.0] * 50}], "three for each joint"),
+        (lambda some: [some[0] | {"keypoints": [1.0] * 42}], "has 14 joints a person, .*labels.json 17"),
+        (lambda some: [some[0] | {"keypoints": ["1"] * 51}], "result 0 has 'keypoints' that is no list of numbers"),
+        (lambda some: [some[0] | {"bbox": [1, 2, None, 4]}], "result 0 has 'bbox' that is no list of numbers"),
+        (lambda some: [some[0] | {"bbox": [1, 2, 3]}], "'bbox' must be four numbers"),
+        (lambda some: [some[0] | {"score": "high"}], "'score' a number"),
         (lambda some: [some[0] | {"image_id": 77}], "image 77 is not in"),
         (lambda some: [some[0] | {"bbox": [390, 390, 5, 5]}], "none of 1 results overlaps"),
     ],

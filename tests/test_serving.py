@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kpose import config as config_lib
-from kpose import evaluator, exporter, inference, input_pipeline, predictor, runs, serving, skeletons
+from kpose import evaluator, exporter, geometry, inference, input_pipeline, predictor, runs, serving, skeletons
 from kpose.errors import InputError
 from kpose.images import read_image
 from tests import helpers, tiny
@@ -112,6 +112,36 @@ def test_the_exported_model_answers_as_the_network_does_on_the_same_crop(model_d
         np.testing.assert_allclose(served, expected, atol=0.25)
 
 
+@pytest.mark.parametrize("padding, aspect", [(1.0, 0.0), (1.25, 0.75)])
+def test_the_graph_cuts_the_pixels_that_records_are_cut_of(tiny_data, padding, aspect):
+    data = load(tiny_data["val_annotations"])
+    size = (32, 24)
+    for person in data["annotations"]:
+        name = next(i["file_name"] for i in data["images"] if i["id"] == person["image_id"])
+        path = os.path.join(images_of(tiny_data), name)
+        region = geometry.region_of(np.float64(person["bbox"]), padding, aspect)
+        with open(path, "rb") as file:
+            part, corner, _ = serving.decode_part(tf.constant(0), file.read(), np.float32(region), size)
+        found = input_pipeline.crop_image(part, np.float32(region) - tf.pad(corner, [[0, 2]]), size)
+        expected = np.asarray(crops.crop_image(read_image(path), region, size), int)
+        gap = np.abs(found.numpy() - expected)
+        assert gap.max() <= 2 and gap.mean() < 0.2
+
+
+def test_an_export_with_flip_test_answers_as_the_network_with_it(tiny_run, model_dir, tmp_path):
+    network, _ = runs.load_network(tiny_run, runs.load_config(tiny_run))
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.float32)
+    region = np.float32([[0, 0, 32, 32]] * 2)
+    version = exporter.export(tiny_run, str(tmp_path), flip_test=True)
+    flipped, plain = (
+        tf.saved_model.load(folder).signatures["serving_images"](images=tf.constant(images))["keypoints"].numpy()
+        for folder in (version, os.path.join(model_dir, "1"))
+    )
+    expected = inference.predict(network, images, region, skeletons.COCO, flip_test=True)[0]
+    np.testing.assert_allclose(flipped, expected, atol=1e-3)
+    assert np.abs(flipped - plain)[..., :2].max() > 0.05
+
+
 def test_served_and_evaluated_answers_agree(model_dir, evaluation, tiny_data, tmp_path):
     results = predictor.predict(model_dir, images_of(tiny_data), tiny_data["val_annotations"], str(tmp_path))
     evaluated = {(r["image_id"], tuple(r["bbox"])): r for r in load(os.path.join(evaluation[0], "keypoints.json"))}
@@ -134,6 +164,8 @@ def test_predict_writes_overlays_and_results_in_the_order_of_the_boxes(model_dir
     boxes.write_text(json.dumps(detections))
     results = predictor.predict(model_dir, images_of(tiny_data), str(boxes), str(tmp_path / "out"))
     assert [(r["image_id"], r["bbox"]) for r in results] == [(d["image_id"], d["bbox"]) for d in detections]
+    labelled = predictor.predict(model_dir, images_of(tiny_data), tiny_data["val_annotations"], None)
+    np.testing.assert_allclose([r["score"] for r in results], [0.9 * r["score"] for r in labelled[::-1]], rtol=1e-5)
     assert load(tmp_path / "out" / "keypoints.json") == results
     names = {f"{image_id:012d}.png" for image_id in {d["image_id"] for d in detections}}
     assert set(os.listdir(tmp_path / "out")) == names | {"keypoints.json"}
@@ -225,6 +257,27 @@ def test_each_export_is_a_new_version_and_nothing_half_written_stays(tiny_run, t
     with pytest.raises(OSError, match="disk full"):
         exporter.export(tiny_run, folder)
     assert sorted(name for name in os.listdir(folder) if os.path.isdir(os.path.join(folder, name))) == ["1", "2"]
+
+
+def test_exports_at_once_become_versions_of_their_own(tiny_run, tmp_path, monkeypatch):
+    """Another export that begins while one is written, and takes its number."""
+    folder, save, others = str(tmp_path), tf.saved_model.save, []
+
+    def save_and_be_overtaken(*arguments, **options):
+        save(*arguments, **options)
+        if not others:
+            others.append(None)
+            others[0] = exporter.export(tiny_run, folder)
+
+    monkeypatch.setattr(tf.saved_model, "save", save_and_be_overtaken)
+    assert exporter.export(tiny_run, folder) == os.path.join(folder, "2")
+    assert others == [os.path.join(folder, "1")]
+    names = {name for name in os.listdir(folder) if os.path.isdir(os.path.join(folder, name))}
+    assert names == {"1", "2"}
+    assert (
+        os.stat(os.path.join(folder, "1")).st_mode & 0o777
+        == os.stat(os.path.join(folder, "1/variables")).st_mode & 0o777
+    )
 
 
 def test_bad_input_is_one_clear_error(model_dir, tiny_run, tiny_data, tmp_path):
