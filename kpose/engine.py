@@ -92,13 +92,15 @@ class Regressor(keras.Model):
         super().compile(
             optimizer=optimizer, steps_per_execution=steps_per_execution, jit_compile=False, auto_scale_loss=False
         )
-        trained = self._trained_variables()
+        trained = self.trained_variables
         # Decay is for what multiplies: shrinking a bias or a norm's scale only shifts the function (He et al., "Bag of
         # Tricks for Image Classification with Convolutional Neural Networks", CVPR 2019).
         optimizer.exclude_from_weight_decay(var_list=[v for v in trained if len(v.shape) < 2])
         optimizer.build(trained)
 
-    def _trained_variables(self):
+    @property
+    def trained_variables(self):
+        """The network's and the loss' own."""
         return [*self.network.trainable_variables, *self.sample_loss.trainable_variables]
 
     @property
@@ -198,17 +200,26 @@ class Regressor(keras.Model):
 
     def _replica_train_step(self, batch, sample_scale):
         replica_id = tf.distribute.get_replica_context().replica_id_in_sync_group
-        trainable = [tf.convert_to_tensor(v.value) for v in self._trained_variables()]
+        trainable = [tf.convert_to_tensor(v.value) for v in self.trained_variables]
         state = [_seeded(tf.convert_to_tensor(v.value), replica_id) for v in self.network.non_trainable_variables]
-        gradients, state, batch, outputs, losses = self._compiled(self._gradients)(
-            trainable, state, batch, sample_scale
-        )
+        gradients, state, batch, outputs, losses = self._compiled(self.gradients)(trainable, state, batch, sample_scale)
         self._update_metrics(batch, outputs, losses)
         state = {index: _unseeded(value, replica_id) for index, value in state.items()}
         return gradients, state, tf.reduce_sum(losses * batch["weight"])
 
-    def _gradients(self, trainable, state, batch, sample_scale):
-        """Forward, loss and gradient: a pure function of tensors."""
+    def gradients(self, trainable, state, batch, sample_scale):
+        """Forward, loss and gradient: a pure function of tensors.
+
+        Args:
+            trainable: the values of the network's trainable variables and of the loss' own.
+            state: those of the network's other variables.
+            batch: as `fit` takes it.
+            sample_scale: factor of each sample's loss.
+
+        Returns:
+            (gradients of `trainable`, what changed of `state` by its index, the batch after augmentation, the network's
+            outputs, the samples' losses).
+        """
         if self.augmentation:
             batch = self.augmentation(batch)
         with tf.GradientTape() as tape:
@@ -241,7 +252,7 @@ class Regressor(keras.Model):
             gradients = [g * tf.minimum(1.0, self.clip_norm / tf.maximum(norm, 1e-12)) for g in gradients]
 
         def apply():
-            self.optimizer.apply(gradients, self._trained_variables())
+            self.optimizer.apply(gradients, self.trained_variables)
             self._average()
             for index, value in state.items():
                 self.network.non_trainable_variables[int(index)].value.assign(value)
