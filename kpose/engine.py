@@ -247,7 +247,8 @@ class Regressor(keras.Model):
     def _update(self, gradients, state, loss, step):
         norm = tf.linalg.global_norm(gradients)
         # A loss that is no number may have a gradient that is: what is clipped passes none on.
-        finite = tf.math.is_finite(norm + loss)
+        finite_loss = tf.math.is_finite(loss)
+        finite = tf.logical_and(finite_loss, tf.math.is_finite(norm))
         if self.clip_norm:
             gradients = [g * tf.minimum(1.0, self.clip_norm / tf.maximum(norm, 1e-12)) for g in gradients]
 
@@ -260,14 +261,16 @@ class Regressor(keras.Model):
             return tf.constant(True)
 
         tf.cond(finite, apply, lambda: tf.constant(False))
-        # With float16 an overflow is no accident, but the way in which the scale is found.
-        accident = tf.logical_not(finite) if not self.scales_loss else tf.logical_and(~finite, self.loss_scale <= 1.0)
+        accident = ~finite
+        if self.scales_loss:
+            # A gradient that overflows is the way in which the scale is found. The loss is not scaled.
+            accident = ~finite_loss | (~finite & (self.loss_scale <= 1.0))
         self.skipped_steps.assign_add(tf.cast(accident, tf.int64))
         self.nonfinite_step.assign(tf.where(accident, step, self.nonfinite_step))
         if not self.scales_loss:
             return
         grown = tf.logical_and(finite, self.finite_steps + 1 >= LOSS_SCALE_GROWTH_STEPS)
-        factor = tf.where(finite, tf.where(grown, 2.0, 1.0), 0.5)
+        factor = tf.where(grown, 2.0, tf.where(finite | ~finite_loss, 1.0, 0.5))
         self.loss_scale.assign(tf.maximum(self.loss_scale * factor, 1.0))
         self.finite_steps.assign(tf.where(tf.logical_and(finite, tf.logical_not(grown)), self.finite_steps + 1, 0))
 

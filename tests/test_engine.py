@@ -335,6 +335,21 @@ def test_float16_overflow_on_one_replica_skips_the_step_on_all():
     assert np.isfinite(after).all() and not np.array_equal(after, before)
 
 
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+def test_a_loss_that_is_no_number_is_an_accident_and_no_overflow(precision):
+    """Under float16 a label that is NaN must not pass for a gradient beyond its range, which halves the scale."""
+    data = make_data()
+    data["keypoints"][BATCH, 0] = [np.nan, 0, 2]
+    regressor = make_regressor(precision=precision, network=lambda: make_network(batch_norm=False))
+    if precision == "mixed_float16":
+        regressor.loss_scale.assign(64.0)
+    scale = float(regressor.loss_scale.numpy())
+    train(regressor, data, steps=3, steps_per_epoch=3, validation=False)
+    assert (int(regressor.nonfinite_step.numpy()), int(regressor.skipped_steps.numpy())) == (1, 1)
+    assert float(regressor.loss_scale.numpy()) == scale
+    assert int(regressor.optimizer.iterations.numpy()) == 2 and np.isfinite(weights(regressor)).all()
+
+
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_gradients_are_clipped_by_the_norm_of_the_reduced_gradient(replicas):
     data = make_data()

@@ -222,9 +222,13 @@ def poisoned(monkeypatch):
     monkeypatch.setattr(trainer, "_training_batches", batches)
 
 
-@pytest.mark.parametrize("replicas, steps_per_execution", [(1, 1), (2, 3)])
-def test_a_nan_stops_and_names_step_record_and_place(replicas, steps_per_execution, poisoned, tiny_data, tmp_path):
-    fields = {"replicas": replicas, "steps_per_execution": steps_per_execution}
+@pytest.mark.parametrize(
+    "replicas, steps_per_execution, precision", [(1, 1, "float32"), (2, 3, "float32"), (1, 1, "mixed_float16")]
+)
+def test_a_nan_stops_and_names_step_record_and_place(
+    replicas, steps_per_execution, precision, poisoned, tiny_data, tmp_path
+):
+    fields = {"replicas": replicas, "steps_per_execution": steps_per_execution, "precision": precision}
     with pytest.raises(InputError, match="step 3 was not finite: keypoints of sample 1 of the batch") as error:
         trainer.train(_recipe(tiny_data, 8, **fields), str(tmp_path))
     message = helpers.one_line(error)
