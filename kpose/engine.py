@@ -375,13 +375,25 @@ def _looped(step):
             with tf.control_dependencies([asked]):
                 batch = next(iterator)
             with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
-                waited += tf.timestamp() - asked
-            step(batch, first + tf.cast(i, tf.int64))
+                got = tf.timestamp()
+                waited += got - asked
+            # A single thread could otherwise compute the step before it looks at the clock.
+            step(_after(got, batch), first + tf.cast(i, tf.int64))
             return i + 1, waited
 
         return tf.while_loop(lambda i, _: i < steps, body, [tf.constant(0), tf.constant(0.0, tf.float64)])[1]
 
     return execute
+
+
+def _after(event, values):
+    """The same values, which nobody gets before `event` has happened."""
+
+    def wait(value):
+        with tf.control_dependencies([event]), value.graph.colocate_with(value.op):
+            return tf.identity(value)
+
+    return tf.nest.map_structure(wait, values, expand_composites=True)
 
 
 def _seeded(value, replica_id):
