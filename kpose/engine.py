@@ -356,8 +356,13 @@ class _TrainingSteps(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch_end = min((epoch + 1) * self.per_epoch, self.total)
 
+    @property
+    def coming(self):
+        """How many the next execution will run."""
+        return min(self.per_execution, self._epoch_end - self.done)
+
     def next_execution(self):
-        steps = min(self.per_execution, self._epoch_end - self.done)
+        steps = self.coming
         self.done += steps
         return steps
 

@@ -420,3 +420,28 @@ def test_a_model_that_predicts_one_pose_for_everyone_is_told_once_an_evaluation(
     lines = [line for line in capsys.readouterr().err.splitlines() if "the mean pose for everyone" in line]
     assert len(lines) == (2 if slope < 0.2 else 0)
     assert all(line.startswith("warning: ") and f"{100 * slope:.0f}% as much as the labels" in line for line in lines)
+
+
+@pytest.mark.parametrize("first, last, traced", [(5, 6, (4, 8)), (0, 1, (0, 4)), (4, 9, (4, 10)), (20, 30, None)])
+def test_a_profile_takes_the_executions_that_hold_the_steps(first, last, traced, tmp_path, monkeypatch, caplog):
+    """Of executions of four steps in epochs of ten, which end with one of two."""
+    seen = []
+    regressor = make_regressor(steps_per_execution=4)
+    for name in ("start", "stop"):
+        monkeypatch.setattr(tf.profiler.experimental, name, lambda *_: seen.append(regressor.steps.done))
+    profile = callbacks.Profile(str(tmp_path), first, last)
+    with caplog.at_level("INFO", logger="absl"):
+        train(regressor, make_data(), steps=12, steps_per_epoch=10, validation=False, callbacks=[profile])
+    if traced:
+        assert tuple(seen) == traced and f"profile of steps {traced[0]} to {traced[1]}" in caplog.text
+    else:
+        assert not seen and "--profile=20:30: no such step ran" in caplog.text
+
+
+def test_on_a_terminal_the_start_and_the_memory_are_told_too(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    history = callbacks.History(str(tmp_path), floor=None, total_steps=2, batch_size=BATCH, log_every=10)
+    train(make_regressor(), make_data(), steps=2, steps_per_epoch=2, validation=False, callbacks=[history])
+    history.close()
+    said = capsys.readouterr().err
+    assert "first step after " in said and "peak memory " in said
