@@ -35,12 +35,12 @@ def batches(data, batch=BATCH):
     return tf.data.Dataset.from_tensor_slices(data).batch(batch, drop_remainder=True)
 
 
-def make_network(batch_norm=True, dropout=0.0, filters=6, names=()):
+def make_network(batch_norm=True, dropout=0.0, filters=6, names=(), synchronized=True):
     images = keras.Input((SIDE, SIDE, 3))
     x = keras.layers.Rescaling(1 / 127.5, -1.0)(images)
     x = keras.layers.Conv2D(filters, 3, strides=2, activation="relu")(x)
     if batch_norm:
-        x = BatchNormalization(momentum=0.9, synchronized=True)(x)
+        x = BatchNormalization(momentum=0.9, synchronized=synchronized)(x)
     x = keras.layers.Flatten()(x)
     if dropout:
         x = keras.layers.Dropout(dropout)(x)
