@@ -267,6 +267,9 @@ class History(keras.callbacks.Callback):
     def _info(self, text, *values):
         if self._bar.disable:
             logging.info(text, *values)
+        else:
+            # A log line would tear the bar.
+            self._say(text % values)
 
     def _say(self, text):
         if self.tell:
@@ -331,25 +334,33 @@ class Profile(keras.callbacks.Callback):
         self.first, self.last = first, last
         self._running = self._done = False
 
-    def on_train_begin(self, logs=None):
-        self._start_or_stop()
+    def on_train_batch_begin(self, batch, logs=None):
+        step, coming = self.model.steps.done, self.model.steps.coming
+        if not self._running and not self._done and step < self.last and step + coming > self.first:
+            tf.profiler.experimental.start(self.folder)
+            self._running, self._began = True, step
 
     def on_train_batch_end(self, batch, logs=None):
-        self._start_or_stop()
-
-    def _start_or_stop(self):
-        step = self.model.steps.done
-        if not self._running and not self._done and self.first <= step < self.last:
-            tf.profiler.experimental.start(self.folder)
-            self._running = True
-        elif self._running and step >= self.last:
-            self.on_train_end()
+        if self._running and self.model.steps.done >= self.last:
+            # Reading a figure waits for the device: of steps under way the trace would lack the end.
+            float(logs["loss"])
+            self._stop()
 
     def on_train_end(self, logs=None):
         if self._running:
-            tf.profiler.experimental.stop()
-            self._running, self._done = False, True
-            logging.info("profile of steps %d to %d: see TensorBoard's Profile tab", self.first, self.model.steps.done)
+            self._stop()
+        if not self._done:
+            logging.warning(
+                "--profile=%d:%d: no such step ran, nothing was traced: the training ended at step %d",
+                self.first,
+                self.last,
+                self.model.steps.done,
+            )
+
+    def _stop(self):
+        tf.profiler.experimental.stop()
+        self._running, self._done = False, True
+        logging.info("profile of steps %d to %d: see TensorBoard's Profile tab", self._began, self.model.steps.done)
 
 
 class PredictionGrid(keras.callbacks.Callback):

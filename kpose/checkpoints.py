@@ -13,7 +13,7 @@ import os
 import tensorflow as tf
 from absl import logging
 
-from kpose import files
+from kpose import files, quiet
 from kpose.errors import InputError
 
 FOLDER = "checkpoints"
@@ -52,6 +52,9 @@ class Checkpoints:
             loss_scale=regressor.loss_scale,
             finite_steps=regressor.finite_steps,
         )
+        if self._written == workdir:
+            for folder in (FOLDER, BEST_FOLDER):
+                _mend_state(os.path.join(workdir, folder))
         self._manager = self._make_manager(FOLDER, keep)
         self._best = self._make_manager(BEST_FOLDER, 1)
 
@@ -72,8 +75,10 @@ class Checkpoints:
         chief = self._written == self._workdir
         if chief:
             self._remove_leftovers()
-        state = tf.train.get_checkpoint_state(os.path.join(self._workdir, FOLDER))
-        paths = list(state.all_model_checkpoint_paths) if state else []
+        folder = os.path.join(self._workdir, FOLDER)
+        state = _state(folder)
+        # Workers that look before the chief has mended the state file see what it will say.
+        paths = list(state.all_model_checkpoint_paths) if state else _by_name(folder)
         damaged = []
         while paths:
             path = paths.pop()
@@ -87,8 +92,7 @@ class Checkpoints:
                 if chief:
                     _set_aside(bad)
             if damaged and chief:
-                names = [os.path.basename(kept) for kept in (*paths, path)]
-                tf.compat.v1.train.update_checkpoint_state(os.path.dirname(path), names[-1], names)
+                _write_state([*paths, path])
                 self._manager = self._make_manager(FOLDER, self._keep)
             return int(self._step.numpy()), int(self._position.numpy())
         if damaged:
@@ -142,6 +146,51 @@ class Checkpoints:
                     files.remove(path)
 
 
+def _state(folder):
+    """What a folder's state file says of its checkpoints; None where it is missing or garbled."""
+    try:
+        return tf.train.get_checkpoint_state(folder)
+    except ValueError:
+        # Empty, or not text.
+        return None
+
+
+def _by_name(folder):
+    """The paths of all checkpoints that lie in a folder, in the order of their steps."""
+    paths = [path.removesuffix(".index") for path in glob.glob(os.path.join(glob.escape(folder), "step-*.index"))]
+    return sorted((path for path in paths if path.rsplit("-", 1)[1].isdigit()), key=lambda p: int(p.rsplit("-", 1)[1]))
+
+
+def _mend_state(folder):
+    """Writes a folder's state file anew where it is lost: without it all checkpoints would be leftovers."""
+    path = os.path.join(folder, "checkpoint")
+    if _state(folder):
+        return
+    paths = _by_name(folder)
+    if paths:
+        _write_state(paths)
+        logging.warning("%s: missing or damaged: made anew, of %s", path, ", ".join(map(os.path.basename, paths)))
+    elif os.path.exists(path):
+        os.remove(path)
+
+
+def _write_state(paths):
+    """Writes the state file of the folder of these checkpoints, the newest last."""
+    names = [os.path.basename(path) for path in paths]
+    # Without times a CheckpointManager would take none of them for its own.
+    times = [os.path.getmtime(f"{path}.index") for path in paths]
+    with quiet.warnings():
+        tf.compat.v1.train.update_checkpoint_state(
+            os.path.dirname(paths[0]), names[-1], names, None, times, last_preserved_timestamp=0.0
+        )
+
+
+def _newest(folder):
+    if _state(folder):
+        return tf.train.latest_checkpoint(folder)
+    return next(reversed(_by_name(folder)), None)
+
+
 def _set_aside(path):
     for name in glob.glob(glob.escape(path) + ".*"):
         os.replace(name, f"{name}.damaged")
@@ -149,7 +198,7 @@ def _set_aside(path):
 
 def exist(workdir):
     """Whether a workdir holds a checkpoint."""
-    return workdir is not None and tf.train.latest_checkpoint(os.path.join(workdir, FOLDER)) is not None
+    return workdir is not None and _newest(os.path.join(workdir, FOLDER)) is not None
 
 
 def latest(workdir, best=False):
@@ -158,7 +207,7 @@ def latest(workdir, best=False):
     Raises:
         InputError: there is none.
     """
-    path = tf.train.latest_checkpoint(os.path.join(workdir, BEST_FOLDER if best else FOLDER))
+    path = _newest(os.path.join(workdir, BEST_FOLDER if best else FOLDER))
     if path is None:
         what = "no best checkpoint: it comes with config.data.val" if best else "no checkpoint"
         raise InputError(f"{workdir}: {what}: train with python -m kpose.train --workdir={workdir} first")

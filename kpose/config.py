@@ -32,6 +32,7 @@ def default():
     config.on_nan = "stop"  # At a gradient that is not finite: stop, skip, rollback (to the last checkpoint).
     config.evaluate_batches = 0  # Of data.val (0: all).
     config.log_every = 100  # Steps between log lines and TensorBoard scalars.
+    config.quick = False  # Of RECIPE:quick: the batch is rounded up to what the replicas can share.
     config.skeleton = "coco"  # The skeleton table of the labels.
 
     config.data = ConfigDict()
@@ -218,7 +219,7 @@ def check(config):
     augment.check(config.augment)
     distillation.check(config)
     geometry.check_aspect(config.data.aspect, config.model.input_size)
-    if config.replicas and config.batch_size % config.replicas:
+    if config.replicas and config.batch_size % config.replicas and not config.quick:
         raise InputError(f"config.batch_size {config.batch_size} cannot be shared out among {config.replicas} replicas")
 
 
@@ -255,6 +256,7 @@ def flatten(config):
 
 # What FILE:quick changes: enough steps to see that a recipe is sound.
 QUICK = {
+    "quick": True,
     "steps": 20,
     "batch_size": 8,
     "log_every": 5,

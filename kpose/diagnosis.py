@@ -15,33 +15,35 @@ def explain(regressor, batch):
     Returns:
         A phrase such as "the output of layer conv3 (Conv2D)".
     """
-    if regressor.augmentation:
-        batch = regressor.augmentation(batch)
-    for name in ("image", "keypoints", "region", "weight"):
-        samples = _not_finite(tf.cast(batch[name], tf.float32))
-        if samples.size:
+    network = regressor.network
+    trained = regressor.trained_variables
+    trainable, state = (
+        [tf.convert_to_tensor(v.value) for v in vs] for vs in (trained, network.non_trainable_variables)
+    )
+    size = tf.reduce_sum(batch["weight"])
+    scale = 1.0 if regressor.sample_loss.reduction == "sum" else 1.0 / size
+    gradients, _, batch, _, losses = regressor.gradients(trainable, state, batch, scale)
+    for name in ("image", "keypoints", "region", "weight", "taught"):
+        samples = _not_finite(batch[name]) if name in batch else ()
+        if len(samples):
             return f"{name} of sample {samples[0]} of the batch"
-    for variable in regressor.network.variables:
-        if not np.isfinite(keras.ops.convert_to_numpy(variable.value).astype(np.float32)).all():
+    for variable in [*network.variables, *regressor.sample_loss.trainable_variables]:
+        if not _is_finite(variable.value):
             return f"weight {variable.path}"
-    images = tf.cast(batch["image"], tf.float32)
-    layer = _first_layer(regressor.network, images) if "estimate" not in batch else None
+    layer = _first_layer(network, tf.cast(batch["image"], tf.float32)) if "estimate" not in batch else None
     if layer:
         return layer
-    with tf.GradientTape() as tape:
-        trainable = [v.value for v in regressor.network.trainable_variables]
-        tape.watch(trainable)
-        start = {"estimate": batch["estimate"]} if "estimate" in batch else {}
-        outputs = regressor.network(images, training=True, **start)
-        losses = regressor.sample_loss.call(batch["keypoints"], outputs)
-        total = tf.reduce_sum(losses * batch["weight"])
     samples = _not_finite(losses)
     if samples.size:
         return f"the loss of sample {samples[0]} of the batch"
-    for variable, gradient in zip(regressor.network.trainable_variables, tape.gradient(total, trainable), strict=True):
-        if gradient is not None and not np.isfinite(np.asarray(gradient, np.float32)).all():
+    for variable, gradient in zip(trained, gradients, strict=True):
+        if not _is_finite(gradient):
             return f"the gradient of {variable.path}"
     return "nothing that running the batch once more shows: the weights were others by then"
+
+
+def _is_finite(values):
+    return bool(tf.reduce_all(tf.math.is_finite(tf.cast(values, tf.float32))))
 
 
 def _not_finite(values):
@@ -52,21 +54,23 @@ def _not_finite(values):
 
 def _first_layer(network, inputs):
     """The first layer of a functional network whose output is not finite, looking into nested ones."""
-    layers = [layer for layer in network.layers if not isinstance(layer, keras.layers.InputLayer)]
-    probe = keras.Model(network.inputs, [layer.output for layer in layers])
-    for layer, output in zip(layers, probe(inputs, training=True), strict=True):
-        for part in tf.nest.flatten(output):
-            samples = _not_finite(part)
-            if not samples.size:
-                continue
-            name = f"the output of layer {layer.name} ({type(layer).__name__}) for sample {samples[0]} of the batch"
-            if isinstance(layer, keras.Model):
-                inside = keras.Model(network.inputs, layer.input if _feeds(network, layer) else network.inputs)
-                return _first_layer(layer, inside(inputs)) or name if _feeds(network, layer) else name
-            return name
+    # A nested network's own `output` is a tensor inside it: what the outer one makes of it stands in the outer's nodes.
+    nodes = [
+        node
+        for depth in sorted(network._nodes_by_depth, reverse=True)
+        for node in network._nodes_by_depth[depth]
+        if not node.is_input
+    ]
+    wanted = {id(t): t for node in nodes for t in (*node.input_tensors, *node.output_tensors)}
+    found = keras.Model(network.inputs, list(wanted.values()))(inputs, training=True)
+    values = dict(zip(wanted, found, strict=True))
+    for node in nodes:
+        layer = node.operation
+        samples = next((s for s in (_not_finite(values[id(t)]) for t in node.output_tensors) if s.size), None)
+        if samples is None:
+            continue
+        name = f"the output of layer {layer.name} ({type(layer).__name__}) for sample {samples[0]} of the batch"
+        if isinstance(layer, keras.Model):
+            name = _first_layer(layer, [values[id(t)] for t in node.input_tensors]) or name
+        return name
     return None
-
-
-def _feeds(network, layer):
-    """Whether a nested network is fed by the outer one's images alone."""
-    return len(layer.inputs) == 1 and len(network.inputs) == 1

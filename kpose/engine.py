@@ -92,13 +92,15 @@ class Regressor(keras.Model):
         super().compile(
             optimizer=optimizer, steps_per_execution=steps_per_execution, jit_compile=False, auto_scale_loss=False
         )
-        trained = self._trained_variables()
+        trained = self.trained_variables
         # Decay is for what multiplies: shrinking a bias or a norm's scale only shifts the function (He et al., "Bag of
         # Tricks for Image Classification with Convolutional Neural Networks", CVPR 2019).
         optimizer.exclude_from_weight_decay(var_list=[v for v in trained if len(v.shape) < 2])
         optimizer.build(trained)
 
-    def _trained_variables(self):
+    @property
+    def trained_variables(self):
+        """The network's and the loss' own."""
         return [*self.network.trainable_variables, *self.sample_loss.trainable_variables]
 
     @property
@@ -198,17 +200,26 @@ class Regressor(keras.Model):
 
     def _replica_train_step(self, batch, sample_scale):
         replica_id = tf.distribute.get_replica_context().replica_id_in_sync_group
-        trainable = [tf.convert_to_tensor(v.value) for v in self._trained_variables()]
+        trainable = [tf.convert_to_tensor(v.value) for v in self.trained_variables]
         state = [_seeded(tf.convert_to_tensor(v.value), replica_id) for v in self.network.non_trainable_variables]
-        gradients, state, batch, outputs, losses = self._compiled(self._gradients)(
-            trainable, state, batch, sample_scale
-        )
+        gradients, state, batch, outputs, losses = self._compiled(self.gradients)(trainable, state, batch, sample_scale)
         self._update_metrics(batch, outputs, losses)
         state = {index: _unseeded(value, replica_id) for index, value in state.items()}
         return gradients, state, tf.reduce_sum(losses * batch["weight"])
 
-    def _gradients(self, trainable, state, batch, sample_scale):
-        """Forward, loss and gradient: a pure function of tensors."""
+    def gradients(self, trainable, state, batch, sample_scale):
+        """Forward, loss and gradient: a pure function of tensors.
+
+        Args:
+            trainable: the values of the network's trainable variables and of the loss' own.
+            state: those of the network's other variables.
+            batch: as `fit` takes it.
+            sample_scale: factor of each sample's loss.
+
+        Returns:
+            (gradients of `trainable`, what changed of `state` by its index, the batch after augmentation, the network's
+            outputs, the samples' losses).
+        """
         if self.augmentation:
             batch = self.augmentation(batch)
         with tf.GradientTape() as tape:
@@ -236,12 +247,13 @@ class Regressor(keras.Model):
     def _update(self, gradients, state, loss, step):
         norm = tf.linalg.global_norm(gradients)
         # A loss that is no number may have a gradient that is: what is clipped passes none on.
-        finite = tf.math.is_finite(norm + loss)
+        finite_loss = tf.math.is_finite(loss)
+        finite = tf.logical_and(finite_loss, tf.math.is_finite(norm))
         if self.clip_norm:
             gradients = [g * tf.minimum(1.0, self.clip_norm / tf.maximum(norm, 1e-12)) for g in gradients]
 
         def apply():
-            self.optimizer.apply(gradients, self._trained_variables())
+            self.optimizer.apply(gradients, self.trained_variables)
             self._average()
             for index, value in state.items():
                 self.network.non_trainable_variables[int(index)].value.assign(value)
@@ -249,14 +261,16 @@ class Regressor(keras.Model):
             return tf.constant(True)
 
         tf.cond(finite, apply, lambda: tf.constant(False))
-        # With float16 an overflow is no accident, but the way in which the scale is found.
-        accident = tf.logical_not(finite) if not self.scales_loss else tf.logical_and(~finite, self.loss_scale <= 1.0)
+        accident = ~finite
+        if self.scales_loss:
+            # A gradient that overflows is the way in which the scale is found. The loss is not scaled.
+            accident = ~finite_loss | (~finite & (self.loss_scale <= 1.0))
         self.skipped_steps.assign_add(tf.cast(accident, tf.int64))
         self.nonfinite_step.assign(tf.where(accident, step, self.nonfinite_step))
         if not self.scales_loss:
             return
         grown = tf.logical_and(finite, self.finite_steps + 1 >= LOSS_SCALE_GROWTH_STEPS)
-        factor = tf.where(finite, tf.where(grown, 2.0, 1.0), 0.5)
+        factor = tf.where(grown, 2.0, tf.where(finite | ~finite_loss, 1.0, 0.5))
         self.loss_scale.assign(tf.maximum(self.loss_scale * factor, 1.0))
         self.finite_steps.assign(tf.where(tf.logical_and(finite, tf.logical_not(grown)), self.finite_steps + 1, 0))
 
@@ -342,8 +356,13 @@ class _TrainingSteps(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch_end = min((epoch + 1) * self.per_epoch, self.total)
 
+    @property
+    def coming(self):
+        """How many the next execution will run."""
+        return min(self.per_execution, self._epoch_end - self.done)
+
     def next_execution(self):
-        steps = min(self.per_execution, self._epoch_end - self.done)
+        steps = self.coming
         self.done += steps
         return steps
 
@@ -361,13 +380,25 @@ def _looped(step):
             with tf.control_dependencies([asked]):
                 batch = next(iterator)
             with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
-                waited += tf.timestamp() - asked
-            step(batch, first + tf.cast(i, tf.int64))
+                got = tf.timestamp()
+                waited += got - asked
+            # A single thread could otherwise compute the step before it looks at the clock.
+            step(_after(got, batch), first + tf.cast(i, tf.int64))
             return i + 1, waited
 
         return tf.while_loop(lambda i, _: i < steps, body, [tf.constant(0), tf.constant(0.0, tf.float64)])[1]
 
     return execute
+
+
+def _after(event, values):
+    """The same values, which nobody gets before `event` has happened."""
+
+    def wait(value):
+        with tf.control_dependencies([event]), value.graph.colocate_with(value.op):
+            return tf.identity(value)
+
+    return tf.nest.map_structure(wait, values, expand_composites=True)
 
 
 def _seeded(value, replica_id):

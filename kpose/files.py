@@ -9,6 +9,7 @@ import gzip
 import json
 import os
 import shutil
+import uuid
 import zlib
 
 from kpose.errors import InputError
@@ -103,7 +104,8 @@ def read_bytes(path):
 def replacing(path, mode="w"):
     """Opens a file beside `path` for writing; it becomes `path` when the block ends well, and vanishes otherwise."""
     make_folder(os.path.dirname(path if is_url(path) else os.path.abspath(path)))
-    temporary = f"{path}.tmp"
+    # Several workers may write the same file.
+    temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
     try:
         with open_file(temporary, mode) as file:
             yield file

@@ -75,7 +75,7 @@ class Runtime:
 
 
 def start(config):
-    """The `Runtime` of a recipe.
+    """The `Runtime` of a recipe; rounds up the batch of a quick one to what its replicas can share.
 
     Raises:
         InputError: replicas that the machine cannot give, or a batch that they cannot share.
@@ -83,6 +83,9 @@ def start(config):
     worker, workers = cluster()
     strategy = make_strategy(config.replicas)
     replicas = strategy.num_replicas_in_sync
+    if config.quick:
+        # To try a recipe for many replicas on as many.
+        config.batch_size = -(-config.batch_size // replicas) * replicas
     if config.batch_size % replicas:
         raise InputError(f"config.batch_size {config.batch_size} cannot be shared out among {replicas} replicas")
     on_cpu = not tf.config.list_logical_devices("GPU")

@@ -1,6 +1,8 @@
 """Recipes: found, checked, saved and compared."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -132,3 +134,28 @@ def test_quick_changes_a_recipe_before_the_command_line_does():
     assert all(name in config_lib.flatten(config_lib.default()) for name in config_lib.QUICK)
     with pytest.raises(InputError, match="no variant 'slow', but 'quick'"):
         config_lib.resolve_flags(["train", "--config=deeppose:slow"])
+
+
+@pytest.mark.parametrize("replicas, batch_size, expected", [(1, 8, 8), (2, 7, 8), (2, 8, 8)])
+def test_a_quick_batch_suits_any_number_of_replicas(replicas, batch_size, expected):
+    """The recipe for 32 replicas is tried with a batch of 32, not refused for one of 8."""
+    from kpose import runtime
+
+    config = config_lib.default()
+    config.replicas, config.batch_size, config.quick = replicas, batch_size, True
+    config_lib.check(config)
+    runtime.start(config)
+    assert config.batch_size == expected
+
+
+@pytest.mark.slow
+def test_a_quick_recipe_runs(tiny_data, tmp_path):
+    """As it is but for its size: the published layers on crops of 64 pixels would still be a minute."""
+    command = [sys.executable, "-m", "kpose.train", "--config=hardware/eight_gpus:quick", f"--workdir={tmp_path}"]
+    command += [f"--config.data.train={tiny_data['train']}", f"--config.data.val={tiny_data['val']}"]
+    command += ["--config.replicas=2", "--config.batch_size=7", "--config.model.hidden=(64,)", "--config.steps=4"]
+    command += ["--config.data.padding=1.0", "--config.model.input_size=(64,64)"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert "batch 8 (4 a replica), " in done.stderr and "4 steps in all" in done.stderr
+    assert (tmp_path / "checkpoints" / "step-4.index").exists()

@@ -35,12 +35,12 @@ def batches(data, batch=BATCH):
     return tf.data.Dataset.from_tensor_slices(data).batch(batch, drop_remainder=True)
 
 
-def make_network(batch_norm=True, dropout=0.0, filters=6, names=()):
+def make_network(batch_norm=True, dropout=0.0, filters=6, names=(), synchronized=True):
     images = keras.Input((SIDE, SIDE, 3))
     x = keras.layers.Rescaling(1 / 127.5, -1.0)(images)
     x = keras.layers.Conv2D(filters, 3, strides=2, activation="relu")(x)
     if batch_norm:
-        x = BatchNormalization(momentum=0.9, synchronized=True)(x)
+        x = BatchNormalization(momentum=0.9, synchronized=synchronized)(x)
     x = keras.layers.Flatten()(x)
     if dropout:
         x = keras.layers.Dropout(dropout)(x)
@@ -255,19 +255,26 @@ def test_xla_really_compiles():
 
 @pytest.mark.parametrize("replicas, steps_per_execution", [(1, 1), (1, 4), (2, 4)])
 def test_time_spent_waiting_for_data_is_told(replicas, steps_per_execution):
-    """Batches that take a twentieth of a second each keep the training waiting for about as long."""
+    """It is what slow batches cost, and not what a slow step does, even where one thread does all."""
 
     def slowly(batch):
-        with tf.control_dependencies([tf.py_function(lambda: time.sleep(0.05), [], [])]):
+        with tf.control_dependencies([tf.py_function(lambda: time.sleep(0.2), [], [])]):
             return {name: tf.identity(value) for name, value in batch.items()}
 
+    def waited(data, **options):
+        regressor = make_regressor(replicas, steps_per_execution=steps_per_execution, **options)
+        regressor.fit(data, steps_per_epoch=8, total_steps=8, verbose=0)
+        return float(regressor.data_wait)
+
+    def wide():
+        images = keras.Input((SIDE, SIDE, 3))
+        x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255.0)(images))
+        for _ in range(3):
+            x = keras.layers.Dense(1500)(x)
+        return keras.Model(images, {"keypoints": keras.layers.Reshape((JOINTS, 2))(keras.layers.Dense(2 * JOINTS)(x))})
+
     data = batches(make_data()).repeat()
-    quick, slow = (make_regressor(replicas, steps_per_execution=steps_per_execution) for _ in range(2))
-    quick.fit(data.prefetch(16), steps_per_epoch=8, total_steps=8, verbose=0)
-    slow.fit(data.map(slowly), steps_per_epoch=8, total_steps=8, verbose=0)
-    # Some of it passes while a step is under way, the more the slower the machine.
-    assert float(slow.data_wait) > 0.1
-    assert float(quick.data_wait) < float(slow.data_wait)
+    assert 3 * waited(data.prefetch(16), network=wide) < waited(data.map(slowly))
 
 
 def test_executions_never_overrun_an_epoch_or_the_training():
@@ -335,6 +342,21 @@ def test_float16_overflow_on_one_replica_skips_the_step_on_all():
     assert np.isfinite(after).all() and not np.array_equal(after, before)
 
 
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+def test_a_loss_that_is_no_number_is_an_accident_and_no_overflow(precision):
+    """Under float16 a label that is NaN must not pass for a gradient beyond its range, which halves the scale."""
+    data = make_data()
+    data["keypoints"][BATCH, 0] = [np.nan, 0, 2]
+    regressor = make_regressor(precision=precision, network=lambda: make_network(batch_norm=False))
+    if precision == "mixed_float16":
+        regressor.loss_scale.assign(64.0)
+    scale = float(regressor.loss_scale.numpy())
+    train(regressor, data, steps=3, steps_per_epoch=3, validation=False)
+    assert (int(regressor.nonfinite_step.numpy()), int(regressor.skipped_steps.numpy())) == (1, 1)
+    assert float(regressor.loss_scale.numpy()) == scale
+    assert int(regressor.optimizer.iterations.numpy()) == 2 and np.isfinite(weights(regressor)).all()
+
+
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_gradients_are_clipped_by_the_norm_of_the_reduced_gradient(replicas):
     data = make_data()
@@ -398,3 +420,28 @@ def test_a_model_that_predicts_one_pose_for_everyone_is_told_once_an_evaluation(
     lines = [line for line in capsys.readouterr().err.splitlines() if "the mean pose for everyone" in line]
     assert len(lines) == (2 if slope < 0.2 else 0)
     assert all(line.startswith("warning: ") and f"{100 * slope:.0f}% as much as the labels" in line for line in lines)
+
+
+@pytest.mark.parametrize("first, last, traced", [(5, 6, (4, 8)), (0, 1, (0, 4)), (4, 9, (4, 10)), (20, 30, None)])
+def test_a_profile_takes_the_executions_that_hold_the_steps(first, last, traced, tmp_path, monkeypatch, caplog):
+    """Of executions of four steps in epochs of ten, which end with one of two."""
+    seen = []
+    regressor = make_regressor(steps_per_execution=4)
+    for name in ("start", "stop"):
+        monkeypatch.setattr(tf.profiler.experimental, name, lambda *_: seen.append(regressor.steps.done))
+    profile = callbacks.Profile(str(tmp_path), first, last)
+    with caplog.at_level("INFO", logger="absl"):
+        train(regressor, make_data(), steps=12, steps_per_epoch=10, validation=False, callbacks=[profile])
+    if traced:
+        assert tuple(seen) == traced and f"profile of steps {traced[0]} to {traced[1]}" in caplog.text
+    else:
+        assert not seen and "--profile=20:30: no such step ran" in caplog.text
+
+
+def test_on_a_terminal_the_start_and_the_memory_are_told_too(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    history = callbacks.History(str(tmp_path), floor=None, total_steps=2, batch_size=BATCH, log_every=10)
+    train(make_regressor(), make_data(), steps=2, steps_per_epoch=2, validation=False, callbacks=[history])
+    history.close()
+    said = capsys.readouterr().err
+    assert "first step after " in said and "peak memory " in said

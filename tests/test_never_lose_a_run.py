@@ -17,6 +17,7 @@ from kpose import checkpoints, evaluator, trainer
 from kpose import config as config_lib
 from kpose.errors import InputError
 from tests import helpers, tiny
+from tests.test_engine import BATCH, make_data, make_regressor, train
 from tests.test_trainer import assert_same_weights, final_weights
 
 
@@ -70,6 +71,8 @@ def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_it_used(how, tin
         trainer.train(_recipe(tiny_data, 8), hurt)
     assert f"{newest}: damaged" in caplog.text and "going on from" in caplog.text and "step-4" in caplog.text
     assert_same_weights(whole, hurt)
+    left = [os.path.basename(path) for path in checkpoints._by_name(os.path.join(hurt, checkpoints.FOLDER))]
+    assert left == ["step-4", "step-6", "step-8"], "the one before is still known"
     if how != "no data":
         assert glob.glob(f"{newest}.*.damaged"), "the damaged files are kept for whoever wants to look at them"
 
@@ -81,6 +84,31 @@ def test_without_any_whole_checkpoint_it_does_not_begin_anew(tiny_data, tmp_path
     with pytest.raises(InputError, match="cannot be restored .*nor is one before it.*another --workdir") as error:
         trainer.train(_recipe(tiny_data, 6), str(tmp_path))
     helpers.one_line(error)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\xff\x00 garbled"], ids=["missing", "empty", "garbled"])
+def test_a_lost_list_of_the_checkpoints_is_made_anew(content, tmp_path, caplog):
+    workdir, regressor = str(tmp_path), make_regressor()
+    saver = checkpoints.Checkpoints(workdir, regressor, keep=2)
+    for step in (8, 9, 10):
+        saver.save(step, step)
+    saver.save_if_best(9, 9, 0.5)
+    for folder in ("checkpoints", "checkpoints/best"):
+        state = tmp_path / folder / "checkpoint"
+        state.unlink()
+        if content is not None:
+            state.write_bytes(content)
+    newest, best = (str(tmp_path / "checkpoints" / name) for name in ("step-10", "best/step-9"))
+    assert checkpoints.exist(workdir)
+    assert (checkpoints.latest(workdir), checkpoints.latest(workdir, best=True)) == (newest, best)
+    with caplog.at_level("WARNING"):
+        saver = checkpoints.Checkpoints(workdir, regressor, keep=2)
+    assert "checkpoint: missing or damaged: made anew, of step-9, step-10" in caplog.text
+    assert saver.restore() == (10, 10)
+    saver.save(11, 11)
+    kept = {os.path.basename(path) for path in glob.glob(str(tmp_path / "checkpoints" / "step-*.index"))}
+    assert kept == {"step-10.index", "step-11.index"}
+    assert checkpoints.latest(workdir, best=True) == best
 
 
 def test_what_a_killed_save_left_behind_is_removed(tiny_data, tmp_path):
@@ -194,9 +222,13 @@ def poisoned(monkeypatch):
     monkeypatch.setattr(trainer, "_training_batches", batches)
 
 
-@pytest.mark.parametrize("replicas, steps_per_execution", [(1, 1), (2, 3)])
-def test_a_nan_stops_and_names_step_record_and_place(replicas, steps_per_execution, poisoned, tiny_data, tmp_path):
-    fields = {"replicas": replicas, "steps_per_execution": steps_per_execution}
+@pytest.mark.parametrize(
+    "replicas, steps_per_execution, precision", [(1, 1, "float32"), (2, 3, "float32"), (1, 1, "mixed_float16")]
+)
+def test_a_nan_stops_and_names_step_record_and_place(
+    replicas, steps_per_execution, precision, poisoned, tiny_data, tmp_path
+):
+    fields = {"replicas": replicas, "steps_per_execution": steps_per_execution, "precision": precision}
     with pytest.raises(InputError, match="step 3 was not finite: keypoints of sample 1 of the batch") as error:
         trainer.train(_recipe(tiny_data, 8, **fields), str(tmp_path))
     message = helpers.one_line(error)
