@@ -156,6 +156,18 @@ def test_the_report_holds_the_figures_and_opens_offline(evaluations):
     assert f"[{low:.1f}, {high:.1f}]" in page
 
 
+def test_the_report_shows_visibility_where_it_is_learned_and_no_ap_where_there_is_none(tmp_path):
+    truth, prediction = persons(8)
+    boxes = np.tile([10.0, 10.0, 50.0, 120.0], (len(truth), 1))
+    facts = {"recipe": "tiny", "checkpoint": "c", "records": "r", "box_source": "b", "flip_test": True, "oks_ap": None}
+    table = evaluator.figures(truth, prediction, prediction, boxes, np.full(len(truth), 50.0**2), COCO) | facts
+    table |= {"num_persons": len(truth), "visibility": {"auc": 0.8125, "f1": None, "accuracy": 0.5, "labelled": 1.0}}
+    evaluator.write_pictures(table, {"truth": truth, "keypoints": prediction, "box": boxes}, {}, COCO, str(tmp_path))
+    page = (tmp_path / "report.html").read_text()
+    assert "<h2>Visibility</h2>" in page and "<td>81.2%</td><td>-</td>" in page
+    assert "object keypoint similarity" not in page
+
+
 @pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed")
 def test_the_report_opens_in_a_browser_without_a_network(evaluations):
     arguments = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND"]
