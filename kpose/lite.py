@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from kpose import quiet
 from kpose.errors import InputError, first_line
 from kpose.models import folding
 
@@ -65,11 +66,12 @@ class LiteNetwork:
 
     def __init__(self, content, outputs):
         threads = min(MOST_THREADS, os.cpu_count() or 1)
-        with warnings.catch_warnings():
+        # It tells of each of its delegates.
+        with warnings.catch_warnings(), quiet.stderr_aside():
             # Of where the interpreter will be found in later versions.
             warnings.simplefilter("ignore")
             self._interpreter = tf.lite.Interpreter(model_content=content, num_threads=threads)
-        self._interpreter.allocate_tensors()
+            self._interpreter.allocate_tensors()
         (self._taken,) = (entry["index"] for entry in self._interpreter.get_input_details())
         # In the order in which the function gave them, which their names tell.
         given = sorted(self._interpreter.get_output_details(), key=lambda entry: entry["name"])

@@ -15,7 +15,7 @@ def import_tensorflow():
     """
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0" or "tensorflow" in sys.modules:
         return
-    with _stderr_aside():
+    with stderr_aside():
         import tensorflow as tf
 
         tf.config.list_physical_devices()
@@ -28,7 +28,7 @@ def import_keras_cv():
     if "keras_cv" in sys.modules or os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
         import keras_cv
     else:
-        with _stderr_aside():
+        with stderr_aside():
             import keras_cv
     return keras_cv
 
@@ -47,7 +47,8 @@ def warnings():
 
 
 @contextlib.contextmanager
-def _stderr_aside():
+def stderr_aside():
+    """What libraries write to stderr inside shows only if the block fails."""
     sys.stderr.flush()
     with tempfile.TemporaryFile() as aside:
         saved = os.dup(2)
