@@ -85,6 +85,10 @@ def run(main, flag_values, doc, prepare=None, tensorflow=True, choices=(), argum
         app.run(guarded, flags_parser=parse)
     except KeyboardInterrupt:
         fail("interrupted")
+    except BrokenPipeError:
+        # Whoever read has enough, as `| head` has. What is still buffered would break the pipe again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 def _check_names(arguments, flag_values):

@@ -148,3 +148,19 @@ def test_a_benchmark_ends_with_one_json_object(monkeypatch, capfd):
                 assert (figures[f"{network}_latency_ratio_to_onnx"] is None) == (
                     f"{network}_onnx_p50_ms" not in figures
                 )
+
+
+def test_a_reader_that_has_enough_ends_it_quietly():
+    script = (
+        "from kpose import cli\n"
+        "def main():\n"
+        "    for _ in range(100_000): print('0123456789')\n"
+        "cli.run(main, cli.flag_set(), 'Prints.', tensorflow=False)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "0123456789\n"
+    process.stdout.close()
+    said = process.stderr.read()
+    assert process.wait(timeout=60) == 1 and said == ""
