@@ -19,7 +19,7 @@ import keras
 import numpy as np
 
 import kpose
-from kpose import checkpoints, files, losses, models, runtime, skeletons
+from kpose import checkpoints, files, losses, models, pretrained, runtime, skeletons
 from kpose import config as config_lib
 from kpose.errors import InputError
 
@@ -161,8 +161,6 @@ class Trained:
 
 
 def _is_shipped(source):
-    from kpose import pretrained
-
     return source in pretrained.names() and not os.path.exists(source)
 
 
@@ -176,8 +174,6 @@ def load_trained(source, best=False):
     Raises:
         InputError: neither the one nor the other, or damaged.
     """
-    from kpose import pretrained
-
     if _is_shipped(source):
         return Trained(*pretrained.load_network(source), pretrained.load_mean_pose(source), source, None)
     config = load_config(source)

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import kpose
-from kpose import evaluator, exporter, formats, inference, pretrained, runs, skeletons
+from kpose import evaluator, exporter, formats, inference, pretrained, runs, shipping, skeletons
 from kpose.errors import InputError
 from tests import helpers
 
@@ -40,7 +40,7 @@ def test_the_shipped_model_is_small_and_refused_when_damaged(tmp_path, monkeypat
 
 
 def test_a_run_is_shipped_as_it_answers(tiny_run, tmp_path, monkeypatch):
-    pretrained.ship(tiny_run, "tiny_v1", {"note": "of a test"}, folder=str(tmp_path))
+    shipping.ship(tiny_run, "tiny_v1", {"note": "of a test"}, folder=str(tmp_path))
     monkeypatch.setattr(pretrained, "FOLDER", str(tmp_path))
     _, network = pretrained.load_network("tiny_v1")
     trained, _ = runs.load_network(tiny_run, runs.load_config(tiny_run))
@@ -54,7 +54,7 @@ def test_a_run_is_shipped_as_it_answers(tiny_run, tmp_path, monkeypatch):
 def test_a_shipped_model_is_evaluated_and_exported_by_its_name(tiny_run, tiny_data, tmp_path, monkeypatch):
     folder = tmp_path / "models"
     folder.mkdir()
-    pretrained.ship(tiny_run, "tiny_v1", {}, folder=str(folder))
+    shipping.ship(tiny_run, "tiny_v1", {}, folder=str(folder))
     monkeypatch.setattr(pretrained, "FOLDER", str(folder))
     found, expected = (
         evaluator.evaluate(source, tiny_data["val"], output_dir=str(tmp_path / "evaluation"))
