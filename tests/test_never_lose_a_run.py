@@ -166,6 +166,15 @@ def test_sigterm_saves_ends_well_and_the_same_command_goes_on(tiny_data, tmp_pat
     assert_same_weights(whole, ended)
 
 
+def test_sigterm_before_the_first_step_ends_well(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(trainer, "find_training_set", lambda config: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    with caplog.at_level("INFO", logger="absl"):
+        assert trainer.train(_recipe({"train": ""}, 4), str(tmp_path / "run")) == {}
+    assert "stopped by SIGTERM before the first step: the same command goes on" in caplog.text
+    assert signal.getsignal(signal.SIGTERM) == before and not os.path.exists(tmp_path / "run")
+
+
 def test_a_full_disk_is_one_line_and_the_last_checkpoint_is_whole(tiny_data, tmp_path):
     """A limit on the size of files does what a full disk does."""
     whole, full = str(tmp_path / "whole"), str(tmp_path / "full")
