@@ -33,12 +33,14 @@ class SaveCheckpoints(keras.callbacks.Callback):
         saver: `checkpoints.Checkpoints`.
         every: steps between two checkpoints.
         total_steps: of the training.
+        watch: the `WatchFinite` of the training: no step is saved that it has not looked at.
         ahead: by how many batches the data are ahead of the steps, because that many were left out.
     """
 
-    def __init__(self, saver, every, total_steps, ahead=0):
+    def __init__(self, saver, every, total_steps, watch, ahead=0):
         super().__init__()
         self.saver = saver
+        self.watch = watch
         self.every = every
         self.total_steps = total_steps
         self.ahead = ahead
@@ -62,6 +64,8 @@ class SaveCheckpoints(keras.callbacks.Callback):
         """Saves the step that is done."""
         step = self.model.steps.done
         if step > self._saved:
+            # After a rollback the training goes on from the last step that was saved: none may be beyond a bad one.
+            self.watch.look()
             self.saver.save(step, step + self.ahead)
             self._saved = step
 
@@ -70,42 +74,61 @@ class Preempted(Exception):
     """The training was told to end (SIGTERM), and is saved."""
 
 
-class SaveOnTermination(keras.callbacks.Callback):
-    """On SIGTERM, which clusters send before they take a machine away: saves and raises `Preempted`.
+class Termination:
+    """SIGTERM, which clusters send before they take a machine away: a context in which it ends the process well.
 
-    Args:
-        saving: the `SaveCheckpoints` of the training.
+    Raises `Preempted` where it comes before the training (nothing is to be saved yet); later `asked` is set.
     """
 
-    def __init__(self, saving):
-        super().__init__()
-        self.saving = saving
-        self._asked = False
+    def __init__(self):
+        self.asked = self.training = False
         self._before = None
 
-    def on_train_begin(self, logs=None):
+    def __enter__(self):
         # Only the main thread may; elsewhere whoever started the thread looks after signals.
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._ask)
+            self._before = signal.signal(signal.SIGTERM, self._handle)
+        return self
 
-    def _ask(self, *_):
-        self._asked = True
+    def __exit__(self, *_):
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _handle(self, *_):
+        self.asked = True
+        if not self.training:
+            raise Preempted
+
+
+class SaveOnTermination(keras.callbacks.Callback):
+    """Ends a training that was asked to: saves and raises `Preempted`.
+
+    Args:
+        termination: the `Termination`.
+        saving: the `SaveCheckpoints` of the training.
+        gather: a number -> every worker's. A checkpoint takes all workers, so what one is asked all do, at one step.
+    """
+
+    def __init__(self, termination, saving, gather):
+        super().__init__()
+        self.termination = termination
+        self.saving = saving
+        self.gather = gather
 
     def _end_if_asked(self):
-        if self._asked:
+        if any(self.gather(int(self.termination.asked))):
             self.saving.save()
             raise Preempted
+
+    def on_train_begin(self, logs=None):
+        self.termination.training = True
+        self._end_if_asked()
 
     def on_train_batch_end(self, batch, logs=None):
         self._end_if_asked()
 
     def on_test_batch_end(self, batch, logs=None):
         self._end_if_asked()
-
-    def restore_handler(self):
-        """Hands signals back to whoever had them before."""
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
 
 
 class NonFinite(Exception):
@@ -140,8 +163,20 @@ class WatchFinite(keras.callbacks.Callback):
         self._looked, self._skipped, self._in_a_row = self.model.steps.done, _whole(self.model.skipped_steps), 0
 
     def on_train_batch_end(self, batch, logs=None):
+        if self.model.steps.done - self._looked >= self.every:
+            self.look()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.look()
+
+    def look(self):
+        """Looks at the steps since the last look.
+
+        Raises:
+            NonFinite: one was not finite, and that is not to be skipped.
+        """
         done = self.model.steps.done
-        if done - self._looked < self.every:
+        if done == self._looked:
             return
         skipped, taken = _whole(self.model.skipped_steps) - self._skipped, done - self._looked
         self._looked, self._skipped = done, self._skipped + skipped
@@ -196,7 +231,7 @@ class History(keras.callbacks.Callback):
         self.log_every = log_every
         self.tell = tell
         self.path = os.path.join(workdir, HISTORY_FILE)
-        self.rows = _read_rows(self.path)
+        self.rows = read_history(workdir)
         self._open = contextlib.ExitStack()
 
     def last_logs(self):
@@ -204,7 +239,10 @@ class History(keras.callbacks.Callback):
         return self.rows[-1] if self.rows else {}
 
     def on_train_begin(self, logs=None):
-        start = self.model.steps.done
+        self.begin(self.model.steps.done)
+
+    def begin(self, start):
+        """Opens the event files and the bar, at step `start`."""
         # What a killed run did after its last checkpoint is done again.
         self.rows = [row for row in self.rows if row["step"] <= start]
         folder = os.path.join(self.workdir, "tensorboard")
@@ -212,7 +250,7 @@ class History(keras.callbacks.Callback):
         names = ("train", "validation", "mean_pose", ".")
         writers = [tf.summary.create_file_writer(os.path.join(folder, name)) for name in names]
         self._train_writer, self._val_writer, self._floor_writer, whole = writers
-        with whole.as_default():
+        with _writing_events(self.workdir), whole.as_default():
             fields = {name: _plain(value) for name, value in self.hparams.items()}
             hparams_api.hparams(fields, trial_id=os.path.basename(os.path.abspath(self.workdir)))
         bar = sys.stderr.isatty() and self.tell
@@ -249,7 +287,7 @@ class History(keras.callbacks.Callback):
         self._rate = figures["images_per_second"] = (step - self._marked_step) * self.batch_size / seconds
         figures["data_wait"] = (float(self.model.data_wait) - self._marked_wait) / seconds
         self._mark(step)
-        _write_scalars(self._train_writer, figures, step)
+        self._write_scalars(self._train_writer, figures, step)
         self._bar.set_postfix({"loss": f"{figures['loss']:.4g}", "images/s": f"{figures['images_per_second']:.0f}"})
         if self._bar.disable:
             left = (self.total_steps - step) * self.batch_size / figures["images_per_second"]
@@ -263,6 +301,12 @@ class History(keras.callbacks.Callback):
                 100 * figures["data_wait"],
                 left,
             )
+
+    def _write_scalars(self, writer, figures, step):
+        with _writing_events(self.workdir), writer.as_default():
+            for name, value in figures.items():
+                tf.summary.scalar(name, value, step=step)
+            writer.flush()
 
     def _info(self, text, *values):
         if self._bar.disable:
@@ -285,19 +329,24 @@ class History(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         step = self.model.steps.done
         _check_converging(logs, step)
-        row = {"step": step, "epoch": epoch + 1} | {name: float(value) for name, value in logs.items()}
-        row["learning_rate"] = _learning_rate(self.model)
-        row["images_per_second"] = self._rate or 0.0
+        rates = {"learning_rate": _learning_rate(self.model), "images_per_second": self._rate or 0.0}
+        self.note(epoch, step, dict(logs) | rates)
+
+    def note(self, epoch, step, logs):
+        """Takes down the figures of an epoch's end; of one that is there already, the further ones."""
+        before = self.rows.pop() if self.rows and self.rows[-1]["step"] == step else {}
+        row = before | {"step": step, "epoch": epoch + 1} | {name: float(value) for name, value in logs.items()}
         self.rows.append(row)
         evaluated = {name[4:]: value for name, value in row.items() if name.startswith("val_")}
         if evaluated:
             # The metrics hold the evaluation's counts until the next epoch begins.
             by_rule = {m.rule: m for m in self.model.pixel_metrics if isinstance(m, metrics.PCP)}
-            _write_scalars(self._val_writer, evaluated | _pcp_scalars(by_rule), step)
-            _write_scalars(self._floor_writer, self.floor, step)
+            self._write_scalars(self._val_writer, evaluated | _pcp_scalars(by_rule), step)
+            self._write_scalars(self._floor_writer, self.floor, step)
             floor = f" (mean pose {100 * self.floor['pcp_strict']:.1f}% strict)" if self.floor else ""
+            loss = f"loss {row['loss']:.4g}, " if "loss" in row else ""
             self._say(
-                f"epoch {epoch + 1}, step {step}: loss {row['loss']:.4g}, validation loss {row['val_loss']:.4g}, "
+                f"epoch {epoch + 1}, step {step}: {loss}validation loss {row['val_loss']:.4g}, "
                 f"PCP {100 * row['val_pcp_strict']:.1f}% strict, {100 * row['val_pcp_mean']:.1f}% mean rule{floor}"
             )
             if evaluated.get("spread", 1.0) < COLLAPSED_SPREAD:
@@ -317,7 +366,8 @@ class History(keras.callbacks.Callback):
 
     def close(self):
         """Ends the bar and the event files, also of a training that was cut short."""
-        self._open.close()
+        with _writing_events(self.workdir):
+            self._open.close()
 
 
 class Profile(keras.callbacks.Callback):
@@ -375,6 +425,7 @@ class PredictionGrid(keras.callbacks.Callback):
 
     def __init__(self, workdir, evaluation, skeleton, persons=12):
         super().__init__()
+        self.workdir = workdir
         self.skeleton = skeleton
         batch = next(evaluation.unbatch().batch(persons).as_numpy_iterator())
         real = batch["weight"] > 0
@@ -392,9 +443,9 @@ class PredictionGrid(keras.callbacks.Callback):
             self.skeleton,
             self.batch["region"],
         )
-        with self._writer.as_default():
+        with _writing_events(self.workdir), self._writer.as_default():
             tf.summary.image("truth and prediction", picture[None], step=self.model.steps.done)
-        self._writer.flush()
+            self._writer.flush()
 
 
 def _check_converging(logs, step):
@@ -405,6 +456,24 @@ def _check_converging(logs, step):
             f"the loss is {loss:.4g} at step {step}: lower config.optimizer.learning_rate or set "
             "config.optimizer.clip_norm, in another --workdir; the last checkpoint is from before"
         )
+
+
+@contextlib.contextmanager
+def _writing_events(workdir):
+    """Makes one line of what TensorFlow says where it cannot write TensorBoard's files."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        reason = str(error.message).splitlines()[0]
+        raise InputError(no_room(os.path.join(workdir, "tensorboard"), reason)) from None
+
+
+def no_room(path, reason):
+    """The message for a disk that is full (checkpoints have their own)."""
+    return (
+        f"{path}: cannot be written ({reason}): make room, and give the same command again; it goes on from the last "
+        "checkpoint, which is whole"
+    )
 
 
 def _pcp_scalars(by_rule):
@@ -436,14 +505,9 @@ def _learning_rate(model):
     return float(tf.convert_to_tensor(model.optimizer.learning_rate))
 
 
-def _write_scalars(writer, figures, step):
-    with writer.as_default():
-        for name, value in figures.items():
-            tf.summary.scalar(name, value, step=step)
-    writer.flush()
-
-
-def _read_rows(path):
+def read_history(workdir):
+    """The rows of a run's history.csv, as dicts of numbers; [] where there is none."""
+    path = os.path.join(workdir, HISTORY_FILE)
     if not os.path.exists(path):
         return []
     with open(path, newline="") as file:

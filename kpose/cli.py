@@ -53,7 +53,10 @@ def run(main, flag_values, doc, prepare=None, tensorflow=True, choices=(), argum
         try:
             _check_names(argv[1:], flag_values)
             _check_required(argv[1:], flag_values)
-            return flags.FLAGS(flag_values(prepare(argv) if prepare else argv, known_only=True))
+            if prepare:
+                # Where ml_collections looks for --config.FIELD.
+                argv = sys.argv = prepare(argv)
+            return flags.FLAGS(flag_values(argv, known_only=True))
         except (flags.Error, InputError) as error:
             fail(f"{error} (--help lists the flags)")
 

@@ -4,6 +4,7 @@ Paths may be URLs (gs://, s3://, hdfs:// ...): TensorFlow's file systems then re
 """
 
 import contextlib
+import errno
 import glob
 import gzip
 import json
@@ -13,6 +14,9 @@ import uuid
 import zlib
 
 from kpose.errors import InputError
+
+# What the system says of a disk, a quota or a limit that is full.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def is_url(path):

@@ -56,6 +56,15 @@ class Runtime:
 
         return self.strategy.distribute_datasets_from_function(for_this_worker)
 
+    def gather(self, number):
+        """Every worker's whole number, by worker; all of them ask at the same point, and wait for each other."""
+        if self.workers == 1:
+            return [number]
+        mine = tf.one_hot(self.worker, self.workers, tf.constant(number, tf.int64), tf.constant(0, tf.int64))
+        # Each of a worker's replicas adds its worker's number.
+        replicas = self.strategy.num_replicas_in_sync // self.workers
+        return [int(total) // replicas for total in _summing(self.strategy)(mine)]
+
     @contextlib.contextmanager
     def scope(self):
         """Where models are built: the strategy's scope, under the dtype policy."""
@@ -72,6 +81,13 @@ class Runtime:
         compiled = "compiled with XLA" if self.xla else "not compiled"
         among = f", worker {self.worker} of {self.workers}" if self.workers > 1 else ""
         return f"{replicas} replica{'s' * (replicas > 1)} on {devices}{among}, {self.precision}, {compiled}{batch_norm}"
+
+
+@functools.cache
+def _summing(strategy):
+    return tf.function(
+        lambda values: strategy.reduce("SUM", strategy.run(tf.identity, args=(values,)), axis=None), autograph=False
+    )
 
 
 def start(config):

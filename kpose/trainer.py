@@ -58,24 +58,46 @@ def train(config, workdir, profile=None):
     config_lib.check(config)
     if profile and not 0 <= profile[0] < profile[1]:
         raise InputError(f"--profile={profile[0]}:{profile[1]}: give the first step and, after it, the last")
-    # First of all: several workers meet before anything else runs.
-    run = runtime.start(config)
-    with contextlib.ExitStack() as stack:
-        written = workdir
-        if run.worker:
-            # Checkpoints take all workers, and one to write them.
-            written = stack.enter_context(tempfile.TemporaryDirectory())
-            logging.set_verbosity(logging.WARNING)
-        try:
-            return _train(config, workdir, written, run, profile)
-        except tf.errors.UnavailableError as error:
-            raise InputError(
-                f"another worker is gone ({error.message.splitlines()[0]}): start all workers again with the same "
-                "command to go on from the last checkpoint"
-            ) from None
+    several = runtime.cluster()[1] > 1
+    try:
+        # First of all: several workers meet before anything else runs.
+        run = runtime.start(config)
+        with contextlib.ExitStack() as stack:
+            written = workdir
+            if run.worker:
+                # Checkpoints take all workers, and one to write them.
+                written = stack.enter_context(tempfile.TemporaryDirectory())
+                logging.set_verbosity(logging.WARNING)
+            termination = stack.enter_context(callbacks.Termination())
+            return _train(config, workdir, written, run, profile, termination)
+    except callbacks.Preempted:
+        logging.info("stopped by SIGTERM before the first step: the same command goes on")
+        return {}
+    except OSError as error:
+        if error.errno not in files.FULL:
+            raise
+        raise InputError(callbacks.no_room(error.filename or workdir, error.strerror)) from None
+    except _WORKER_GONE as error:
+        if not several:
+            raise
+        raise InputError(
+            f"another worker is gone ({str(error.message).splitlines()[0]}): start all workers again with the same "
+            "command to go on from the last checkpoint"
+        ) from None
 
 
-def _train(config, workdir, written, run, profile):
+# What TensorFlow raises, depending on what it was at, where a worker does not answer any more.
+_WORKER_GONE = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.InternalError,
+)
+
+
+def _train(config, workdir, written, run, profile, termination):
     skeleton = skeletons.get(config.skeleton)
     training_set = find_training_set(config)
     files_val = records.find(config.data.val, skeleton) if config.data.val else None
@@ -87,6 +109,12 @@ def _train(config, workdir, written, run, profile):
     regressor = build_regressor(config, run, total_steps, workdir, training_set)
     saver = checkpoints.Checkpoints(workdir, regressor, config.keep_checkpoints, written)
     start_step, position = saver.restore()
+    steps = run.gather(start_step)
+    if len(set(steps)) > 1:
+        raise InputError(
+            f"{workdir}: the workers found the checkpoints of different steps ({', '.join(map(str, steps))}): all need "
+            "the same folder, on storage that they share"
+        )
     _write_start(config, written, training_set)
     if config.model.name == "cascade":
         regressor.augmentation = _displacements(config, workdir, regressor, training_set)
@@ -104,25 +132,36 @@ def _train(config, workdir, written, run, profile):
         tell=run.worker == 0,
         hparams=config_lib.flatten(config),
     )
+    epochs = -(-total_steps // steps_per_epoch)
+    evaluated = sorted({*range(config.evaluate_every, epochs, config.evaluate_every), epochs})
+    whole = not start_step % steps_per_epoch or start_step >= total_steps
+    epoch = -(-start_step // steps_per_epoch)
+    if evaluation and whole and epoch in evaluated and not _is_evaluated(workdir, start_step):
+        # A checkpoint is written before its evaluation: the run was killed between the two.
+        history.set_model(regressor)
+        logs = regressor.evaluate(run.distribute(functools.partial(_part, evaluation)), return_dict=True, verbose=0)
+        logs = {f"val_{name}": value for name, value in logs.items()}
+        history.begin(start_step)
+        history.note(epoch - 1, start_step, logs)
+        history.close()
+        saver.save_if_best(start_step, position, float(logs["val_pcp_strict"]))
     if start_step >= total_steps:
         logging.info("%s: all %d steps are done: give more epochs or steps to go on", workdir, total_steps)
         return history.last_logs()
     if config.on_nan == "rollback" and not start_step:
         saver.save(0, 0)
     grid = callbacks.PredictionGrid(written, evaluation, skeleton) if evaluation is not None else None
-    epochs = -(-total_steps // steps_per_epoch)
+    profiling = callbacks.Profile(written, *profile) if profile else None
     rollbacks = 0
     while True:
-        saving = callbacks.SaveCheckpoints(saver, config.checkpoint_every, total_steps, ahead=position - start_step)
-        termination = callbacks.SaveOnTermination(saving)
         watch = callbacks.WatchFinite(config.on_nan, 1 if run.on_cpu else config.log_every)
+        ahead = position - start_step
+        saving = callbacks.SaveCheckpoints(saver, config.checkpoint_every, total_steps, watch, ahead)
         chores = [callbacks.FreezeBackbone(config.model.freeze_epochs)] if config.model.freeze_epochs else []
         chores += [watch, history, saving, *([grid] if grid else [])]
-        if profile:
-            chores.append(callbacks.Profile(written, *profile))
-        if run.workers == 1:
-            # Of several workers one cannot save alone.
-            chores.append(termination)
+        if profiling:
+            chores.append(profiling)
+        chores.append(callbacks.SaveOnTermination(termination, saving, run.gather))
         try:
             regressor.fit(
                 run.distribute(functools.partial(_training_batches, training_set, config, position)),
@@ -130,7 +169,7 @@ def _train(config, workdir, written, run, profile):
                 total_steps=total_steps,
                 start_step=start_step,
                 validation_data=run.distribute(functools.partial(_part, evaluation)) if evaluation else None,
-                validation_freq=sorted({*range(config.evaluate_every, epochs, config.evaluate_every), epochs}),
+                validation_freq=evaluated,
                 callbacks=chores,
                 verbose=0,
             )
@@ -148,12 +187,11 @@ def _train(config, workdir, written, run, profile):
                     "rollback); the weights are from before it, and so is the last checkpoint"
                 ) from None
             rollbacks += 1
-            start_step, _ = saver.restore()
-            position = bad + 1
+            start_step, position = saver.restore()
+            position = max(position, bad + 1)
             logging.warning("%s: back to step %d, on from the batch after it", story, start_step)
         finally:
             history.close()
-            termination.restore_handler()
 
 
 # One after another without an end is divergence, which no rollback mends.
@@ -173,6 +211,10 @@ def _what_was_not_finite(regressor, training_set, config, step, position):
     )
     names = ", ".join(f"{annotation} ({name})" for name, annotation in members)
     return f"step {step} was not finite: {where}; annotations in its batch: {names}"
+
+
+def _is_evaluated(workdir, step):
+    return any(row["step"] == step and "val_loss" in row for row in callbacks.read_history(workdir))
 
 
 def build_regressor(config, run, total_steps, workdir=None, training_set=None):

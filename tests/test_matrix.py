@@ -13,8 +13,13 @@ from tests.test_workers import environments
 
 # Relative differences of what training did to the weights. Of the same arithmetic: the order of the additions in
 # float32, and that each replica rounds its own gradient. Across precisions: the rounding of ten steps at a high rate.
-AGREE = {"float32": 1e-5, "mixed_bfloat16": 0.01, "mixed_float16": 0.02}
-CLOSE = {"float32": 1e-5, "mixed_bfloat16": 0.08, "mixed_float16": 0.1}
+# Where the CPU has no arithmetic for bfloat16, each kernel rounds in its own places: ten steps on AVX2 differ by 0.046
+# between cells, and by 0.060 from float32. What is wrong lies beyond the limits there: BatchNorm that each replica does
+# alone 0.14 (0.16 from float32; in float32 0.14 too), a gradient that is the replicas' mean and not their sum 0.48.
+AGREE = {"float32": 1e-5, "mixed_bfloat16": 0.08, "mixed_float16": 0.02}
+CLOSE = {"float32": 1e-5, "mixed_bfloat16": 0.1, "mixed_float16": 0.1}
+# Of losses and metrics.
+HISTORY = {"float32": 5e-5, "mixed_bfloat16": 0.05, "mixed_float16": 0.1}
 # One way through all of it; the rest of the matrix is marked slow.
 FAST = [
     cell
@@ -44,7 +49,7 @@ def _check(cell, found):
     for name, values in history.items():
         # PCP and PDJ move in steps: of 48 persons' few labelled limbs and joints, one or two may be at the edge.
         few = 0.015 if ("pcp" in name or "pdj" in name) and cell.precision != "float32" else 0
-        np.testing.assert_allclose(found[name], values, rtol=5 * AGREE[cell.precision], atol=few, err_msg=name)
+        np.testing.assert_allclose(found[name], values, rtol=HISTORY[cell.precision], atol=few, err_msg=name)
     replicas = 2 if cell.devices == "two_replicas" else 1
     assert found["compiled"] == (replicas if cell.xla else 0), "programs that XLA made of the training step"
 

@@ -4,16 +4,18 @@ import glob
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from kpose import checkpoints, evaluator, trainer
+from kpose import callbacks, checkpoints, evaluator, trainer
 from kpose import config as config_lib
 from kpose.errors import InputError
 from tests import helpers, tiny
@@ -164,6 +166,15 @@ def test_sigterm_saves_ends_well_and_the_same_command_goes_on(tiny_data, tmp_pat
     assert_same_weights(whole, ended)
 
 
+def test_sigterm_before_the_first_step_ends_well(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(trainer, "find_training_set", lambda config: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    with caplog.at_level("INFO", logger="absl"):
+        assert trainer.train(_recipe({"train": ""}, 4), str(tmp_path / "run")) == {}
+    assert "stopped by SIGTERM before the first step: the same command goes on" in caplog.text
+    assert signal.getsignal(signal.SIGTERM) == before and not os.path.exists(tmp_path / "run")
+
+
 def test_a_full_disk_is_one_line_and_the_last_checkpoint_is_whole(tiny_data, tmp_path):
     """A limit on the size of files does what a full disk does."""
     whole, full = str(tmp_path / "whole"), str(tmp_path / "full")
@@ -181,6 +192,39 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_is_whole(tiny_data, tmp
     for workdir in (whole, full):
         trainer.train(_recipe(tiny_data, 8), workdir)
     assert_same_weights(whole, full)
+
+
+@pytest.mark.parametrize(
+    "limit, what", [(300, "config.json"), pytest.param(6000, "tensorboard", marks=pytest.mark.slow)]
+)
+def test_a_full_disk_is_one_line_whatever_is_written(limit, what, tiny_data, tmp_path):
+    def starve():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    config = _recipe(tiny_data, 30, checkpoint_every=1000, log_every=1)
+    process = _start(config, str(tmp_path / "run"), str(tmp_path), preexec_fn=starve)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 1 and "Traceback" not in said
+    (line,) = (line for line in said.splitlines() if "make room, and give the same command again" in line)
+    assert what in line or "run: cannot be written" in line
+
+
+def test_an_evaluation_that_a_kill_has_cost_is_made_up_for(tiny_data, tmp_path):
+    """The last checkpoint is there, its row of history.csv and its copy as the best are not."""
+    workdir = str(tmp_path)
+    config = tiny.make_recipe(tiny_data["train"], tiny_data["val"], steps=4)
+    expected = trainer.train(config, workdir)
+    os.remove(tmp_path / "history.csv")
+    shutil.rmtree(tmp_path / "checkpoints" / "best")
+    logs = trainer.train(config, workdir)
+    validated = {name for name in expected if name.startswith("val_")}
+    assert {"step", "epoch"} | validated == logs.keys()
+    for name in logs:
+        assert logs[name] == pytest.approx(expected[name], rel=1e-5), name
+    assert checkpoints.latest(workdir, best=True).endswith("best/step-4")
+    before = (tmp_path / "history.csv").read_text()
+    trainer.train(config, workdir)
+    assert (tmp_path / "history.csv").read_text() == before, "once is enough"
 
 
 def test_the_best_checkpoint_is_kept_beside_the_newest(tiny_data, tmp_path):
@@ -262,6 +306,21 @@ def test_a_rollback_leaves_the_batch_out_and_resumes_beyond_it(poisoned, tiny_da
     for steps in (5, 8):
         trainer.train(_recipe(tiny_data, steps, on_nan="rollback"), parts)
     assert_same_weights(workdir, parts)
+
+
+@pytest.mark.parametrize("every", [3, 1000])
+def test_no_step_is_saved_before_it_was_looked_at(every):
+    """Else a rollback would begin beyond the bad step; an accelerator is looked at seldom."""
+    data = make_data()
+    data["keypoints"][BATCH, 0] = [np.nan, 0, 2]
+    saved = []
+    watch = callbacks.WatchFinite("rollback", every=100)
+    saving = callbacks.SaveCheckpoints(
+        types.SimpleNamespace(save=lambda step, position: saved.append(step)), every, total_steps=8, watch=watch
+    )
+    with pytest.raises(callbacks.NonFinite) as error:
+        train(make_regressor(), data, steps=8, steps_per_epoch=4, callbacks=[watch, saving])
+    assert error.value.step == 1 and not saved
 
 
 def test_a_layer_that_overflows_is_named(tiny_data, tmp_path):

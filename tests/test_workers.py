@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -10,8 +11,8 @@ import time
 import numpy as np
 import pytest
 
+from kpose import checkpoints, runtime, trainer
 from kpose import config as config_lib
-from kpose import runtime, trainer
 from kpose.errors import InputError
 from tests import tiny
 from tests.test_trainer import final_weights
@@ -44,17 +45,18 @@ def environments(workers):
 
 
 def _start(config, workdir, folder, workers=2):
-    """The processes of the workers."""
+    """The processes of the workers, which share a workdir, or have one each."""
+    workdirs = [workdir] * workers if isinstance(workdir, str) else workdir
     path = os.path.join(folder, "config.json")
     config_lib.save(config, path)
-    command = [sys.executable, "-c", SCRIPT, path, workdir]
+    command = [sys.executable, "-c", SCRIPT, path]
     return [
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for environment in environments(workers)
+        subprocess.Popen([*command, own], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for own, environment in zip(workdirs, environments(workers), strict=True)
     ]
 
 
-def _finish(processes, timeout=200):
+def _finish(processes, timeout=400):
     try:
         said = [process.communicate(timeout=timeout) for process in processes]
     finally:
@@ -92,25 +94,54 @@ def test_two_workers_train_as_two_replicas_and_the_chief_alone_writes(tiny_data,
     assert sorted(os.listdir(one)) == sorted(os.listdir(many))
 
 
-@pytest.mark.slow
-def test_a_worker_that_dies_ends_the_others_and_the_restarted_job_goes_on(tiny_data, tmp_path):
-    workdir = str(tmp_path / "run")
-    config = tiny.make_recipe(tiny_data["train"], steps=100_000, checkpoint_every=5)
-    processes = _start(config, workdir, str(tmp_path))
-    deadline = time.monotonic() + 150
+def _wait_for_a_checkpoint(workdir, processes):
+    deadline = time.monotonic() + 300
     state = os.path.join(workdir, "checkpoints", "checkpoint")
     while not os.path.exists(state):
         assert time.monotonic() < deadline and processes[0].poll() is None, "the training did not get going"
         time.sleep(0.1)
-    processes[1].kill()
-    codes, said = _finish(processes, timeout=150)
-    assert codes[0] == 1 and "error: another worker is gone" in said[0][1].splitlines()[-1]
-    assert "same command to go on" in said[0][1]
-    from kpose import checkpoints
 
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dies", [1, 0])
+def test_a_worker_that_dies_ends_the_others_and_the_restarted_job_goes_on(dies, tiny_data, tmp_path):
+    workdir = str(tmp_path / "run")
+    config = tiny.make_recipe(tiny_data["train"], steps=100_000, checkpoint_every=5)
+    processes = _start(config, workdir, str(tmp_path))
+    _wait_for_a_checkpoint(workdir, processes)
+    processes[dies].kill()
+    codes, said = _finish(processes)
+    assert codes[1 - dies] == 1, said
+    assert "error: another worker is gone" in said[1 - dies][1].splitlines()[-1]
+    assert "same command to go on" in said[1 - dies][1]
     done = int(checkpoints.latest(workdir).rsplit("-", 1)[1])
     codes, said = _finish(_start(tiny.make_recipe(tiny_data["train"], steps=done + 2), workdir, str(tmp_path)))
     assert codes == [0, 0] and f"going on at step {done} of {done + 2}" in said[0][1]
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_worker_ends_all_after_the_same_step_and_saves(tiny_data, tmp_path):
+    workdir = str(tmp_path / "run")
+    config = tiny.make_recipe(tiny_data["train"], steps=100_000, checkpoint_every=5, steps_per_execution=3)
+    processes = _start(config, workdir, str(tmp_path))
+    _wait_for_a_checkpoint(workdir, processes)
+    processes[1].send_signal(signal.SIGTERM)
+    codes, said = _finish(processes)
+    assert codes == [0, 0], said
+    done = int(checkpoints.latest(workdir).rsplit("-", 1)[1])
+    assert f"stopped by SIGTERM at step {done} of 100000, saved" in said[0][1]
+
+
+@pytest.mark.slow
+def test_workers_without_a_common_folder_are_refused(tiny_data, tmp_path):
+    """One of them finds a checkpoint, the other none."""
+    workdirs = [str(tmp_path / name) for name in ("one", "other")]
+    trainer.train(tiny.make_recipe(tiny_data["train"], steps=2), workdirs[0])
+    processes = _start(tiny.make_recipe(tiny_data["train"], steps=4), workdirs, str(tmp_path))
+    codes, said = _finish(processes)
+    assert codes == [1, 1]
+    for _, errors in said:
+        assert "the workers found the checkpoints of different steps (2, 0)" in errors.splitlines()[-1]
 
 
 def test_a_chief_is_the_first_worker(monkeypatch):
