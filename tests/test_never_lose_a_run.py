@@ -19,7 +19,7 @@ from kpose import callbacks, checkpoints, evaluator, trainer
 from kpose import config as config_lib
 from kpose.errors import InputError
 from tests import helpers, tiny
-from tests.test_engine import make_regressor
+from tests.test_engine import BATCH, make_data, make_regressor, train
 from tests.test_trainer import assert_same_weights, final_weights
 
 
