@@ -117,7 +117,7 @@ def test_images_are_scaled_as_the_weights_want_them(small_resnet, backbone, weig
         np.testing.assert_allclose(ends[1], np.broadcast_to(white, 3), rtol=1e-5)
 
 
-@pytest.mark.parametrize("weights", ["", "x.pth"])
+@pytest.mark.parametrize("weights", ["", pytest.param("x.pth", marks=pytest.mark.slow)])
 def test_saved_networks_load_without_custom_objects_and_without_keras_cv(small_resnet, tmp_path, weights):
     network = backbone_regressor("resnet18", "spatial", (32, 32), head_filters=4, weights=weights)
     path, inputs, outputs = (str(tmp_path / name) for name in ("n.keras", "x.npy", "y.npy"))
@@ -133,7 +133,7 @@ def test_saved_networks_load_without_custom_objects_and_without_keras_cv(small_r
     np.testing.assert_allclose(np.load(outputs), network(images(2, 32))["keypoints"], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("name", ["resnet18", pytest.param("resnet50", marks=pytest.mark.slow)])
 def test_weights_of_torchvision_meet_its_strides_and_padding(name):
     plain, other = (backbones.features(name, (64, 64), weights) for weights in ("", "some.pth"))
     assert [v.path for v in other.variables] == [v.path for v in plain.variables]
@@ -230,15 +230,16 @@ def train(regressor, epochs, side=32, **options):
     "backbone, head, precision",
     [
         ("resnet18", "spatial", "float32"),
-        ("resnet18", "pooled", "mixed_bfloat16"),
+        pytest.param("resnet18", "pooled", "mixed_bfloat16", marks=pytest.mark.slow),
         ("efficientnet_lite0", "pooled", "float32"),
-        ("efficientnet_lite0", "pooled", "mixed_bfloat16"),
+        pytest.param("efficientnet_lite0", "pooled", "mixed_bfloat16", marks=pytest.mark.slow),
     ],
 )
 def test_a_step_lowers_the_loss(backbone, head, precision):
     check_that_a_step_lowers_the_loss(backbone, head, precision)
 
 
+@pytest.mark.slow
 def test_a_compiled_step_lowers_the_loss(small_resnet):
     # Never efficientnet_lite0: XLA has no fast depthwise convolution on CPUs.
     check_that_a_step_lowers_the_loss("resnet18", "pooled", "float32", xla=True)
@@ -289,6 +290,7 @@ def test_a_frozen_backbone_stays_bit_for_bit_and_then_moves(tiny_backbone, repli
         assert all(not np.array_equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.slow
 def test_one_replica_and_two_freeze_and_train_alike(tiny_backbone):
     histories = []
     for replicas in (1, 2):
@@ -298,7 +300,7 @@ def test_one_replica_and_two_freeze_and_train_alike(tiny_backbone):
         np.testing.assert_allclose(histories[1][name], histories[0][name], rtol=1e-3, err_msg=name)
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_averages_of_a_frozen_backbone_are_its_weights_and_then_follow(tiny_backbone, replicas):
     regressor = make_regressor(replicas=replicas, ema=0.9, optimizer=lambda: keras.optimizers.SGD(1e-2))
     batches = tf.data.Dataset.from_tensor_slices(make_data(32)).batch(BATCH)
@@ -344,6 +346,7 @@ def test_a_run_resumed_frozen_and_unfrozen_ends_bit_for_bit_as_the_uninterrupted
     assert_same_weights(whole, parts)
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_its_weights_and_needs_them_no_more_afterwards(tiny_backbone, tiny_data, tmp_path):
     # Other numbers than the run's own.
     keras.utils.set_random_seed(99)

@@ -172,7 +172,8 @@ def test_errors_cannot_be_measured_without_a_torso():
         displacements.measure(constant_base(POINTS, (48, 48)), batches, COCO.torso)
 
 
-@pytest.mark.parametrize("replicas, xla", [(1, False), pytest.param(2, True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("replicas, xla", [(1, False), (2, True)])
 def test_a_stage_learns_to_find_what_it_sees(replicas, xla):
     errors = displacements.Errors(np.zeros((17, 2)), np.tile(0.03 * np.eye(2), (17, 1, 1)), POINTS)
     keras.utils.set_random_seed(0)

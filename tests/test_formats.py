@@ -10,7 +10,9 @@ from kpose import formats
 from kpose.errors import InputError
 
 
-@pytest.mark.parametrize("quantize, largest", [("none", 0.05), ("float16", 1.0), ("int8", 4.0)])
+@pytest.mark.parametrize(
+    "quantize, largest", [("none", 0.05), pytest.param("float16", 1.0, marks=pytest.mark.slow), ("int8", 4.0)]
+)
 def test_tflite_answers_as_keras_and_quantised_is_smaller(quantize, largest, tiny_run, tiny_data, tmp_path):
     found = formats.export(tiny_run, str(tmp_path), "tflite", quantize, tiny_data["val"])
     assert found["path"] == os.path.join(str(tmp_path), "model.tflite") and found["largest_difference"] < largest

@@ -159,6 +159,7 @@ def test_a_sheet_of_what_the_network_sees_in_training(made, tmp_path):
         assert len({tile.tobytes() for tile in tiles}) == 8
 
 
+@pytest.mark.slow
 def test_command_draws_augmented_crops_beside_the_records(made):
     command = [sys.executable, "-m", "tfrecords_tools.inspect", f"--records={made}"]
     done = subprocess.run([*command, "--augment=coco_integral"], capture_output=True, text=True, timeout=120)

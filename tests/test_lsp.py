@@ -45,6 +45,7 @@ def lsp_data(tmp_path_factory):
     return {"records": os.path.join(output_dir, "train-*"), "annotations": path, "images": images}
 
 
+@pytest.mark.slow
 def test_lsp_goes_through_the_whole_chain_by_its_name(lsp_data, tmp_path):
     assert records.find(lsp_data["records"]).skeleton.name == "lsp"
     config = tiny.make_recipe(

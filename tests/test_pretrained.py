@@ -51,6 +51,7 @@ def test_a_run_is_shipped_as_it_answers(tiny_run, tmp_path, monkeypatch):
     assert card["note"] == "of a test" and card["recipe"]["name"] == "tiny"
 
 
+@pytest.mark.slow
 def test_a_shipped_model_is_evaluated_and_exported_by_its_name(tiny_run, tiny_data, tmp_path, monkeypatch):
     folder = tmp_path / "models"
     folder.mkdir()

@@ -145,12 +145,9 @@ def test_two_replicas_train_as_one(tiny_data, tmp_path):
         assert logs[2][name] == pytest.approx(logs[1][name], rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "fields",
-    [
-        pytest.param({}, marks=pytest.mark.slow),
-        {"augment__rotation": 40.0, "augment__scale": (0.8, 1.2), "augment__jitter": 0.3},
-    ],
+    "fields", [{}, {"augment__rotation": 40.0, "augment__scale": (0.8, 1.2), "augment__jitter": 0.3}]
 )
 def test_augmentation_on_the_device_is_the_one_on_the_host(tiny_data, tmp_path, fields):
     logs = {}
@@ -162,6 +159,7 @@ def test_augmentation_on_the_device_is_the_one_on_the_host(tiny_data, tmp_path, 
         assert logs["device"][name] == pytest.approx(logs["host"][name], rel=1e-2 if fields else 1e-4)
 
 
+@pytest.mark.slow
 def test_a_visibility_recipe_reports_how_well_it_tells_what_is_labelled(tiny_data, tmp_path):
     config = tiny.make_recipe(tiny_data["train"], loss__name="masked_l2", optimizer__ema=0.9, **tiny.DEEPPOSE)
     trainer.train(config, str(tmp_path))

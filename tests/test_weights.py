@@ -352,7 +352,14 @@ def test_files_that_hold_something_else_or_are_not_there(torch_modules, models, 
             load(models, "resnet18", tmp_path / name)
 
 
-@pytest.mark.parametrize("kind", ["backbone.weights.h5", "backbone.keras", "network.weights.h5", "network.keras"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "backbone.keras",
+        "network.weights.h5",
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("backbone.weights.h5", "network.keras")),
+    ],
+)
 def test_keras_files_of_a_backbone_or_of_a_network_around_it_load_exactly(models, tmp_path, kind):
     network = backbones.backbone_regressor("efficientnet_lite0", "spatial", (32, 64), head_filters=4)
     saved = network if kind.startswith("network") else network.get_layer("backbone")

@@ -72,6 +72,7 @@ def _assert_close(one, other):
         np.testing.assert_allclose(second[name], value, rtol=1e-3, atol=2e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_two_workers_train_as_two_replicas_and_the_chief_alone_writes(tiny_data, tmp_path):
     """BatchNorm synchronised, stopped after three of five steps and started again; validated by both together."""
     one, many = str(tmp_path / "one"), str(tmp_path / "many")
