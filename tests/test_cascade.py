@@ -236,6 +236,7 @@ def test_a_cascade_is_evaluated_and_exported_as_one_model(cascade_run, tiny_data
     np.testing.assert_allclose(answer[..., :2], expected, atol=0.05)
 
 
+@pytest.mark.slow
 def test_a_cascade_goes_on_without_the_folder_of_the_stage_before(cascade_run):
     run, config = cascade_run
     longer = config_lib.ConfigDict(config.to_dict())

@@ -122,7 +122,10 @@ def test_the_mean_pose_is_over_all_records(three):
     assert both.num_records == 15 and len(both.counts) == 4
 
 
-@pytest.mark.parametrize(("workers", "cache"), [(2, False), (2, True), (4, False)])
+@pytest.mark.parametrize(
+    ("workers", "cache"),
+    [(2, True), pytest.param(2, False, marks=pytest.mark.slow), pytest.param(4, False, marks=pytest.mark.slow)],
+)
 def test_workers_share_the_global_batches_without_loss_or_repetition(three, workers, cache):
     whole = _batches(three, 6, cache=cache)
     parts = [_batches(three, 6, cache=cache, worker=index, workers=workers) for index in range(workers)]

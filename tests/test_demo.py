@@ -3,9 +3,12 @@
 import json
 import os
 
+import pytest
+
 from kpose import demo
 
 
+@pytest.mark.slow
 def test_the_demo_runs_end_to_end(tmp_path, capfd):
     folder = str(tmp_path / "demo")
     table = demo.run_demo(folder, train_images=40, val_images=10, steps=3)

@@ -252,7 +252,9 @@ def test_xla_really_compiles():
         train(compiled, data, steps=1, steps_per_epoch=1)
 
 
-@pytest.mark.parametrize("replicas, steps_per_execution", [(1, 1), (1, 4), (2, 4)])
+@pytest.mark.parametrize(
+    "replicas, steps_per_execution", [(1, 1), *(pytest.param(n, 4, marks=pytest.mark.slow) for n in (1, 2))]
+)
 def test_time_spent_waiting_for_data_is_told(replicas, steps_per_execution):
     """It is what slow batches cost, and not what a slow step does, even where one thread does all."""
 
@@ -394,7 +396,9 @@ def test_dropout_masks_differ_between_replicas_and_steps():
             assert not np.array_equal(masks[i], masks[j])
 
 
-@pytest.mark.parametrize("slope, replicas", [(0.0, 1), (0.1, 2), (1.0, 1)])
+@pytest.mark.parametrize(
+    "slope, replicas", [(0.0, 1), (0.1, 1), (1.0, 1), pytest.param(0.1, 2, marks=pytest.mark.slow)]
+)
 def test_a_model_that_predicts_one_pose_for_everyone_is_told_once_an_evaluation(tmp_path, capsys, slope, replicas):
     # The first pixels hold the answer, which the network gives with this slope round 0.1.
     data = make_data()

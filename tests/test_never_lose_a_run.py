@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kpose import callbacks, checkpoints, evaluator, trainer
+from kpose import callbacks, checkpoints, evaluator, runs, trainer
 from kpose import config as config_lib
 from kpose.errors import InputError
 from tests import helpers, tiny
@@ -227,6 +227,7 @@ def test_an_evaluation_that_a_kill_has_cost_is_made_up_for(tiny_data, tmp_path):
     assert (tmp_path / "history.csv").read_text() == before, "once is enough"
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_is_kept_beside_the_newest(tiny_data, tmp_path):
     workdir = str(tmp_path)
     fields = {"optimizer__learning_rate": 0.01, "keep_checkpoints": 1, "checkpoint_every": 1}
@@ -267,7 +268,8 @@ def poisoned(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "replicas, steps_per_execution, precision", [(1, 1, "float32"), (2, 3, "float32"), (1, 1, "mixed_float16")]
+    "replicas, steps_per_execution, precision",
+    [(1, 1, "float32"), pytest.param(2, 3, "float32", marks=pytest.mark.slow), (1, 1, "mixed_float16")],
 )
 def test_a_nan_stops_and_names_step_record_and_place(
     replicas, steps_per_execution, precision, poisoned, tiny_data, tmp_path
@@ -329,12 +331,16 @@ def test_a_layer_that_overflows_is_named(tiny_data, tmp_path):
         trainer.train(_recipe(tiny_data, 8, **fields), str(tmp_path))
 
 
-def test_every_start_notes_code_and_packages(tiny_data, tmp_path):
-    for steps in (1, 2):
-        trainer.train(_recipe(tiny_data, steps), str(tmp_path))
-    with open(tmp_path / "starts.json") as file:
+def test_every_start_notes_code_and_packages(tiny_run, tmp_path):
+    with open(os.path.join(tiny_run, "starts.json")) as file:
         starts = json.load(file)
-    assert len(starts) == 2
+    assert starts
+    for _ in range(2):
+        runs.note_start(str(tmp_path))
+    with open(tmp_path / "starts.json") as file:
+        noted = json.load(file)
+    assert len(noted) == 2
+    starts += noted
     for start in starts:
         assert {"time", "command", "versions"} == set(start)
         assert start["versions"]["tensorflow"] == tf.__version__ and start["versions"]["kpose"]

@@ -93,6 +93,7 @@ def test_the_summary_says_what_runs_and_what_it_takes(tiny_data, tmp_path, caplo
         assert re.search(words, caplog.text), words
 
 
+@pytest.mark.slow
 def test_stopped_and_started_again_a_run_ends_bit_for_bit_as_the_uninterrupted_one(tiny_data, tmp_path):
     whole, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
     recipe = {"steps_per_execution": 2, **tiny.DEEPPOSE}

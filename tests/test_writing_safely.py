@@ -269,6 +269,7 @@ def test_unusual_images_are_counted(tmp_path):
     assert np.abs(helpers.find_dot(crop[..., 0], 60) - expected).max() < 1.5
 
 
+@pytest.mark.slow
 def test_urls_go_through_tensorflow(drawn, tmp_path):
     writer.write_records(helpers.options(*drawn, tmp_path / "plain"))
     urls = [f"file://{path}" for path in (*drawn, tmp_path / "url")]
