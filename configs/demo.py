@@ -15,13 +15,13 @@ def get_config():
     config.name = "demo"
 
     config.batch_size = 32
-    config.epochs = 5
+    config.epochs = 4
     config.checkpoint_every = 250
 
     config.augment.flip = 0.5
 
     config.model.name = "integral"
-    config.model.input_size = (96, 96)
+    config.model.input_size = (80, 80)
     config.model.filters = (24, 48, 96, 128)
     config.model.head_filters = 48
 

@@ -20,14 +20,14 @@ from kpose.errors import InputError
 FLAGS = cli.flag_set()
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", "demo", "Where everything goes.", flag_values=FLAGS)
 _CONFIG = flags.DEFINE_string("config", "demo", "The recipe.", flag_values=FLAGS)
-_TRAIN_IMAGES = flags.DEFINE_integer("train_images", 5000, "Images to train on.", lower_bound=1, flag_values=FLAGS)
+_TRAIN_IMAGES = flags.DEFINE_integer("train_images", 3000, "Images to train on.", lower_bound=1, flag_values=FLAGS)
 _VAL_IMAGES = flags.DEFINE_integer("val_images", 500, "Unseen images to measure on.", lower_bound=1, flag_values=FLAGS)
 _STEPS = flags.DEFINE_integer("steps", 0, "Training steps instead of the recipe's epochs.", flag_values=FLAGS)
 
-CROP_SIZE = 112
+CROP_SIZE = 96
 
 
-def run_demo(output_dir, config="demo", train_images=5000, val_images=500, steps=0):
+def run_demo(output_dir, config="demo", train_images=3000, val_images=500, steps=0):
     """Runs the chain; returns the dict of metrics.json.
 
     Args:
