@@ -16,7 +16,7 @@ import sys
 
 from absl import app, flags, logging
 
-from kpose import quiet
+from kpose import allocator, quiet
 from kpose.errors import InputError
 
 
@@ -78,6 +78,7 @@ def run(main, flag_values, doc, prepare=None, tensorflow=True, choices=(), argum
         # TensorFlow logs through absl too: how long it planned a checkpoint, and the like.
         handler.addFilter(lambda record: record.levelno > logging.logging.INFO or "tensorflow" not in record.pathname)
         if tensorflow:
+            allocator.keep_freed_memory()
             quiet.import_tensorflow()
         try:
             main(*words)

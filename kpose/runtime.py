@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 from absl import logging
 
+from kpose import allocator
 from kpose.errors import InputError
 
 
@@ -96,6 +97,7 @@ def start(config):
     Raises:
         InputError: replicas that the machine cannot give, or a batch that they cannot share.
     """
+    allocator.keep_freed_memory()
     worker, workers = cluster()
     strategy = make_strategy(config.replicas)
     replicas = strategy.num_replicas_in_sync

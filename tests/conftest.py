@@ -2,9 +2,10 @@
 
 import pytest
 
-from kpose import quiet
+from kpose import allocator, quiet
 from tests import matrix  # noqa: F401  (sets the compiler's flags, before TensorFlow is there)
 
+allocator.keep_freed_memory()
 quiet.import_tensorflow()
 
 import tensorflow as tf  # noqa: E402  (quietly first)
