@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 import kpose
 from kpose import drawing, files, metrics, plots
-from kpose.errors import InputError
+from kpose.errors import InputError, first_line
 
 # No person's loss is that large unless the predictions are hundreds of crops away.
 DIVERGED = 1e6
@@ -464,7 +464,7 @@ def _writing_events(workdir):
     try:
         yield
     except tf.errors.OpError as error:
-        reason = str(error.message).splitlines()[0]
+        reason = first_line(error.message)
         raise InputError(no_room(os.path.join(workdir, "tensorboard"), reason)) from None
 
 

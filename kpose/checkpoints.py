@@ -14,7 +14,7 @@ import tensorflow as tf
 from absl import logging
 
 from kpose import files, quiet
-from kpose.errors import InputError
+from kpose.errors import InputError, first_line
 
 FOLDER = "checkpoints"
 BEST_FOLDER = os.path.join(FOLDER, "best")
@@ -85,7 +85,7 @@ class Checkpoints:
             try:
                 self._checkpoint.restore(path).assert_existing_objects_matched()
             except _UNREADABLE as error:
-                damaged.append((path, str(error).splitlines()[0]))
+                damaged.append((path, first_line(error)))
                 continue
             for bad, reason in damaged:
                 logging.warning("%s: damaged (%s), set aside: going on from %s", bad, reason, path)
@@ -130,7 +130,7 @@ class Checkpoints:
         except (tf.errors.OpError, OSError) as error:
             self._remove_leftovers()
             kept = manager.latest_checkpoint
-            message = str(getattr(error, "message", None) or error).splitlines()[0]
+            message = first_line(getattr(error, "message", None) or error)
             raise InputError(
                 f"{manager.directory}: the checkpoint of step {step} cannot be written ({message}): make room, and "
                 f"give the same command again; {f'{kept} is whole' if kept else 'there is none before it'}"
@@ -232,4 +232,4 @@ def restore_network(network, checkpoint, averaged=False):
             for index, variable in enumerate(network.trainable_variables):
                 variable.assign(reader.get_tensor(f"averages/{index}/.ATTRIBUTES/VARIABLE_VALUE"))
     except (tf.errors.OpError, AssertionError, ValueError, IndexError) as error:
-        raise InputError(f"{checkpoint}: does not fit the recipe's network ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{checkpoint}: does not fit the recipe's network ({first_line(error)})") from None

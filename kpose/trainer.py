@@ -33,7 +33,7 @@ from kpose import (
 from kpose import (
     config as config_lib,
 )
-from kpose.errors import InputError
+from kpose.errors import InputError, first_line
 
 ERRORS_FILE = "errors.json"
 
@@ -81,7 +81,7 @@ def train(config, workdir, profile=None):
         if not several:
             raise
         raise InputError(
-            f"another worker is gone ({str(error.message).splitlines()[0]}): start all workers again with the same "
+            f"another worker is gone ({first_line(error.message)}): start all workers again with the same "
             "command to go on from the last checkpoint"
         ) from None
 

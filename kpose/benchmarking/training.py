@@ -13,6 +13,7 @@ from absl import logging
 from kpose import config as config_lib
 from kpose import flops, models, runtime, skeletons, trainer
 from kpose.benchmarking.timing import ratio, seconds_of, skipped
+from kpose.errors import first_line
 
 NETWORKS = ("deeppose", "resnet18")
 BATCH_SIZE = 64
@@ -182,7 +183,7 @@ def _torch(make_network, batch, precision, compiled):
         step()
     except Exception as error:
         # Whatever the compiler says, eager PyTorch is still there to be measured against.
-        logging.warning("torch.compile: skipped, it failed: %s", str(error).strip().splitlines()[0])
+        logging.warning("torch.compile: skipped, it failed: %s", first_line(error))
         return None
     return _of_single_steps(step)
 
