@@ -1,1 +1,1 @@
-"""The recipes that kpose ships: one readable file each, with the paper, the time it takes and the exact command."""
+"""The recipes of kpose, one file each. A docstring gives the paper, expected score, time and command."""

@@ -1,11 +1,16 @@
-"""COCO without a pose teacher on two CPU cores: EfficientNet-Lite0 from ImageNet's weights, on five sets of labels.
+"""EfficientNet-Lite0 from ImageNet weights, trained on COCO, LSP and MPII labels on a CPU.
 
-Paper: those of `efficientnet_lite0`; joints that a data set does not label are left out of the loss.
-Reaches: 71.1% strict PCP on COCO's fully visible persons (32 of devval), 62.5% on all labelled ones, 68.7% on LSP's
-test half: see "Results" in README.md.
-Time: 89 images/s on two CPU cores, 45 minutes for its 3,600 steps.
+No weights of a pose model are used. Joints that a data set does not label are left out of the loss.
 
-for each data set: python -m tfrecords_tools.write_coco --annotations=... --images=... --output_dir=records \\
+Paper: those of `efficientnet_lite0`.
+Reaches: strict PCP 62.5% on the 816 labelled persons of devval (a part of COCO), 71.1% on its 32
+fully visible persons, 68.7% on the LSP test half. Ground-truth boxes, no flip test: docs/results.md.
+Time: 45 minutes for 3,600 steps at 89 images/s on two CPU cores (AVX512_BF16); 70 minutes were
+measured while other work ran.
+
+First write records of each data set, then train:
+
+python -m tfrecords_tools.write_coco --annotations=... --images=... --output_dir=records \\
     --split=NAME --select=labelled --padding=1.1 --context=1.4 --crop_size=160,128
 python -m kpose.train --config=configs/coco_efficientnet_lite0.py --workdir=runs/coco_efficientnet_lite0 \\
     --config.data.train='records/coco-*,records/lsp_train-*,records/lspet-*,records/mpii-*' \\

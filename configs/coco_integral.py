@@ -1,8 +1,12 @@
-"""A small spatial regressor on COCO's labelled persons: the recipe to begin with on two CPU cores.
+"""A small spatial regressor on the labelled persons of COCO: the recipe to start with on a CPU.
 
-Paper: integral pose regression (Sun et al., "Integral Human Pose Regression", ECCV 2018) from scratch, L1 loss over the
-labelled joints, flips.
-Reaches and time: see the table in README.md.
+The network is trained from random weights, with the L1 loss over the labelled joints and flips.
+
+Paper: Sun et al., "Integral Human Pose Regression", ECCV 2018.
+Reaches: strict PCP 38.5% on the 816 labelled persons of devval (a part of COCO), 50.4% on its 32
+fully visible persons, trained on 5,610 persons. Ground-truth boxes, no flip test: docs/results.md.
+Time: 20 minutes for 30 epochs of 5,610 persons on two CPU cores (AVX512_BF16). COCO train2017 has
+27 times as many labelled persons.
 
 python -m tfrecords_tools.write_coco --annotations=person_keypoints_train2017.json --images=train2017 \\
     --output_dir=records --split=train --select=labelled --crop_size=128

@@ -1,11 +1,13 @@
-"""DeepPose on COCO's fully visible persons, as Gupta and Gritton published it.
+"""DeepPose on the fully visible persons of COCO, as Gupta and Gritton published it.
 
-Paper: "Deep Learning for Human Pose Estimation" (Gupta and Gritton), stage 1 of "DeepPose" (Toshev and Szegedy, CVPR
-2014) with BatchNorm, on the 4,037 persons of COCO 2017 whose 17 joints are all visible; L2 loss summed over the
-batch, plain SGD at 0.001, 2,700 epochs. At that rate the summed loss is at the edge of stability and may diverge in
-the first steps; clipping the gradient, which the paper does not mention, keeps it from that
-(`--config.optimizer.clip_norm=0` trains without).
-Reaches: 31% average PCP on the 159 validation persons (published).
+4,037 persons of COCO 2017 with all 17 joints visible; L2 loss summed over the batch; plain SGD at
+0.001; 2,700 epochs. At this learning rate the summed loss is at the edge of stability and can
+diverge in the first steps. Gradient clipping prevents this. The paper does not mention clipping;
+`--config.optimizer.clip_norm=0` trains without it.
+
+Paper: "Deep Learning for Human Pose Estimation" (Gupta and Gritton): stage 1 of "DeepPose" (Toshev
+and Szegedy, CVPR 2014) with BatchNorm.
+Reaches: 31% average PCP on the 159 fully visible persons of COCO val2017 (published).
 Time: about 12 hours on one GPU (published).
 
 python -m tfrecords_tools.write_coco --annotations=person_keypoints_train2017.json --images=train2017 \\

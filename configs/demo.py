@@ -1,8 +1,9 @@
-"""The demo's recipe: a small spatial regressor on drawn people, sized for two CPU cores.
+"""The recipe of the demo: a small spatial regressor on synthetic images of people.
 
-Paper: integral pose regression (Sun et al., "Integral Human Pose Regression", ECCV 2018), L1 loss.
-Reaches: see README.md.
-Time: a few minutes on 2 cores.
+Paper: Sun et al., "Integral Human Pose Regression", ECCV 2018, with the L1 loss.
+Reaches: strict PCP of about 56% on the 792 validation persons of the synthetic data set
+(ground-truth boxes, no flip test): README.md.
+Time: 6 minutes of training on two cores of a slow CPU (AVX2 only); less on faster CPUs.
 
 make demo
 """

@@ -1,12 +1,14 @@
-"""DeepPose's own network on its own benchmark, Leeds Sports Pose, from random weights: its stage 1.
+"""The DeepPose network on its own benchmark, Leeds Sports Pose (LSP), from random weights: stage 1.
 
-Paper: "DeepPose" (Toshev and Szegedy, CVPR 2014): AlexNet's layers (here with BatchNorm), L2 over the labelled joints,
-flips and translations; its Adagrad is AdamW here.
-Reaches: PCP 0.54 after this stage, 0.61 after three (published); here: see "Results" in README.md.
-Time: 40 passes over 10,500 persons, 2.5 hours on two CPU cores at 224 x 224, half an hour at 128 x 128.
+Paper: Toshev and Szegedy, "DeepPose", CVPR 2014: the layers of AlexNet (here with BatchNorm), L2
+over the labelled joints, flips and translations. The paper uses Adagrad; this recipe uses AdamW.
+Reaches: PCP 0.54 on the LSP test half after this stage, 0.61 after three (published). This recipe
+has no row in docs/results.md yet.
+Time: 2.5 hours on two CPU cores for 40 epochs of 10,500 persons at 224 x 224; half an hour at
+128 x 128.
 
-The records are those of `lsp_efficientnet_lite0`; a second stage follows with --config=configs/deeppose_stage2.py
---config.model.base=runs/lsp_deeppose --config.data.padding=1.1.
+The records are those of `lsp_efficientnet_lite0`. To train a second stage, add
+--config.model.base=runs/lsp_deeppose --config.data.padding=1.1 to configs/deeppose_stage2.py.
 
 python -m kpose.train --config=configs/lsp_deeppose.py --workdir=runs/lsp_deeppose \\
     --config.data.train='records/lsp_train-*,records/lspet-*' --config.data.weights='(2.0,9.5)'

@@ -1,9 +1,13 @@
-"""The DeepPose paper's own benchmark, Leeds Sports Pose, from ImageNet's weights and no other labels.
+"""EfficientNet-Lite0 on Leeds Sports Pose (LSP), the benchmark of the DeepPose paper.
 
-Paper: "DeepPose" (Toshev and Szegedy, CVPR 2014): PCP 0.54 after one stage, 0.61 after three; network and loss are
-those of `efficientnet_lite0`, at 128 x 96 pixels.
-Reaches: 64.5% strict PCP on the 1,000 test persons after 1,400 of 3,280 steps: see "Results" in README.md.
-Time: 57 images/s on two CPU cores, an hour for 20 passes over LSP's training half and LSP Extended.
+The initial weights are ImageNet weights. The labels are those of LSP and LSP Extended alone.
+
+Paper: Toshev and Szegedy, "DeepPose", CVPR 2014: PCP 0.54 after one stage, 0.61 after three. Network
+and loss are those of `efficientnet_lite0`, at 128 x 96 pixels.
+Reaches: strict PCP 64.5% on the 1,000 persons of the LSP test half, after 1,400 of 3,280 steps.
+Ground-truth boxes, no flip test: docs/results.md.
+Time: one hour at 57 images/s on two CPU cores for 20 epochs of the LSP training half and LSP
+Extended (10,500 persons).
 
 python -m tfrecords_tools.write_coco --annotations=person_keypoints_lsp_train.json --images=lsp/images \\
     --output_dir=records --split=lsp_train --select=labelled --padding=1.1 --context=1.4 --crop_size=160,128

@@ -1,12 +1,16 @@
-"""ResNet-18 from ImageNet's weights, frozen at first: what the report tried, without its collapse to the mean pose.
+"""ResNet-18 with ImageNet weights; the backbone is frozen for the first 3 epochs.
 
-Paper: "Deep Learning for Human Pose Estimation" (Gupta and Gritton), section 4.5.3, where it "learned to always predict
-the mode distribution of keypoints". Here the backbone is frozen only while the head finds its feet. Training logs the
-spread of the predictions beside that of the labels, and warns while the model predicts the mean pose for everyone.
-Reaches: not published.
-Time: as `resnet18`; a frozen epoch is faster.
+In the work of Gupta and Gritton, such a network "learned to always predict the mode
+distribution of keypoints". Here the backbone is frozen only while the head adapts to it. Training
+logs the spread of the predictions beside that of the labels, and a warning while the model predicts
+the mean pose for every person.
 
-The weights are torchvision's (BSD-3-Clause); any other file of Keras' or PyTorch's can be named in its place:
+Paper: "Deep Learning for Human Pose Estimation" (Gupta and Gritton), section 4.5.3.
+Reaches: not published, not measured here.
+Time: as `resnet18`; an epoch with the frozen backbone is faster.
+
+The weights are those of torchvision (BSD-3-Clause). Any other Keras or PyTorch weights file can be
+named instead with --config.model.weights:
 curl -O https://download.pytorch.org/models/resnet18-f37072fd.pth
 
 python -m tfrecords_tools.write_coco --annotations=person_keypoints_train2017.json --images=train2017 \\

@@ -1,12 +1,14 @@
-"""ResNet-50 from ImageNet's weights: the network that regression papers report.
+"""ResNet-50 with ImageNet weights: the usual network of papers on keypoint regression.
 
-Paper: "Human Pose Regression with Residual Log-likelihood Estimation" (Li et al., ICCV 2021): 70.5 AP on COCO val2017
-with detected boxes, 256 x 192, 270 epochs; "Deep Residual Learning" (He et al., CVPR 2016).
-Reaches: that is what it is to reach; not measured here.
-Time: 8 GFLOP an image at 224 x 224; see the comparison of recipes in README.md for a rate.
+Paper: Li et al., "Human Pose Regression with Residual Log-likelihood Estimation", ICCV 2021: 70.5 AP
+on COCO val2017 with detected boxes, 256 x 192, 270 epochs; He et al., "Deep Residual Learning for
+Image Recognition", CVPR 2016.
+Reaches: the published 70.5 AP is the target; not measured here.
+Time: 8 GFLOP an image at 224 x 224. For images/s of smaller networks, see the comparison of recipes
+in docs/results.md.
 
-The weights are a preset of keras_cv, which is fetched from the network (pip install kagglehub). A file of Keras' or
-PyTorch's can be named in its place: --config.model.weights=resnet50.pth
+The weights are a preset of keras_cv, which downloads it (pip install kagglehub). A Keras or PyTorch
+weights file can be named instead: --config.model.weights=resnet50.pth
 
 python -m tfrecords_tools.write_coco --annotations=person_keypoints_train2017.json --images=train2017 \\
     --output_dir=records --split=train --select=labelled --padding=1.5 --crop_size=336

@@ -1,9 +1,15 @@
-"""deeppose_rle on all GPUs of one host, meant for eight: one process, MirroredStrategy.
+"""`deeppose_rle` on all GPUs of one host, sized for eight: one process, MirroredStrategy.
 
-    python -m kpose.train --config=configs/hardware/eight_gpus.py --workdir=runs/eight_gpus \\
-        --config.data.train='records/labelled/train-*' --config.data.val='records/labelled/val-*'
+The batch size is the global one: 256 on each of eight GPUs.
 
-The batch is the global one: 256 a GPU. Never run on GPUs yet.
+Paper: as `deeppose_rle`.
+Reaches: not measured. This recipe has not been run on GPUs yet.
+Time: not measured.
+
+The records are those of `deeppose_rle`; write val2017 in the same way with --split=val.
+
+python -m kpose.train --config=configs/hardware/eight_gpus.py --workdir=runs/eight_gpus \\
+    --config.data.train='records/train-*' --config.data.val='records/val-*'
 """
 
 from kpose.config import load_recipe

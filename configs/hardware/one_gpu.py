@@ -1,9 +1,16 @@
-"""deeppose_rle on one GPU of 16 GB or more: larger batches, augmentation on the device, Python seldom asked.
+"""`deeppose_rle` on one GPU with 16 GB of memory or more.
 
-    python -m kpose.train --config=configs/hardware/one_gpu.py --workdir=runs/one_gpu \\
-        --config.data.train='records/labelled/train-*' --config.data.val='records/labelled/val-*'
+Larger batches, augmentation on the GPU, and 20 steps per call from Python. `precision` and `xla`
+stay "auto": bfloat16 from compute capability 8 on, compiled with XLA.
 
-`precision` and `xla` stay "auto": bfloat16 from compute capability 8 on, compiled with XLA. Never run on a GPU yet.
+Paper: as `deeppose_rle`.
+Reaches: not measured. This recipe has not been run on a GPU yet.
+Time: not measured.
+
+The records are those of `deeppose_rle`; write val2017 in the same way with --split=val.
+
+python -m kpose.train --config=configs/hardware/one_gpu.py --workdir=runs/one_gpu \\
+    --config.data.train='records/train-*' --config.data.val='records/val-*'
 """
 
 from kpose.config import load_recipe
@@ -13,7 +20,7 @@ def get_config():
     config = load_recipe("deeppose_rle")
     config.name = "one_gpu"
     config.batch_size = 256
-    # For Adam the rate grows with the square root of the batch.
+    # For Adam, the learning rate scales with the square root of the batch size: four times the batch.
     config.optimizer.learning_rate *= 2
     config.steps_per_execution = 20
     config.augment.on = "device"

@@ -1,11 +1,18 @@
-"""deeppose_rle on several hosts, meant for four with eight GPUs each: one process a host, told apart by TF_CONFIG.
+"""`deeppose_rle` on several hosts, sized for four hosts with eight GPUs each.
 
-    TF_CONFIG='{"cluster": {"worker": ["host0:2222", "host1:2222", ...]}, "task": {"type": "worker", "index": 0}}' \\
-    python -m kpose.train --config=configs/hardware/several_hosts.py --workdir=/shared/runs/several_hosts \\
-        --config.data.train='/shared/records/labelled/train-*' --config.data.val='/shared/records/labelled/val-*'
+One process runs on each host, with the same command. TF_CONFIG gives each process its index. All
+hosts share the file system of the workdir; only worker 0 writes there.
 
-The workdir is on a file system that all hosts share; worker 0 alone writes there. Never run on GPUs yet; two processes
-on one CPU are part of the tests.
+Paper: as `deeppose_rle`.
+Reaches: not measured. This recipe has not been run on GPUs yet. The tests run two workers on one
+CPU.
+Time: not measured.
+
+The records are those of `deeppose_rle`; write val2017 in the same way with --split=val.
+
+TF_CONFIG='{"cluster": {"worker": ["host0:2222", "host1:2222", ...]}, "task": {"type": "worker", "index": 0}}' \\
+python -m kpose.train --config=configs/hardware/several_hosts.py --workdir=/shared/runs/several_hosts \\
+    --config.data.train='/shared/records/train-*' --config.data.val='/shared/records/val-*'
 """
 
 from kpose.config import load_recipe
@@ -16,6 +23,6 @@ def get_config():
     config.name = "several_hosts"
     config.batch_size = 8192
     config.optimizer.learning_rate *= 2
-    # A host that goes takes the others with it, back to the last checkpoint.
+    # If one host fails, all hosts restart from the last checkpoint.
     config.checkpoint_every = 200
     return config
