@@ -1,4 +1,4 @@
-# Everything a fresh machine needs is Python 3.11 or later, make and a package index.
+# A fresh machine needs Python 3.11 or later, make and access to a package index.
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,11 +14,11 @@ $(INSTALLED): setup.py constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]' --constraint constraints.txt
 	touch $@
 
-# Renders people, trains on them, measures, exports, serves and draws: see demo/ afterwards.
+# Renders synthetic images of people, trains, evaluates, exports, serves and draws. Results: demo/.
 demo: $(INSTALLED)
 	$(BIN)/python -m kpose.demo --output_dir=demo
 
-# Two processes: most of a test's time is TensorFlow tracing, which uses one core.
+# Two processes: tests spend most of their time in TensorFlow tracing, which uses one core.
 PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 test: $(INSTALLED)
@@ -33,7 +33,7 @@ bench: $(INSTALLED)
 	$(BIN)/python -m kpose.benchmark serve
 	$(BIN)/python -m kpose.benchmark write
 
-# Every recipe under one budget on drawn people: see comparison/comparison.md afterwards.
+# Trains every recipe with the same budget on synthetic images. Results: comparison/comparison.md.
 compare: $(INSTALLED)
 	$(BIN)/python -m kpose.compare --output_dir=comparison
 
