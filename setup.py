@@ -3,7 +3,7 @@
 import pathlib
 import re
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 HERE = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "kpose" / "__init__.py").read_text())[1]
@@ -17,13 +17,9 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=[
-        "kpose",
-        "kpose.benchmarking",
-        "kpose.models",
+        *find_packages(include=["kpose", "kpose.*", "tfrecords_tools", "tfrecords_tools.*"]),
         "kpose.configs",
         "kpose.configs.hardware",
-        "tfrecords_tools",
-        "tfrecords_tools.people",
     ],
     # configs/ lies at the top of the repository; installed, it would be too common a name for a package of its own.
     package_data={"kpose": ["models_shipped/*"]},
@@ -72,18 +68,18 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            "kpose-train = kpose.train:console",
-            "kpose-evaluate = kpose.evaluate:console",
-            "kpose-export = kpose.export:console",
-            "kpose-predict = kpose.predict:console",
-            "kpose-benchmark = kpose.benchmark:console",
-            "kpose-compare = kpose.compare:console",
+            "kpose-train = kpose.train.__main__:console",
+            "kpose-evaluate = kpose.evaluate.__main__:console",
+            "kpose-export = kpose.export.__main__:console",
+            "kpose-predict = kpose.predict.__main__:console",
+            "kpose-benchmark = kpose.benchmark.__main__:console",
+            "kpose-compare = kpose.compare.__main__:console",
             "kpose-download-coco = tfrecords_tools.download_coco:console",
-            "kpose-write-coco = tfrecords_tools.write_coco:console",
+            "kpose-write-coco = tfrecords_tools.write_coco.__main__:console",
             "kpose-convert-lsp = tfrecords_tools.convert_lsp:console",
             "kpose-convert-csv = tfrecords_tools.convert_csv:console",
-            "kpose-inspect = tfrecords_tools.inspect:console",
-            "kpose-figures = tfrecords_tools.figures:console",
+            "kpose-inspect = tfrecords_tools.inspect.__main__:console",
+            "kpose-figures = tfrecords_tools.figures.__main__:console",
         ]
     },
 )

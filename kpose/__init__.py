@@ -9,11 +9,11 @@ STARTED = time.monotonic()
 
 
 def load(source=None):
-    """A `kpose.predictor.Model`: an exported one by its folder, one that kpose ships by its name, or the default."""
+    """A `kpose.predict.model.Model`: an exported one by its folder, one that kpose ships by its name, or the default."""
     # TensorFlow takes seconds to import, and most of kpose's commands say their help without it.
-    from kpose import quiet
+    from kpose.core import startup
 
-    quiet.import_tensorflow()
-    from kpose.predictor import Model
+    startup.import_tensorflow()
+    from kpose.predict.model import Model
 
     return Model(source)

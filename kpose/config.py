@@ -10,108 +10,108 @@ import os
 
 from ml_collections import ConfigDict
 
-from kpose import files, geometry, skeletons
-from kpose.errors import InputError
+from kpose.core import checks, files, geometry, skeletons
+from kpose.core.errors import InputError
 
 
 def default():
     """Every field of a recipe, with its default: the published network and data, trained for one epoch."""
     config = ConfigDict()
     config.name = "default"  # The recipe's name, for logs and error messages.
-    config.seed = 0  # Initial weights, dropout, order and augmentation of the samples.
+    config.seed = 0  # Seed of initial weights, dropout, and order and augmentation of samples.
     config.epochs = 1  # Passes over the training records.
-    config.steps = 0  # Batches instead of epochs (0: by epochs).
-    config.batch_size = 64  # The global batch, shared out among the replicas.
+    config.steps = 0  # Length of the training in batches; 0: given by epochs.
+    config.batch_size = 64  # Global batch size, divided among the replicas.
     config.precision = "auto"  # auto, float32, mixed_bfloat16, mixed_float16.
-    config.xla = "auto"  # auto (on accelerators), on, off.
-    config.replicas = 0  # 0: all accelerators; on CPU, this many logical devices.
-    config.steps_per_execution = 1  # Steps between two returns to Python.
-    config.checkpoint_every = 1000  # Steps between checkpoints; one is written at the end of training in any case.
-    config.keep_checkpoints = 3  # The newest ones that are kept.
-    config.evaluate_every = 1  # Epochs between evaluations on data.val; the last epoch is evaluated in any case.
-    config.on_nan = "stop"  # At a gradient that is not finite: stop, skip, rollback (to the last checkpoint).
-    config.evaluate_batches = 0  # Of data.val (0: all).
+    config.xla = "auto"  # auto (on for accelerators), on, off.
+    config.replicas = 0  # 0: all accelerators. On a CPU: number of logical devices.
+    config.steps_per_execution = 1  # Steps in one call from Python.
+    config.checkpoint_every = 1000  # Steps between checkpoints; one is always written at the end of training.
+    config.keep_checkpoints = 3  # Number of newest checkpoints to keep.
+    config.evaluate_every = 1  # Epochs between evaluations on data.val; the last epoch is always evaluated.
+    config.on_nan = "stop"  # If a loss or gradient is not finite: stop, skip the step, rollback to a checkpoint.
+    config.evaluate_batches = 0  # Batches of data.val in an evaluation; 0: all.
     config.log_every = 100  # Steps between log lines and TensorBoard scalars.
-    config.quick = False  # Of RECIPE:quick: the batch is rounded up to what the replicas can share.
-    config.skeleton = "coco"  # The skeleton table of the labels.
+    config.quick = False  # Set by RECIPE:quick. The batch size is rounded up to a multiple of the replicas.
+    config.skeleton = "coco"  # Name of the skeleton of the labels: coco, lsp.
 
     config.data = ConfigDict()
     config.data.train = ""  # Glob of training records; several, separated by commas, are mixed.
-    config.data.weights = ()  # Of a mixture: each one's share of the samples (none: as many as it has records).
+    config.data.weights = ()  # For several globs: each one's share of the samples; (): by number of records.
     config.data.cache = False  # Keep all decoded crops in memory.
-    config.data.val = ""  # Glob of validation records; none: no evaluation during training.
-    config.data.errors = ""  # Of cascade: records to measure the stage before on (none: data.train).
-    config.data.padding = 1.0  # The network sees the box enlarged by this factor.
-    config.data.aspect = 0.0  # It sees the rectangle of this width over height round the box (0: the box, stretched).
-    config.data.shuffle_buffer = 10_000  # Encoded records in memory from which the next one is drawn.
+    config.data.val = ""  # Glob of validation records; empty: no evaluation during training.
+    config.data.errors = ""  # For cascade: records that measure the error of the previous stage; empty: data.train.
+    config.data.padding = 1.0  # The network's input shows the box enlarged by this factor.
+    config.data.aspect = 0.0  # Width / height of the rectangle around the box that is shown; 0: the box, stretched.
+    config.data.shuffle_buffer = 10_000  # Number of encoded records in the shuffle buffer.
 
     config.augment = ConfigDict()
-    config.augment.on = "host"  # host (in tf.data) or device (in the compiled step).
-    config.augment.flip = 0.0  # Probability of a mirror image, left and right joints swapped.
-    config.augment.rotation = 0.0  # Largest angle in degrees, either way.
-    config.augment.scale = (1.0, 1.0)  # (lowest, highest) factor of the size of what is seen.
-    config.augment.shift = 0.0  # Largest shift of what is seen, as a fraction of its sides.
-    config.augment.half_body = 0.0  # Probability of seeing the upper or the lower body alone.
+    config.augment.on = "host"  # host (in tf.data), device (in the training step).
+    config.augment.flip = 0.0  # Probability of a horizontal flip, with left and right joints swapped.
+    config.augment.rotation = 0.0  # Largest rotation in degrees, in both directions.
+    config.augment.scale = (1.0, 1.0)  # (lowest, highest) factor of the size of the visible window.
+    config.augment.shift = 0.0  # Largest shift of the window, as a fraction of its sides.
+    config.augment.half_body = 0.0  # Probability of a window around the upper or the lower body only.
     config.augment.cutout = 0.0  # Probability of a rectangle of the mean colour; joints in it count as occluded.
-    config.augment.grey = 0.0  # Probability of a shift towards grey, by an amount between none and all.
-    config.augment.jitter = 0.0  # Brightness, contrast, saturation: times 1 +- this; hue: +- a tenth of a turn of this.
-    config.augment.solarise = 0.0  # Probability that bright levels are inverted.
-    config.augment.posterise = 0.0  # Probability that 2 to 6 bits are left of each channel.
-    config.augment.sharpness = 0.0  # Probability of blur or sharpening.
-    config.augment.equalise = 0.0  # Probability that the histogram is equalised.
+    config.augment.grey = 0.0  # Probability of a shift towards grey, by a random amount.
+    config.augment.jitter = 0.0  # Brightness, contrast, saturation: factor 1 +- this. Hue: +- this / 10 turns.
+    config.augment.solarise = 0.0  # Probability of inverting bright pixel values.
+    config.augment.posterise = 0.0  # Probability of keeping only 2 to 6 bits of each channel.
+    config.augment.sharpness = 0.0  # Probability of blurring or sharpening.
+    config.augment.equalise = 0.0  # Probability of equalising the histogram.
 
     config.model = ConfigDict()
     config.model.name = "deeppose"  # deeppose, integral, backbone, movenet, cascade.
     config.model.input_size = (224, 224)  # (height, width) in pixels.
-    config.model.filters = (96, 256, 384, 384, 256)  # Of the five convolutions; of the levels of integral.
-    config.model.kernels = (11, 5, 3, 3, 3)
-    config.model.first_stride = 4
-    config.model.hidden = (4096, 4096)  # Of deeppose and cascade: units of the hidden fully connected layers.
-    config.model.dropout = 0.6  # After each hidden fully connected layer.
-    config.model.head_filters = 64  # Of integral and the spatial head: channels of the top-down path.
-    config.model.head_level = 1  # Of the same: the maps' resolution, 1 being a quarter of the input's.
-    config.model.base = ""  # Of cascade: the workdir of the stage before.
-    config.model.sub_image = 32  # Of cascade: side of the sub-images in pixels.
-    config.model.sigma = 1.0  # Of cascade: their side in torso diameters.
-    config.model.batch_norm_momentum = 0.9
-    config.model.width = 1.0  # Of movenet: factor of its channels.
-    config.model.frozen_blocks = 0  # Of movenet: its first blocks that stay as they are.
-    config.model.backbone = "resnet18"  # resnet18, resnet50, efficientnet_lite0.
-    config.model.head = "pooled"  # Of backbone: pooled (averages, fully connected), spatial (maps).
-    config.model.weights = (
-        ""  # What it begins with: a run's folder; a .pth, .h5 or .keras file, package:NAME, a keras_cv preset; .json.
-    )
-    config.model.freeze_epochs = 0  # First epochs in which the backbone stays as it is.
+    config.model.filters = (96, 256, 384, 384, 256)  # For deeppose, integral (one a level), cascade: channels.
+    config.model.kernels = (11, 5, 3, 3, 3)  # For deeppose: kernel sizes of the five convolutions.
+    config.model.first_stride = 4  # For deeppose: stride of the first convolution.
+    config.model.hidden = (4096, 4096)  # For deeppose, cascade: units of the hidden fully connected layers.
+    config.model.dropout = 0.6  # Dropout rate after each hidden fully connected layer.
+    config.model.head_filters = 64  # For integral and the spatial head: channels of the top-down path.
+    config.model.head_level = 1  # For the same: resolution of the heatmaps; 1: a quarter of the input, 2: an eighth.
+    config.model.base = ""  # For cascade: workdir of the previous stage.
+    config.model.sub_image = 32  # For cascade: side of the sub-images in pixels.
+    config.model.sigma = 1.0  # For cascade: side of the sub-images in torso diameters.
+    config.model.batch_norm_momentum = 0.9  # Weight of the old value in the running statistics of BatchNorm.
+    config.model.width = 1.0  # For movenet: factor of the number of channels.
+    config.model.frozen_blocks = 0  # For movenet: number of first blocks that are not trained.
+    config.model.backbone = "resnet18"  # For backbone: resnet18, resnet50, efficientnet_lite0.
+    config.model.head = "pooled"  # For backbone: pooled (average pooling, fully connected), spatial (heatmaps).
+    # Initial weights: a run's folder, a shipped model's name, a .pth, .h5 or .keras file, package:NAME, a
+    # keras_cv preset; for movenet a .json file. Empty: random weights.
+    config.model.weights = ""
+    config.model.freeze_epochs = 0  # Number of first epochs in which the backbone is not trained.
 
     config.teacher = ConfigDict()
-    config.teacher.weights = ""  # Of MoveNet's graph model (a .json file): also learn what it finds in the crops.
-    config.teacher.width = 1.75  # Factor of its channels: 1 for Lightning, 1.75 for Thunder.
-    config.teacher.input_size = (256, 256)  # It sees the crops, resized to this, in multiples of 32.
-    config.teacher.min_score = 0.3  # What it is less sure of is not learnt.
-    config.teacher.everywhere = False  # Also at labelled joints, not at the others alone.
-    config.teacher.share = 1.0  # Factor of its part of the loss.
+    config.teacher.weights = ""  # A .json file of MoveNet's graph model: its keypoints are additional training targets.
+    config.teacher.width = 1.75  # Factor of the teacher's channels: 1.0 for Lightning, 1.75 for Thunder.
+    config.teacher.input_size = (256, 256)  # (height, width) of its input, multiples of 32; crops are resized.
+    config.teacher.min_score = 0.3  # Joints that the teacher scores lower are not used.
+    config.teacher.everywhere = False  # Use the teacher at labelled joints too; False: only at unlabelled ones.
+    config.teacher.share = 1.0  # Factor of the teacher's part of the loss.
 
     config.loss = ConfigDict()
-    # l2 (published: the sum over the batch), masked_l2 (published, with visibility), l1, smooth_l1, laplace, rle.
+    # l2 (published: sum over the batch), masked_l2 (published, with visibility), l1, smooth_l1, laplace, rle.
     config.loss.name = "l2"
-    config.loss.beta = 0.02  # Of smooth_l1: where the square ends, as a fraction of the crop.
-    config.loss.flow_layers = 6  # Of rle: coupling layers of the flow.
-    config.loss.flow_units = 64  # Of rle: units of its networks' hidden layers.
+    config.loss.beta = 0.02  # For smooth_l1: error at which the square ends, as a fraction of the crop.
+    config.loss.flow_layers = 6  # For rle: coupling layers of the flow.
+    config.loss.flow_units = 64  # For rle: units of the hidden layers of the flow's networks.
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "sgd"  # sgd, adamw.
-    config.optimizer.learning_rate = 0.001
-    config.optimizer.momentum = 0.0  # Of sgd.
-    config.optimizer.weight_decay = 0.0  # Decoupled from the gradient; not of biases and norms.
-    config.optimizer.clip_norm = 0.0  # Longest gradient, in the global norm (0: any).
-    config.optimizer.ema = 0.0  # Evaluate and export a moving average of the weights with this memory (0: none).
+    config.optimizer.learning_rate = 0.001  # Peak learning rate, after the warm-up.
+    config.optimizer.momentum = 0.0  # For sgd.
+    config.optimizer.weight_decay = 0.0  # Decoupled weight decay; not applied to biases and normalisation layers.
+    config.optimizer.clip_norm = 0.0  # Largest global norm of the gradient; 0: no limit.
+    config.optimizer.ema = 0.0  # Decay of the moving average of weights, for evaluation and export; 0: no average.
 
     config.schedule = ConfigDict()
-    config.schedule.name = "constant"  # constant, step, cosine (to zero), flat_cosine (constant, then to zero).
-    config.schedule.warmup_steps = 0  # Linear from zero.
-    config.schedule.milestones = (0.7, 0.9)  # Of step: fractions of the training.
-    config.schedule.factor = 0.1  # Of step: what the rate is multiplied by at each.
-    config.schedule.flat = 0.5  # Of flat_cosine: the fraction of the training before the cosine.
+    config.schedule.name = "constant"  # constant, step, cosine (to zero), flat_cosine (constant, then cosine to zero).
+    config.schedule.warmup_steps = 0  # Steps of linear increase from zero.
+    config.schedule.milestones = (0.7, 0.9)  # For step: fractions of the training at which the rate changes.
+    config.schedule.factor = 0.1  # For step: factor of the rate at each milestone.
+    config.schedule.flat = 0.5  # For flat_cosine: fraction of the training before the cosine.
     return config
 
 
@@ -194,30 +194,21 @@ RESUMABLE = (
 
 
 def check(config):
-    """Raises `InputError` unless every field of `config` is known, of the right type and in its range."""
-    # They need Keras; reading a recipe's fields does not.
-    from kpose import augment, distillation, losses, models, optimizers
+    """Raises `InputError` unless every field of `config` is known, of the right type and in its range.
 
-    choices = CHOICES | {
-        "loss.name": tuple(losses.LOSSES),
-        "optimizer.name": optimizers.OPTIMIZERS,
-        "schedule.name": optimizers.SCHEDULES,
-    }
+    Modules that read a section add their own checks (`kpose.core.checks`) when they are imported.
+    """
     fields, known = flatten(config), flatten(default())
     _check_fields(fields, known)
-    for field, allowed in choices.items():
-        if fields[field] not in allowed:
-            raise InputError(f"config.{field} is {fields[field]!r}: it is one of {', '.join(allowed)}")
+    for field, allowed in CHOICES.items():
+        checks.choice(fields[field], field, allowed)
     for field, (lowest, highest) in RANGES.items():
         value = fields[field]
         if value != value or value < lowest or (highest is not None and value > highest):
             wanted = f"at least {lowest}" if highest is None else f"between {lowest} and {highest}"
             raise InputError(f"config.{field} is {value}: it is {wanted}")
     skeletons.get(config.skeleton)
-    models.check(config.model)
-    optimizers.check(config.schedule)
-    augment.check(config.augment)
-    distillation.check(config)
+    checks.run(config)
     geometry.check_aspect(config.data.aspect, config.model.input_size)
     if config.replicas and config.batch_size % config.replicas and not config.quick:
         raise InputError(f"config.batch_size {config.batch_size} cannot be shared out among {config.replicas} replicas")

@@ -14,8 +14,8 @@ import time
 
 from absl import flags
 
-from kpose import cli
-from kpose.errors import InputError
+from kpose.core import cli
+from kpose.core.errors import InputError
 
 FLAGS = cli.flag_set()
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", "demo", "Where everything goes.", flag_values=FLAGS)
@@ -108,13 +108,14 @@ def serve_one(model_dir, figures):
     """
     import tensorflow as tf
 
-    from kpose import files, predictor
+    from kpose.core import files
+    from kpose.predict.model import load_model
 
     truth = files.read_json(_annotations(figures, "val"), "annotation file")
     person = truth["annotations"][0]
     name = next(image["file_name"] for image in truth["images"] if image["id"] == person["image_id"])
     path = os.path.join(figures, "images", "val", name)
-    model, _ = predictor.load_model(model_dir)
+    model, _ = load_model(model_dir)
     answer = model.signatures["serving_default"](
         image_bytes=tf.constant([tf.io.read_file(path).numpy()]), boxes=tf.constant([person["bbox"]], tf.float32)
     )
@@ -122,7 +123,8 @@ def serve_one(model_dir, figures):
 
 
 def _summary(output_dir, run, figures, seconds, total):
-    from kpose import evaluator, files, skeletons
+    from kpose.core import files, skeletons
+    from kpose.evaluate.figures import describe
 
     path, box, keypoints = serve_one(os.path.join(run, "serving"), figures)
     table = files.read_json(os.path.join(output_dir, "evaluation", "metrics.json"), "metrics file")
@@ -140,7 +142,7 @@ def _summary(output_dir, run, figures, seconds, total):
     )
     box = ", ".join(f"{value:.0f}" for value in box)
     print("\n=== kpose demo: people it has never seen ===")
-    print("\n".join(evaluator.describe(table)))
+    print("\n".join(describe(table)))
     print(f"\none request served: {os.path.basename(path)}, box ({box}) -> {joints}, ...")
     print("time: " + ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items()) + f"; in all {total:.0f} s")
     print("\nlook at:")

@@ -2,11 +2,11 @@
 
 import pytest
 
-from kpose import allocator, quiet
+from kpose.core import startup
 from tests import matrix  # noqa: F401  (sets the compiler's flags, before TensorFlow is there)
 
-allocator.keep_freed_memory()
-quiet.import_tensorflow()
+startup.keep_freed_memory()
+startup.import_tensorflow()
 
 import tensorflow as tf  # noqa: E402  (quietly first)
 
@@ -47,7 +47,7 @@ def tiny_data(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_run(tiny_data, tmp_path_factory):
     """Workdir of a finished tiny training."""
-    from kpose import trainer
+    from kpose.train import trainer
     from tests import tiny
 
     workdir = str(tmp_path_factory.mktemp("run"))

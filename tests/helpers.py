@@ -3,12 +3,14 @@
 import io
 import json
 import os
+import pathlib
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from kpose import skeletons
-from tfrecords_tools import writer
+from kpose.core import skeletons
+from tfrecords_tools.write_coco import plan, writer
 
 # Three joints that a photograph shows in a colour of their own, so that a picture tells where each of them is. They
 # are a middle, a left and a right one.
@@ -119,7 +121,7 @@ def options(annotations, images, output_dir, **changes):
         "seed": 0,
         "skeleton": skeletons.COCO,
     }
-    return writer.WriteOptions(**settings | changes)
+    return plan.WriteOptions(**settings | changes)
 
 
 def painted_records(folder, boxes, padding=1.0, size=(90, 120), unlabelled=(), **changes):
@@ -135,3 +137,14 @@ def one_line(error):
     message = str(error.value)
     assert message and "\n" not in message
     return message
+
+
+def real_data(*parts):
+    """The path of real data in the folder named by the environment variable KPOSE_DATA; skips the test without it."""
+    folder = os.environ.get("KPOSE_DATA")
+    if not folder:
+        pytest.skip("real data are needed: name their folder with the environment variable KPOSE_DATA")
+    path = pathlib.Path(folder, *parts)
+    if not path.exists():
+        pytest.skip(f"no {path}: it is needed in the folder that KPOSE_DATA names")
+    return path

@@ -56,13 +56,13 @@ def train(cell, batch_norm=None):
         dict of arrays: weights (and BatchNorm statistics) "before" and "after", the history by name, and "compiled":
         how many programs of the training step the compiler has made for it.
     """
-    from kpose import runtime
+    from kpose.core.devices import Runtime, cluster
     from tests import test_engine as engine
 
     # As the runtime has it: inside a compiled program nothing waits for another replica.
     options = {"batch_norm": cell.batch_norm if batch_norm is None else batch_norm, "synchronized": not cell.xla}
     replicas = {"one_device": 1, "two_replicas": 2, "two_workers": 0}[cell.devices]
-    worker, workers = runtime.cluster()
+    worker, workers = cluster()
     data = engine.make_data()
     compiled_before = len(_compiled_programs())
     regressor = engine.make_regressor(
@@ -80,7 +80,7 @@ def train(cell, batch_norm=None):
         size = engine.BATCH // workers
         return engine.batches(data).map(lambda b: {k: v[worker * size : (worker + 1) * size] for k, v in b.items()})
 
-    distribute = runtime.Runtime(regressor.distribute_strategy, cell.precision, cell.xla, True, worker, workers)
+    distribute = Runtime(regressor.distribute_strategy, cell.precision, cell.xla, True, worker, workers)
     history = regressor.fit(
         distribute.distribute(lambda *part: batches(*part).repeat()),
         steps_per_epoch=STEPS_PER_EPOCH,
@@ -102,14 +102,14 @@ def main(path, cells):
         cell = Cell.parse(text)
         for name, value in train(cell).items():
             results[f"{text}/{name}"] = value
-    from kpose import runtime
+    from kpose.core.devices import cluster
 
-    if runtime.cluster()[0] == 0:
+    if cluster()[0] == 0:
         np.savez(path, **results)
 
 
 if __name__ == "__main__":
-    from kpose import quiet
+    from kpose.core import startup
 
-    quiet.import_tensorflow()
+    startup.import_tensorflow()
     main(*sys.argv[1:])

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from kpose import config as config_lib
-from kpose.errors import InputError
+from kpose.core.errors import InputError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 RECIPES = sorted(
@@ -139,12 +139,12 @@ def test_quick_changes_a_recipe_before_the_command_line_does():
 @pytest.mark.parametrize("replicas, batch_size, expected", [(1, 8, 8), (2, 7, 8), (2, 8, 8)])
 def test_a_quick_batch_suits_any_number_of_replicas(replicas, batch_size, expected):
     """The recipe for 32 replicas is tried with a batch of 32, not refused for one of 8."""
-    from kpose import runtime
+    from kpose.core import devices
 
     config = config_lib.default()
     config.replicas, config.batch_size, config.quick = replicas, batch_size, True
     config_lib.check(config)
-    runtime.start(config)
+    devices.start(config)
     assert config.batch_size == expected
 
 

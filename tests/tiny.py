@@ -2,14 +2,15 @@
 
 import os
 
-import kpose.config as config_lib
+from kpose import config as config_lib
 from tests import helpers
-from tfrecords_tools import figures, writer
+from tfrecords_tools.figures import dataset
+from tfrecords_tools.write_coco import writer
 
 
 def make_records(folder, split, num_images):
     """Renders people and writes their records; returns the records' glob and the annotation file."""
-    annotations = figures.render_dataset(folder, num_images, seed=5, split=split, workers=1)
+    annotations = dataset.render_dataset(folder, num_images, seed=5, split=split, workers=1)
     images, output_dir = os.path.join(folder, "images", split), os.path.join(folder, "records")
     writer.write_records(helpers.options(annotations, images, output_dir, split=split, crop_size=(48, 48)))
     return os.path.join(output_dir, f"{split}-*"), annotations

@@ -13,9 +13,219 @@ The first line names the columns, in any order; every other line is a person:
 Labelled joints outside their image become unlabelled and are counted.
 """
 
+import csv
+import dataclasses
+import difflib
+import math
+
+import numpy as np
 from absl import flags
 
-from kpose import cli, skeletons
+from kpose.core import cli, skeletons
+from kpose.core.errors import InputError
+from kpose.data.image_files import ImageFolder
+from tfrecords_tools import coco_builder
+
+BOX = ("x", "y", "width", "height")
+
+
+@dataclasses.dataclass(frozen=True)
+class CsvOptions:
+    """What to convert; the fields are the flags of `tfrecords_tools.convert_csv`.
+
+    Attributes:
+        csv: the table, UTF-8 with commas; `convert_csv` says which columns it has.
+        images: folder or .zip file that the file names are relative to.
+        output: the COCO file to write.
+        skeleton: the `Skeleton` whose joints the columns name.
+        margin: see `coco_builder.box_of_joints`, for persons without a box.
+    """
+
+    csv: str
+    images: str
+    output: str
+    skeleton: object
+    margin: float = 0.12
+
+    def __post_init__(self):
+        coco_builder.check_options(self.output, self.margin)
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """One person of the table.
+
+    Attributes:
+        where: the file and line, for errors.
+        cells: column -> text, without blanks around it; "" is an empty cell.
+    """
+
+    where: str
+    cells: dict
+
+    def number(self, column):
+        """The finite number in a column; None: the cell is empty, or there is no such column.
+
+        Raises:
+            InputError: it is none.
+        """
+        text = self.cells.get(column, "")
+        if not text:
+            return None
+        try:
+            value = math.nan if "_" in text else float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise InputError(
+                f"{self.where}, column {column}: {text!r} is no number: leave the cell empty if there is none"
+            )
+        return value
+
+    def fail(self, column, complaint):
+        raise InputError(f"{self.where}, column {column}: {complaint}")
+
+    def joint(self, name):
+        """(x, y, v) of a joint, in pixels; (0, 0, 0): not labelled.
+
+        Raises:
+            InputError: half a joint, or a flag that is not 0, 1 or 2.
+        """
+        x, y, v = (self.number(f"{name}_{part}") for part in "xyv")
+        if v is not None and v not in (0, 1, 2):
+            self.fail(f"{name}_v", f"{v:g} is no visibility flag: 0 is unlabelled, 1 occluded, 2 visible")
+        for column, value, other in ((f"{name}_x", x, y), (f"{name}_y", y, x)):
+            if value is None and (other is not None or v):
+                self.fail(column, "it is empty, but the joint's other cells are not: fill it or empty them too")
+        labelled = x is not None and v != 0
+        return (x, y, 2 if v is None else int(v)) if labelled else (0.0, 0.0, 0)
+
+    def box(self):
+        """[x, y, width, height] in pixels; None: all four cells are empty.
+
+        Raises:
+            InputError: some of them are, or the box has no area.
+        """
+        box = [self.number(column) for column in BOX]
+        if box == [None] * 4:
+            return None
+        for column, value in zip(BOX, box, strict=True):
+            if value is None:
+                self.fail(column, "it is empty, but the box's other cells are not: fill it or empty them too")
+            if value <= 0 and column in ("width", "height"):
+                self.fail(column, f"the box's {column} is {value:g}: it must be more than 0 pixels")
+        return box
+
+
+def read_lines(path, skeleton):
+    """The persons of a table.
+
+    Returns:
+        List of `Line`, in order; empty lines are passed over.
+
+    Raises:
+        InputError: the file is missing, no CSV in UTF-8, without persons, or its columns are not those of the skeleton.
+    """
+    try:
+        # utf-8-sig: spreadsheets put a byte order mark in front.
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, strict=True)
+            header = [cell.strip() for cell in next(reader, [])]
+            _check_header(path, header, skeleton)
+            lines = []
+            for cells in reader:
+                cells = [cell.strip() for cell in cells]
+                if not any(cells):
+                    continue
+                where = f"{path}: line {reader.line_num}"
+                if len(cells) != len(header):
+                    raise InputError(
+                        f"{where}: it has {len(cells)} cells, but the first line has {len(header)} columns"
+                    )
+                lines.append(Line(where, dict(zip(header, cells, strict=True))))
+    except (FileNotFoundError, IsADirectoryError):
+        raise InputError(f"{path}: no such .csv file") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: it is not text in UTF-8 ({error.reason}): save it as CSV in UTF-8") from None
+    except csv.Error as error:
+        raise InputError(f"{path}: line {reader.line_num}: it is no CSV ({error})") from None
+    if not lines:
+        raise InputError(f"{path}: it has a first line with columns, but no persons below it")
+    return lines
+
+
+def _check_header(path, header, skeleton):
+    """Refuses a table without a first line, or with columns too many, too few, or twice."""
+    if not any(header):
+        raise InputError(f"{path}: it is empty: its first line must name the columns, file_name and others")
+    needed = ["file_name", *(f"{joint}_{part}" for joint in skeleton.joints for part in "xy")]
+    known = [*needed, *BOX, *(f"{joint}_v" for joint in skeleton.joints)]
+    where = f"{path}: line 1"
+    for column in header:
+        if header.count(column) > 1:
+            raise InputError(f"{where}: the column {column!r} is there {header.count(column)} times")
+        if column not in known:
+            near = difflib.get_close_matches(column, known, n=1)
+            hint = f": did you mean {near[0]!r}?" if near else ""
+            if any(mark in column for mark in ";\t"):
+                hint = ": separate the cells with commas"
+            raise InputError(f"{where}: skeleton {skeleton.name!r} has no column {column[:60]!r}{hint}")
+    # A box has all of its columns or none.
+    if set(BOX) & set(header):
+        needed += BOX
+    missing = [column for column in needed if column not in header]
+    if missing:
+        more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
+        raise InputError(f"{where}: it lacks the columns {', '.join(missing[:4])}{more}")
+
+
+def convert(options):
+    """Writes the COCO file. Persons have the ids 1 to N in the order of lines; images too, as they first appear.
+
+    Labelled joints outside their image become unlabelled and are counted.
+
+    Args:
+        options: `CsvOptions`.
+
+    Returns:
+        Lines that say what was written.
+
+    Raises:
+        InputError: a bad table, an image that is absent or none, a person without a box and with too few joints for
+            one.
+    """
+    collection = coco_builder.Collection(options.skeleton)
+    lines = read_lines(options.csv, options.skeleton)
+    folder = ImageFolder(options.images)
+    images = {}
+    for number, line in enumerate(lines, 1):
+        name = line.cells["file_name"]
+        if not name:
+            line.fail("file_name", "it is empty: it names the person's image")
+        if name not in images:
+            images[name] = len(images) + 1, _size(folder, line)
+            collection.add_image(images[name][0], name, images[name][1])
+        image_id, size = images[name]
+        joints = np.array([line.joint(joint) for joint in options.skeleton.joints])
+        points, flags = joints[:, :2], collection.trust(joints[:, :2], joints[:, 2], size)
+        box = line.box() or coco_builder.box_of_joints(points, flags, size, options.margin)
+        if box is None:
+            raise InputError(
+                f"{line.where}: the person has no box, and too few joints in the image for one: fill the columns "
+                f"{', '.join(BOX)}"
+            )
+        if box[0] >= size[0] or box[1] >= size[1] or box[0] + box[2] <= 0 or box[1] + box[3] <= 0:
+            raise InputError(f"{line.where}: the box {box} lies outside {name} of {size[0]} x {size[1]} pixels")
+        collection.add_person(number, image_id, points, flags, box)
+    return collection.write(options.output, f"{len(lines):,} persons of a table, {options.skeleton.name} joints")
+
+
+def _size(folder, line):
+    try:
+        return folder.size(line.cells["file_name"])
+    except InputError as error:
+        raise InputError(f"{line.where}, column file_name: {error}") from None
+
 
 FLAGS = cli.flag_set()
 _CSV = flags.DEFINE_string("csv", None, "The table, UTF-8 with commas.", required=True, flag_values=FLAGS)
@@ -31,11 +241,11 @@ _MARGIN = flags.DEFINE_float(
 
 
 def main():
-    from tfrecords_tools import csv_source
+    pass
 
     skeleton = skeletons.get(_SKELETON.value)
-    options = csv_source.CsvOptions(_CSV.value, _IMAGES.value, _OUTPUT.value, skeleton, _MARGIN.value)
-    print("\n".join(csv_source.convert(options)))
+    options = CsvOptions(_CSV.value, _IMAGES.value, _OUTPUT.value, skeleton, _MARGIN.value)
+    print("\n".join(convert(options)))
 
 
 def console():

@@ -11,12 +11,12 @@ from collections.abc import Callable
 import keras
 from keras import layers
 
-from kpose import quiet
-from kpose.models import weights as weights_lib
+from kpose.core import startup
+from kpose.core.errors import InputError
 from kpose.models.depthwise import DepthwiseConv2D
-from kpose.models.integral import SoftArgmax, top_down
-from kpose.models.normalization import BatchNormalization
-from kpose.models.outputs import extra_outputs
+from kpose.models.integral import top_down
+from kpose.models.layers import BatchNormalization, SoftArgmax, extra_outputs
+from kpose.models.weights import sources
 
 HEADS = ("pooled", "spatial")
 # Backbones halve the resolution five times.
@@ -61,7 +61,7 @@ def _resnet(blocks, block_type):
         "stackwise_strides": [1, 2, 2, 2],
         "block_type": block_type,
     }
-    return Spec("ResNetBackbone", options, _UNIT, _STANDARDISED, weights_lib.translate_resnet)
+    return Spec("ResNetBackbone", options, _UNIT, _STANDARDISED, sources.translate_resnet)
 
 
 # He et al., "Deep Residual Learning for Image Recognition", CVPR 2016; Tan and Le, "EfficientNet", ICML 2019, whose
@@ -85,7 +85,7 @@ BACKBONES = {
         },
         _LITE,
         _LITE,
-        weights_lib.translate_efficientnet_lite0,
+        sources.translate_efficientnet_lite0,
     ),
 }
 
@@ -96,11 +96,11 @@ def features(name, input_size, weights="", batch_norm_momentum=0.9, synchronized
     It is made of Keras' own layers, so a saved network needs no keras_cv. Arguments as for `backbone_regressor`.
     """
     spec = BACKBONES[name]
-    keras_cv = quiet.import_keras_cv()
+    keras_cv = startup.import_keras_cv()
     whole = getattr(keras_cv.models, spec.family)(include_rescaling=False, input_shape=(*input_size, 3), **spec.options)
     outputs = [whole.get_layer(whole.pyramid_level_inputs[f"P{level + 1}"]).output for level in LEVELS]
     model = keras.Model(whole.input, outputs, name="backbone")
-    if spec.family == "ResNetBackbone" and weights_lib.is_pytorch(weights):
+    if spec.family == "ResNetBackbone" and sources.is_pytorch(weights):
         model = _as_in_torchvision(model)
 
     def clone(layer):
@@ -173,7 +173,7 @@ def backbone_regressor(
             expectations are the keypoints, as in `kpose.models.integral`.
         input_size: (height, width) in pixels, multiples of 32.
         num_joints: K.
-        outputs: what is predicted beside the keypoints (`kpose.models.outputs`), from the coarsest features' mean.
+        outputs: what is predicted beside the keypoints (`kpose.models.layers`), from the coarsest features' mean.
         head_filters, head_level: of the spatial head, as in `kpose.models.integral`; level 4 has 1/32 of the input's
             resolution.
         weights: where the backbone's weights will come from (`config.model.weights`), which decides the scale of the
@@ -185,7 +185,7 @@ def backbone_regressor(
         `keras.Model`: images [B, H, W, 3] of 0..255 -> {"keypoints": [B, K, 2] float32, normalised}.
     """
     spec = BACKBONES[backbone]
-    scale, offset = spec.rescale_pytorch if weights_lib.is_pytorch(weights) else spec.rescale
+    scale, offset = spec.rescale_pytorch if sources.is_pytorch(weights) else spec.rescale
     images = keras.Input((*input_size, 3), name="images")
     x = layers.Rescaling(scale, offset, dtype="float32", name="rescale")(images)
     maps = features(backbone, input_size, weights, batch_norm_momentum, synchronized)(x)
@@ -206,3 +206,33 @@ def backbone_regressor(
 
 def _small():
     return keras.initializers.RandomNormal(stddev=INITIAL_STD)
+
+
+def check_backbone(config):
+    if any(side % STRIDE for side in config.input_size):
+        raise InputError(
+            f"config.model.input_size is {tuple(config.input_size)}: a backbone halves it five times, so both sides "
+            f"must be multiples of {STRIDE}"
+        )
+    for field, choices in (("backbone", BACKBONES), ("head", HEADS)):
+        if config[field] not in choices:
+            raise InputError(f"config.model.{field} is {config[field]!r}: it is one of {', '.join(choices)}")
+    if config.head == "spatial" and config.head_level not in LEVELS:
+        raise InputError(
+            f"config.model.head_level is {config.head_level}: a backbone has the levels {LEVELS[0]} to {LEVELS[-1]}"
+        )
+
+
+def build_backbone(config, skeleton, outputs, synchronized, base):
+    return backbone_regressor(
+        backbone=config.backbone,
+        head=config.head,
+        input_size=tuple(config.input_size),
+        num_joints=skeleton.num_joints,
+        outputs=outputs,
+        head_filters=config.head_filters,
+        head_level=config.head_level,
+        weights=config.weights,
+        batch_norm_momentum=config.batch_norm_momentum,
+        synchronized=synchronized,
+    )

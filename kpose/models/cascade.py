@@ -8,8 +8,9 @@ one for each); its last layer has weights of its own for each joint.
 import keras
 from keras import layers, ops
 
-from kpose.models.normalization import BatchNormalization
-from kpose.models.outputs import Scale
+from kpose.core.checks import check_numbers
+from kpose.core.errors import InputError
+from kpose.models.layers import BatchNormalization, Scale
 
 # Of sub-images, as fractions of the crop: a person seen end on has hardly any torso.
 SMALLEST_SIDE = 0.05
@@ -78,7 +79,7 @@ class Stage(layers.Layer):
         num_joints: K.
         torso: the two joints whose distance is the torso diameter, here measured in the crop.
         sigma: a sub-image's side in torso diameters.
-        outputs: what is predicted beside the keypoints (`kpose.models.outputs`).
+        outputs: what is predicted beside the keypoints (`kpose.models.layers`).
     """
 
     def __init__(self, network, num_joints, torso, sigma, outputs=(), **kwargs):
@@ -243,3 +244,33 @@ def cascade(
         x = layers.Dense(units, activation="relu", kernel_initializer="he_normal", name=f"fc{index + 1}")(x)
     stage = Stage(keras.Model(images, x, name="sub_network"), num_joints, torso, sigma, outputs, name="stage")
     return Cascade(base, stage, input_size, name="cascade")
+
+
+def check_cascade(config):
+    if not config.base:
+        raise InputError(
+            "config.model.name is 'cascade', but config.model.base names no run: give the workdir of the stage before"
+        )
+    check_numbers(config, "filters")
+    check_numbers(config, "hidden")
+    if config.sub_image % 2 ** len(config.filters):
+        raise InputError(
+            f"config.model.sub_image is {config.sub_image}: {len(config.filters)} filters halve it as many times: it "
+            f"must be a multiple of {2 ** len(config.filters)}"
+        )
+
+
+def build_cascade(config, skeleton, outputs, synchronized, base):
+    return cascade(
+        base,
+        input_size=tuple(config.input_size),
+        num_joints=skeleton.num_joints,
+        torso=skeleton.torso,
+        sub_image=config.sub_image,
+        sigma=config.sigma,
+        filters=tuple(config.filters),
+        hidden=tuple(config.hidden),
+        outputs=outputs,
+        batch_norm_momentum=config.batch_norm_momentum,
+        synchronized=synchronized,
+    )

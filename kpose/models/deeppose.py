@@ -8,8 +8,9 @@ layer.
 import keras
 from keras import layers
 
-from kpose.models.normalization import BatchNormalization
-from kpose.models.outputs import extra_outputs
+from kpose.core.checks import check_numbers
+from kpose.core.errors import InputError
+from kpose.models.layers import BatchNormalization, extra_outputs
 
 # A pool follows the convolutions of these places.
 POOLED = (0, 1, 4)
@@ -37,7 +38,7 @@ def deeppose(
     Args:
         input_size: (height, width) in pixels.
         num_joints: K.
-        outputs: what is predicted beside the keypoints (`kpose.models.outputs`). Visibility is regressed as a third
+        outputs: what is predicted beside the keypoints (`kpose.models.layers`). Visibility is regressed as a third
             number of each joint, 3K in all: 51 for COCO (Gupta and Gritton, 4.5.2).
         filters, kernels: of the five convolutions.
         first_stride: of the first convolution; the others have stride 1.
@@ -84,3 +85,30 @@ def deeppose(
         answer["visibility"] = joints[..., 2]
     rest = [name for name in outputs if name != "visibility"]
     return keras.Model(images, answer | extra_outputs(x, num_joints, rest, small), name="deeppose")
+
+
+def check_deeppose(config):
+    check_numbers(config, "filters", 5)
+    check_numbers(config, "kernels", 5)
+    check_numbers(config, "hidden")
+    smallest = 14 * config.first_stride + 1
+    if min(config.input_size) < smallest:
+        raise InputError(
+            f"config.model.input_size is {tuple(config.input_size)}: three pools after stride {config.first_stride} "
+            f"leave nothing of less than {smallest} pixels"
+        )
+
+
+def build_deeppose(config, skeleton, outputs, synchronized, base):
+    return deeppose(
+        input_size=tuple(config.input_size),
+        num_joints=skeleton.num_joints,
+        outputs=outputs,
+        filters=tuple(config.filters),
+        kernels=tuple(config.kernels),
+        first_stride=config.first_stride,
+        hidden=tuple(config.hidden),
+        dropout=config.dropout,
+        batch_norm_momentum=config.batch_norm_momentum,
+        synchronized=synchronized,
+    )

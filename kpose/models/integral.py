@@ -6,37 +6,11 @@ one that need not learn every place anew: it learns many times faster than a ful
 """
 
 import keras
-from keras import layers, ops
+from keras import layers
 
-from kpose.models.normalization import BatchNormalization
-from kpose.models.outputs import extra_outputs
-
-
-@keras.saving.register_keras_serializable("kpose")
-class SoftArgmax(layers.Layer):
-    """Maps [B, h, w, K] -> [B, K, 2]: the expectation of the normalised x, y under each map's softmax, in float32."""
-
-    def __init__(self, **kwargs):
-        super().__init__(dtype="float32", **kwargs)
-
-    def call(self, maps):
-        _, height, width, joints = maps.shape
-        weights = ops.softmax(ops.reshape(ops.cast(maps, "float32"), (-1, height * width, joints)), axis=1)
-        weights = ops.reshape(weights, (-1, height, width, joints))
-        columns = (ops.arange(width, dtype="float32") + 0.5) / width - 0.5
-        rows = (ops.arange(height, dtype="float32") + 0.5) / height - 0.5
-        # The sums over the other axis first. As einsums, TensorFlow Lite would not have them.
-        x = ops.sum(ops.sum(weights, axis=1) * columns[:, None], axis=1)
-        y = ops.sum(ops.sum(weights, axis=2) * rows[:, None], axis=1)
-        return ops.stack([x, y], axis=-1)
-
-    def compute_output_shape(self, input_shape):
-        return (input_shape[0], input_shape[3], 2)
-
-    def get_config(self):
-        config = super().get_config()
-        config.pop("dtype")
-        return config
+from kpose.core.checks import check_numbers
+from kpose.core.errors import InputError
+from kpose.models.layers import BatchNormalization, SoftArgmax, extra_outputs
 
 
 def integral(
@@ -54,7 +28,7 @@ def integral(
     Args:
         input_size: (height, width) in pixels, multiples of 2 ** len(filters).
         num_joints: K.
-        outputs: what is predicted beside the keypoints (`kpose.models.outputs`), from the coarsest
+        outputs: what is predicted beside the keypoints (`kpose.models.layers`), from the coarsest
             features' mean.
         filters: of the bottom-up levels; each halves the resolution.
         head_filters: of the top-down path.
@@ -112,3 +86,28 @@ def _conv(x, channels, name, batch_norm_momentum, synchronized, kernel=3, stride
     )(x)
     x = BatchNormalization(momentum=batch_norm_momentum, synchronized=synchronized, name=f"{name}_norm")(x)
     return layers.ReLU(name=f"{name}_relu")(x)
+
+
+def check_integral(config):
+    check_numbers(config, "filters")
+    levels = len(config.filters)
+    if any(side % 2**levels for side in config.input_size):
+        raise InputError(
+            f"config.model.input_size is {tuple(config.input_size)}: {levels} levels of filters halve it {levels} "
+            f"times, so both sides must be multiples of {2**levels}"
+        )
+    if config.head_level >= levels:
+        raise InputError(f"config.model.head_level is {config.head_level}: filters give the levels 0 to {levels - 1}")
+
+
+def build_integral(config, skeleton, outputs, synchronized, base):
+    return integral(
+        input_size=tuple(config.input_size),
+        num_joints=skeleton.num_joints,
+        outputs=outputs,
+        filters=tuple(config.filters),
+        head_filters=config.head_filters,
+        head_level=config.head_level,
+        batch_norm_momentum=config.batch_norm_momentum,
+        synchronized=synchronized,
+    )

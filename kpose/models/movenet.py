@@ -10,8 +10,10 @@ differentiable function of the image and any coordinate loss trains the network.
 import keras
 from keras import layers, ops
 
+from kpose.core.errors import InputError
+from kpose.models.backbones import STRIDE
 from kpose.models.depthwise import DepthwiseConv2D
-from kpose.models.outputs import extra_outputs
+from kpose.models.layers import extra_outputs
 
 # MobileNetV2: expansion, channels, blocks, stride of the first (table 2 of the paper).
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -33,7 +35,7 @@ def movenet(input_size=(192, 192), num_joints=17, outputs=(), width=1.0, frozen_
         input_size: (height, width) in pixels, multiples of 32. Lightning sees 192 x 192, Thunder 256 x 256, both the
             square round the box.
         num_joints: K.
-        outputs: what is predicted beside the keypoints (`kpose.models.outputs`).
+        outputs: what is predicted beside the keypoints (`kpose.models.layers`).
         width: factor of the channels: 1 for Lightning, 1.75 for Thunder.
         frozen_blocks: so many of MobileNetV2's first blocks, and what is before them, are not trained.
 
@@ -168,3 +170,25 @@ class GuidedExpectation(layers.Layer):
         config = super().get_config()
         config.pop("dtype")
         return config
+
+
+def check_movenet(config):
+    check_movenet_size("model.input_size", config.input_size)
+
+
+def check_movenet_size(field, size):
+    """Raises `InputError` unless MoveNet's network can see pictures of `size`, the value of a recipe's `field`."""
+    if len(size) != 2 or any(side < STRIDE or side % STRIDE for side in size):
+        raise InputError(
+            f"config.{field} is {tuple(size)}: movenet halves it five times, so both sides are multiples of {STRIDE}"
+        )
+
+
+def build_movenet(config, skeleton, outputs, synchronized, base):
+    return movenet(
+        input_size=tuple(config.input_size),
+        num_joints=skeleton.num_joints,
+        outputs=outputs,
+        width=config.width,
+        frozen_blocks=config.frozen_blocks,
+    )

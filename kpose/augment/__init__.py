@@ -1,0 +1,1 @@
+"""Augmentation of training batches, on the host or on the device."""

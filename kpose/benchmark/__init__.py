@@ -1,0 +1,1 @@
+"""Speed, measured beside baselines: python -m kpose.benchmark."""

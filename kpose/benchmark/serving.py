@@ -1,0 +1,84 @@
+"""The exported model, loaded again: latency, throughput, beside ONNX Runtime on the same weights."""
+
+import os
+import statistics
+import tempfile
+
+import numpy as np
+import tensorflow as tf
+
+from kpose import config as config_lib
+from kpose import models
+from kpose.benchmark.timing import alternate, ratio, seconds_of, skipped
+from kpose.core import devices, skeletons
+from kpose.export import converted, graph
+from kpose.models import folding
+
+NETWORKS = ("deeppose", "resnet18")
+BATCH_SIZE = 32
+# Requests at batch 1, for each of the runs.
+REQUESTS = 10
+PHOTOGRAPH = (480, 640)
+
+
+def serve(runs):
+    """Two networks at 224 x 224: a photograph of 480 x 640 to keypoints, and crops to keypoints.
+
+    Of the ratios to ONNX Runtime, that of throughputs is good above 1, that of latencies, which are times, below.
+    """
+    figures = {}
+    with_onnx = not skipped("ONNX Runtime", "onnxruntime", "tf2onnx")
+    for name in NETWORKS:
+        figures |= {f"{name}_{key}": value for key, value in _network(name, runs, with_onnx).items()}
+    return figures
+
+
+def _network(name, runs, with_onnx):
+    config = config_lib.load_recipe(name)
+    skeleton = skeletons.get(config.skeleton)
+    with devices.dtype_policy("float32"):
+        network = folding.fold_batch_norm(models.build(config.model, skeleton))
+    size = tuple(config.model.input_size)
+    server = graph.KeypointServer(network, skeleton, size, config.data.padding)
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "model")
+        tf.saved_model.save(server, path, signatures=server.signatures)
+        # The signatures alone do not keep the variables alive.
+        loaded = tf.saved_model.load(path)
+    whole, alone = (loaded.signatures[key] for key in ("serving_default", "serving_images"))
+    small = np.random.default_rng(0).integers(0, 256, (PHOTOGRAPH[0] // 8, PHOTOGRAPH[1] // 8, 3), np.uint8)
+    jpeg = tf.io.encode_jpeg(small.repeat(8, 0).repeat(8, 1))
+    box = np.float32([[100, 50, 200, 400]])
+    crops = np.random.default_rng(0).uniform(0, 255, (BATCH_SIZE, *size, 3)).astype(np.float32)
+
+    def ways(count):
+        found = {
+            "whole": lambda: whole(image_bytes=tf.stack([jpeg] * count), boxes=tf.repeat(box, count, 0))[
+                "scores"
+            ].numpy(),
+            "alone": lambda: alone(images=tf.constant(crops[:count]))["scores"].numpy(),
+        }
+        if onnx:
+            found["onnx"] = lambda: onnx(crops[:count])
+        return found
+
+    onnx = converted.to_onnx(server, size)[1] if with_onnx else None
+    single = ways(1)
+    for way in single.values():
+        way()
+    latencies = {name: [] for name in single}
+    for _ in range(REQUESTS * runs):
+        for way, run in single.items():
+            latencies[way].append(seconds_of(run))
+    middle = {way: statistics.median(times) for way, times in latencies.items()}
+    seconds = alternate(runs, ways(BATCH_SIZE))
+    figures = {}
+    for way, times in latencies.items():
+        figures[f"{way}_p50_ms"] = 1000 * middle[way]
+        figures[f"{way}_p95_ms"] = 1000 * float(np.quantile(times, 0.95))
+        figures[f"{way}_persons_per_second_at_{BATCH_SIZE}"] = BATCH_SIZE / seconds[way]
+    return figures | {
+        "throughput_ratio_to_onnx": ratio(seconds, "onnx", "alone"),
+        "latency_ratio_to_onnx": middle["alone"] / middle["onnx"] if onnx else None,
+        "share_of_preprocessing": 1 - seconds["alone"] / seconds["whole"],
+    }

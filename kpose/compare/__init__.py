@@ -1,0 +1,1 @@
+"""Recipes trained under one budget: python -m kpose.compare."""

@@ -1,0 +1,155 @@
+"""Files that are whole or not there: written aside and renamed into place.
+
+Paths may be URLs (gs://, s3://, hdfs:// ...): TensorFlow's file systems then read and write them.
+"""
+
+import contextlib
+import errno
+import glob
+import gzip
+import json
+import os
+import shutil
+import uuid
+import zlib
+
+from kpose.core.errors import InputError
+
+# What the system says of a disk, a quota or a limit that is full.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def is_url(path):
+    return "://" in path
+
+
+def _gfile():
+    from kpose.core import startup
+
+    startup.import_tensorflow()
+    import tensorflow as tf
+
+    return tf.io.gfile
+
+
+def is_file(path):
+    if is_url(path):
+        return _gfile().exists(path) and not _gfile().isdir(path)
+    return os.path.isfile(path)
+
+
+def is_folder(path):
+    return _gfile().isdir(path) if is_url(path) else os.path.isdir(path)
+
+
+def size(path):
+    """In bytes; None where there is no such file."""
+    if not is_file(path):
+        return None
+    return _gfile().stat(path).length if is_url(path) else os.path.getsize(path)
+
+
+def matching(pattern):
+    """The paths that a glob names, sorted."""
+    return sorted(_gfile().glob(pattern) if is_url(pattern) else glob.glob(pattern))
+
+
+def names_in(folder):
+    return [name.rstrip("/") for name in _gfile().listdir(folder)] if is_url(folder) else os.listdir(folder)
+
+
+def make_folder(path):
+    """Makes a folder and those above it, unless it is there."""
+    if is_url(path):
+        _gfile().makedirs(path)
+    else:
+        os.makedirs(path, exist_ok=True)
+
+
+def move(source, target):
+    """Renames a file, over another if need be."""
+    if is_url(target):
+        _gfile().rename(source, target, overwrite=True)
+    else:
+        os.replace(source, target)
+
+
+def remove(path):
+    """Removes a file, or a folder with all that is in it."""
+    if is_url(path):
+        (_gfile().rmtree if is_folder(path) else _gfile().remove)(path)
+    elif os.path.isdir(path):
+        shutil.rmtree(path)
+    else:
+        os.remove(path)
+
+
+def open_file(path, mode="r"):
+    """As `open`, also for URLs."""
+    return _gfile().GFile(path, mode) if is_url(path) else open(path, mode)
+
+
+def read_bytes(path):
+    """A file's contents; `OSError` where it cannot be read, also for URLs."""
+    if not is_url(path):
+        with open(path, "rb") as file:
+            return file.read()
+    gfile = _gfile()
+    import tensorflow as tf
+
+    try:
+        with gfile.GFile(path, "rb") as file:
+            return file.read()
+    except tf.errors.OpError as error:
+        raise OSError(error.message) from None
+
+
+@contextlib.contextmanager
+def replacing(path, mode="w"):
+    """Opens a file beside `path` for writing; it becomes `path` when the block ends well, and vanishes otherwise."""
+    make_folder(os.path.dirname(path if is_url(path) else os.path.abspath(path)))
+    # Several workers may write the same file.
+    temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        with open_file(temporary, mode) as file:
+            yield file
+        move(temporary, path)
+    finally:
+        if is_file(temporary):
+            remove(temporary)
+
+
+def write_json(path, data, indent=1):
+    """Writes `data` as JSON; `indent=None` puts it on one line."""
+    with replacing(path) as file:
+        json.dump(data, file, indent=indent)
+        file.write("\n")
+
+
+def read_json(path, what, object_hook=None):
+    """The JSON of a file, plain or .gz; `what` names its meaning in the error.
+
+    Args:
+        path: the file.
+        what: the noun for it.
+        object_hook: as for `json.load`: changes each object as soon as it is read.
+
+    Raises:
+        InputError: it is missing, empty or no JSON.
+    """
+    if not is_file(path):
+        raise InputError(f"{path}: no such {what}")
+    try:
+        data = read_bytes(path)
+    except OSError as error:
+        raise InputError(f"{path}: the {what} cannot be read ({error.strerror or error})") from None
+    if not data:
+        raise InputError(f"{path}: the {what} is empty")
+    try:
+        return json.loads(gzip.decompress(data) if path.endswith(".gz") else data, object_hook=object_hook)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: the {what} is not a whole gzip file ({error})") from None
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{path}: the {what} is not JSON ({error})") from None

@@ -1,0 +1,121 @@
+"""Progress of long work: a tqdm bar on a terminal, log lines elsewhere."""
+
+import sys
+import time
+
+from absl import logging
+from tqdm import tqdm
+
+# Seconds to the first log line, and between two later ones, where no terminal is attached.
+FIRST_LINE = 5.0
+NEXT_LINES = 30.0
+
+
+class Progress:
+    """A context that shows how much of some work is done.
+
+    On a terminal it is a bar. Elsewhere it logs a line after `FIRST_LINE` seconds, then every `NEXT_LINES` seconds,
+    and one at the end if a line was logged before: "1,200 of 5,610 persons, 870 persons/s, 5 s left".
+
+    Args:
+        total: how many units there are; None: not known.
+        unit: the unit's name in the plural, such as "persons".
+        done: units that are done already.
+        name: printed in front of the bar or line.
+        shown: whether to show anything.
+
+    Attributes:
+        done: units that are done.
+        on_terminal: whether a bar is shown.
+
+    Example:
+        with Progress(len(paths), "images") as progress:
+            for path in paths:
+                ...
+                progress.add(1)
+    """
+
+    def __init__(self, total, unit, done=0, name="", shown=True):
+        self.total, self.unit, self.name, self.shown = total, unit, name, shown
+        self.done = self._start = done
+        self.on_terminal = shown and sys.stderr.isatty()
+        self._bar = tqdm(
+            total=total,
+            initial=done,
+            desc=name or None,
+            # Bytes are the one unit with thousands in its name.
+            unit="B" if unit == "bytes" else f" {unit}",
+            unit_scale=unit == "bytes",
+            disable=not self.on_terminal,
+            dynamic_ncols=True,
+        )
+        self._started = time.monotonic()
+        self._next_line = self._started + FIRST_LINE
+        self._logged = False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        """Removes the bar."""
+        self._bar.close()
+
+    def add(self, count, **facts):
+        """Adds to what is done; as `set`."""
+        self.set(self.done + count, **facts)
+
+    def set(self, done, **facts):
+        """Sets how many units are done.
+
+        Args:
+            done: units.
+            **facts: short texts by name, shown beside the bar.
+        """
+        changed, self.done = done > self.done, done
+        if self.on_terminal:
+            self._bar.update(done - self._bar.n)
+            if facts:
+                self._bar.set_postfix(facts, refresh=False)
+        elif changed and (self.line_is_due() or (self._logged and done == self.total)):
+            self.log_line(self._text())
+
+    def line_is_due(self):
+        """Whether a log line is due by the clock; never on a terminal."""
+        return self.shown and not self.on_terminal and time.monotonic() >= self._next_line
+
+    def log_line(self, text):
+        """Logs a line of progress now; the next is due after `NEXT_LINES` seconds."""
+        self._next_line = time.monotonic() + NEXT_LINES
+        self._logged = True
+        if self.shown:
+            logging.info("%s", text)
+
+    def say(self, text):
+        """Prints a line that is not about progress: above the bar, or to the log."""
+        if not self.shown:
+            return
+        if self.on_terminal:
+            # A log line would break the bar.
+            self._bar.write(text, file=sys.stderr)
+        else:
+            logging.info("%s", text)
+
+    def _text(self):
+        rate = (self.done - self._start) / max(time.monotonic() - self._started, 1e-9)
+        show, unit = (_megabytes, "MB") if self.unit == "bytes" else (_plain, self.unit)
+        of_total = "" if self.total is None else f" of {show(self.total)}"
+        parts = [f"{show(self.done)}{of_total} {unit}", f"{show(rate)} {unit}/s"]
+        if self.total is not None:
+            parts.append(f"{(self.total - self.done) / max(rate, 1e-9):.0f} s left")
+        return (f"{self.name}: " if self.name else "") + ", ".join(parts)
+
+
+def _megabytes(count):
+    return f"{count / 1e6:,.1f}"
+
+
+def _plain(count):
+    return f"{count:,.0f}" if count >= 10 or count == int(count) else f"{count:.2g}"

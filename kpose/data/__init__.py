@@ -1,0 +1,1 @@
+"""Records, training sets, and the input pipeline."""

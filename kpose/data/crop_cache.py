@@ -1,0 +1,80 @@
+"""All decoded crops of a training set, in memory."""
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from kpose.core.errors import InputError
+from kpose.data import records
+from kpose.data.pipeline import decoded
+
+
+class CropCache:
+    """All crops of a training set, decoded, in memory.
+
+    Args:
+        training_set: `training_set.TrainingSet`.
+
+    Raises:
+        InputError: there is not enough memory, or a record is damaged.
+    """
+
+    def __init__(self, training_set):
+        self._set = training_set
+        height, width = training_set.crop_size
+        needed, free = training_set.num_records * height * width * 3, _available_memory()
+        logging.info(
+            "cache of decoded crops: %d of %d x %d pixels take %.0f MB%s",
+            training_set.num_records,
+            height,
+            width,
+            needed / 1e6,
+            "" if free is None else f" of {free / 1e6:.0f} MB that are free",
+        )
+        if free is not None and needed > free:
+            raise InputError(
+                f"config.data.cache: {needed / 1e9:.1f} GB of decoded crops do not fit into the {free / 1e9:.1f} GB of "
+                "memory that are free: set --config.data.cache=False"
+            )
+        self._starts = np.cumsum([0, *training_set.counts[:-1]])
+        self._values = {
+            "image": np.empty((training_set.num_records, height, width, 3), np.uint8),
+            "keypoints": np.empty((training_set.num_records, training_set.skeleton.num_joints, 3), np.float32),
+            "region": np.empty((training_set.num_records, 4), np.float32),
+        }
+        for source, files in enumerate(training_set.files):
+            self._fill(source, files)
+
+    def _fill(self, source, files):
+        dataset = tf.data.TFRecordDataset(files.paths).map(
+            lambda serialised: decoded(self._set, source, serialised), num_parallel_calls=tf.data.AUTOTUNE
+        )
+        place = self._starts[source]
+        with records.reading(files.pattern):
+            for batch in dataset.batch(64).prefetch(2).as_numpy_iterator():
+                for name, values in batch.items():
+                    self._values[name][place : place + len(values)] = values
+                place += len(values)
+
+    def gather(self, sources, indices):
+        """The samples with these numbers, each in its data set, as a dict of tensors, inside tf.data."""
+
+        def take(places):
+            return [np.take(values, places, axis=0) for values in self._values.values()]
+
+        places = indices + tf.gather(tf.constant(self._starts, tf.int64), sources)
+        taken = tf.numpy_function(take, [places], [value.dtype for value in self._values.values()], stateful=False)
+        shapes = [value.shape[1:] for value in self._values.values()]
+        return {
+            name: tf.ensure_shape(value, [indices.shape[0], *shape])
+            for name, value, shape in zip(self._values, taken, shapes, strict=True)
+        }
+
+
+def _available_memory():
+    """Bytes that can be had without swapping; None where the system does not tell."""
+    try:
+        with open("/proc/meminfo") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return None

@@ -1,0 +1,238 @@
+"""Record files -> batches of images and labels (tf.data).
+
+Every batch is a dict:
+
+    image        [B, H, W, 3] uint8, the region stretched to the network's input size
+    keypoints    [B, K, 3] float32: normalised x, y and the visibility flag; an unlabelled joint is (0, 0, 0)
+    region       [B, 4] float32: what the image shows, xywh in original pixels
+    weight       [B] float32: 1, or 0 for the padding that fills the last batch of an evaluation
+    draws        [B, D] float32 in [0, 1): the random numbers of this sample's augmentation (training only)
+    normals      [B, K, 2] float32, standard normal: for the displacements that train a cascade (on request)
+
+Training samples, their order and their random numbers are a function of the seed and the position alone, so a resumed
+run sees the batches that an uninterrupted one would have seen, whatever the number of replicas or workers. What can be
+done to a whole batch at once is: on a sample alone, parsing and decoding are all the work there is.
+"""
+
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from kpose.augment import augmentation
+from kpose.core.errors import InputError
+from kpose.data import records
+from kpose.data.resampling import resample
+from kpose.data.training_set import PERIOD, add_labels, stored_share
+
+
+def training_batches(
+    training_set,
+    *,
+    input_size,
+    batch_size,
+    seed,
+    start_step=0,
+    shuffle_buffer=10_000,
+    normals=False,
+    stored_crops=False,
+    cache=None,
+    worker=0,
+    workers=1,
+):
+    """An endless stream of shuffled training batches.
+
+    Args:
+        training_set: `training_set.TrainingSet`.
+        input_size: (height, width) of the network's input in pixels.
+        batch_size: samples in a global batch.
+        seed: of the order and of the augmentation.
+        start_step: batches already consumed: the stream begins with batch `start_step`.
+        shuffle_buffer: records in memory (encoded) from which the next one is drawn.
+        normals: add `normals`.
+        stored_crops: leave the image as it was stored, for an augmentation that warps it to the input size; only
+            shrunk first where it has many more pixels than the input needs.
+        cache: `CropCache`: take the crops from memory (None: decode them).
+        worker, workers: of several processes that share each global batch, this is the one with index `worker`: its
+            batches are its part of the global ones. All of them read all records and decode their own.
+
+    Returns:
+        `tf.data.Dataset` of batches; a batch may hold the end of one epoch and the start of the next.
+
+    Raises:
+        InputError: a batch that the workers cannot share.
+    """
+    if batch_size % workers:
+        raise InputError(f"config.batch_size {batch_size} cannot be shared out among {workers} workers")
+    part = batch_size // workers
+    first = start_step * batch_size
+    dataset = _mixed(training_set, seed, first, shuffle_buffer, cached=cache is not None)
+    if workers > 1:
+        dataset = dataset.filter(lambda position, *_: position % batch_size // part == worker)
+    if cache is None:
+        dataset = dataset.map(
+            lambda position, source, serialised: (position, decoded(training_set, source, serialised)),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        ).batch(part, drop_remainder=True)
+    else:
+        dataset = dataset.batch(part, drop_remainder=True).map(
+            lambda positions, sources, indices: (positions, cache.gather(sources, indices)),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+    size, window = input_size, training_set.window
+    if stored_crops:
+        size, window = _enough_pixels(training_set.crop_size, input_size, window), 1.0
+
+    def finish(positions, batch):
+        batch = batch | {"image": resample(batch["image"], size, window), "weight": tf.ones([part])}
+        batch["draws"] = augmentation.draws(seed, positions[0], part)
+        if normals:
+            batch["normals"] = _normals(seed, positions[0], part, training_set.skeleton.num_joints)
+        return batch
+
+    dataset = dataset.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    options = tf.data.Options()
+    # Threads of its own: in those that it would share with the training step on a CPU it would wait for the step's end.
+    options.threading.private_threadpool_size = os.cpu_count()
+    return dataset.with_options(options)
+
+
+def batch_members(training_set, *, batch_size, seed, step, shuffle_buffer=10_000):
+    """Who is in a batch of `training_batches`, by the same arguments.
+
+    Returns:
+        List of (image's file name, annotation's id).
+    """
+    members = []
+    dataset = _mixed(training_set, seed, step * batch_size, shuffle_buffer, cached=False).take(batch_size)
+    for _, source, serialised in dataset:
+        person = records.parse(serialised, training_set.files[int(source)].skeleton, image=False)
+        members.append((person["file_name"].numpy().decode(), int(person["annotation_id"])))
+    return members
+
+
+def _mixed(training_set, seed, first, shuffle_buffer, cached):
+    """(position, index of the data set, serialised record or index in the cache) from position `first` on."""
+    taken = training_set.taken(first)
+    streams, before = [], 0
+    for source, files in enumerate(training_set.files):
+        of_files = training_set.labels.counts[before : before + len(files.paths)]
+        before += len(files.paths)
+        streams.append(_shuffled(files.paths, of_files, seed + source, int(taken[source]), shuffle_buffer, cached))
+    positions = tf.data.Dataset.range(first, np.iinfo(np.int64).max)
+    if len(streams) == 1:
+        sources = tf.data.Dataset.from_tensors(tf.constant(0, tf.int64)).repeat()
+        return tf.data.Dataset.zip(positions, sources, streams[0])
+    mixture = tf.constant(training_set.mixture, tf.int64)
+    sources = positions.map(lambda position: tf.gather(mixture, position % PERIOD))
+    mixed = tf.data.Dataset.choose_from_datasets(streams, sources, stop_on_empty_dataset=False)
+    return tf.data.Dataset.zip(positions, sources, mixed)
+
+
+def _shuffled(paths, counts, seed, first, shuffle_buffer, cached):
+    """The records of one data set, epoch after epoch, from number `first` on; or their indices in the cache.
+
+    Either way they come in the same order.
+    """
+    total = sum(counts)
+    starts = tf.constant(np.cumsum([0, *counts[:-1]]), tf.int64)
+    ends = tf.constant(np.cumsum(counts), tf.int64)
+    names = tf.constant(list(paths))
+
+    def read(file):
+        if cached:
+            return tf.data.Dataset.range(starts[file], ends[file])
+        return tf.data.TFRecordDataset(names[file])
+
+    def epoch_records(epoch):
+        # Shuffles mix in the seed of the graph they are in: not that of the process, which callers may set.
+        tf.random.set_seed(seed + 1)
+        order = tf.random.experimental.stateless_shuffle(tf.range(len(paths)), seed=tf.stack([seed, epoch]))
+        # Deterministic: a fixed number of files read in turn, in the order drawn for this epoch.
+        elements = tf.data.Dataset.from_tensor_slices(order).interleave(
+            read, cycle_length=4, block_length=16, num_parallel_calls=4, deterministic=True
+        )
+        return elements.shuffle(min(shuffle_buffer, total), seed=epoch)
+
+    epochs = tf.data.Dataset.range(first // total, np.iinfo(np.int64).max)
+    return epochs.flat_map(epoch_records).skip(first % total)
+
+
+def decoded(training_set, source, serialised):
+    """image, keypoints and region of one record, its crop brought to the size of all."""
+
+    def decode(files):
+        features = add_labels(
+            records.parse(serialised, files.skeleton), files, training_set.skeleton, training_set.padding
+        )
+        image = tf.ensure_shape(records.decode_jpeg(features["jpeg"]), [*files.crop_size, 3])
+        share = training_set.crop_padding / files.padding
+        return {
+            "image": resample(image[None], training_set.crop_size, share)[0],
+            "keypoints": features["keypoints"],
+            "region": features["region"],
+        }
+
+    branches = [lambda files=files: decode(files) for files in training_set.files]
+    return branches[0]() if len(branches) == 1 else tf.switch_case(tf.cast(source, tf.int32), branches)
+
+
+def _normals(seed, position, count, joints):
+    """[count, joints, 2] standard normal numbers for the samples from `position` on."""
+    rows = augmentation.numbered(tf.raw_ops.StatelessRandomNormalV2, ~seed, position, count, 2 * joints)
+    return tf.reshape(rows, [count, joints, 2])
+
+
+def _enough_pixels(stored, input_size, window):
+    """The size of the crops that a warp samples: a bilinear sample of a picture that is much larger would alias."""
+    return tuple(
+        round(side / window) if there * window > 1.5 * side else there
+        for there, side in zip(stored, input_size, strict=True)
+    )
+
+
+def evaluation_batches(files, *, input_size, padding, batch_size, num_records, identity=False):
+    """All records once, in order; the last batch is filled up with samples of weight 0.
+
+    Args:
+        files: `records.RecordFiles`.
+        input_size: (height, width) of the network's input in pixels.
+        padding: what the network sees: the box enlarged by this factor.
+        batch_size: samples in a batch.
+        num_records: records in `files`.
+        identity: adds what tells the persons apart: `image_id`, `annotation_id` int64 [B], `box` [B, 4] xywh and
+            `truth` [B, K, 3], both in original pixels, `area` [B].
+
+    Returns:
+        `tf.data.Dataset` of known cardinality.
+    """
+    window = stored_share(files, padding)
+
+    def decode(serialised):
+        features = records.parse(serialised, files.skeleton)
+        labelled = add_labels(features, files, files.skeleton, padding)
+        sample = {
+            "image": tf.ensure_shape(records.decode_jpeg(features["jpeg"]), [*files.crop_size, 3]),
+            "keypoints": labelled["keypoints"],
+            "region": labelled["region"],
+            "weight": tf.constant(1.0),
+        }
+        if identity:
+            sample |= {key: features[key] for key in ("image_id", "annotation_id", "box", "area")}
+            sample["truth"] = tf.concat([features["keypoints"], features["visibility"][..., None]], -1)
+        return sample
+
+    def finish(batch):
+        batch = {name: _filled(value, batch_size) for name, value in batch.items()}
+        return batch | {"image": resample(batch["image"], input_size, window)}
+
+    dataset = tf.data.TFRecordDataset(files.paths).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = dataset.batch(batch_size).map(finish, num_parallel_calls=tf.data.AUTOTUNE)
+    batches = -(-num_records // batch_size)
+    return dataset.apply(tf.data.experimental.assert_cardinality(batches)).prefetch(tf.data.AUTOTUNE)
+
+
+def _filled(value, batch_size):
+    missing = batch_size - tf.shape(value)[0]
+    filled = tf.pad(value, tf.concat([[[0, missing]], tf.zeros([tf.rank(value) - 1, 2], tf.int32)], 0))
+    return tf.ensure_shape(filled, [batch_size, *value.shape[1:]])

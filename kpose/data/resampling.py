@@ -1,0 +1,39 @@
+"""Resampling of images with a triangle kernel, and crops of regions, in TensorFlow."""
+
+import numpy as np
+import tensorflow as tf
+
+
+def resample(image, size, window=1.0):
+    """The central `window` (a fraction of each side) of images [B, h, w, 3], stretched to `size`, as uint8."""
+    stored = np.array(image.shape[1:3])
+    margin = (stored - size) / 2
+    if np.abs(stored * window - size).max() < 1e-3 and (margin % 1 == 0).all():
+        # The pixels are there already, with a margin round them or none.
+        top, left = margin.astype(int)
+        return image[:, top : top + size[0], left : left + size[1]]
+    scale = np.float32(size) / np.float32(stored * window)
+    return _sample_pixels(image, size, scale, np.float32(-scale * stored * (1 - window) / 2))
+
+
+def crop_image(image, region, size):
+    """The crop of a region, cut from a photograph inside a graph: what `tfrecords_tools.write_coco.crops` cuts.
+
+    Args:
+        image: [H, W, 3] uint8.
+        region: [4] float32 xywh in the photograph's pixels; black where it reaches beyond.
+        size: (height, width) of the crop.
+
+    Returns:
+        uint8 [height, width, 3].
+    """
+    scale = tf.cast(size, tf.float32) / tf.reverse(region[2:], [0])
+    return _sample_pixels(image[None], size, scale, -scale * tf.reverse(region[:2], [0]))[0]
+
+
+def _sample_pixels(image, size, scale, translation):
+    """Bilinear, with the kernel widened when the picture shrinks: no aliasing; as the stored crops were made."""
+    image = tf.raw_ops.ScaleAndTranslate(
+        images=image, size=size, scale=scale, translation=translation, kernel_type="triangle", antialias=True
+    )
+    return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)

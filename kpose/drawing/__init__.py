@@ -1,0 +1,1 @@
+"""Pictures: persons, sheets of persons, charts."""

@@ -1,0 +1,284 @@
+"""Pictures of persons with their skeletons.
+
+Left limbs are drawn orange, right ones blue, the middle green; an occluded joint is hollow and what the model is
+unsure of is faint. Images come as uint8 [H, W, 3] RGB, as grey [H, W] or as floats in 0..255; all functions give a
+new uint8 [H, W, 3] array and leave their arguments as they are.
+
+Points are [x, y] in continuous pixel coordinates: pixel i covers [i, i + 1).
+"""
+
+import math
+import os
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from kpose.core import files
+
+COLOURS = {"left": (255, 140, 40), "right": (50, 150, 255), "middle": (120, 225, 150)}
+OUTLINE = (15, 15, 20)
+HOLLOW = (255, 255, 255)
+
+
+# A layer is drawn this many times enlarged, or less if it would have more pixels than the limit.
+SUPERSAMPLING = 4
+LAYER_PIXELS = 16_000_000
+
+# Width of a bone as a part of the person's size, and its limits in pixels.
+BONE_WIDTH = 0.017
+BONE_LIMITS = (1.4, 40.0)
+OCCLUDED_STRENGTH = 0.6
+FAINTEST = 0.08
+
+LABEL_LIMITS = (10, 32)
+
+
+def draw_skeleton(image, keypoints, skeleton, visibility=None, *, confidence=None, scale=None, threshold=None):
+    """Draws the bones and joints of one person.
+
+    Args:
+        image: [H, W, 3] or [H, W], uint8 or float in 0..255.
+        keypoints: [K, 2] in pixels of the image. Joints that are not finite, or further outside than the image is
+            long, are left out.
+        skeleton: the `Skeleton`.
+        visibility: [K] flags: 0 is left out, 1 (occluded) drawn hollow, 2 full; None: all visible.
+        confidence: [K] floats in 0..1: the lower, the fainter; NaN is left out. None: all certain.
+        scale: the person's size in pixels, which sets the width of the lines; None: from the joints' extent.
+        threshold: joints of a lower confidence are left out; without `confidence` it does nothing.
+
+    Returns:
+        [H, W, 3] uint8.
+
+    Raises:
+        ValueError: an array does not have the shape above.
+    """
+    canvas = as_rgb(image)
+    count = skeleton.num_joints
+    keypoints = _checked("keypoints", keypoints, (count, 2))
+    visibility = _checked("visibility", np.full(count, 2) if visibility is None else visibility, (count,))
+    confidence = _checked("confidence", np.ones(count) if confidence is None else confidence, (count,))
+    drawn = (visibility > 0) & _near(keypoints, canvas.shape) & np.isfinite(confidence)
+    if threshold is not None:
+        drawn &= confidence >= threshold
+    if not drawn.any() or not canvas.size:
+        return canvas
+    width = _bone_width(keypoints[drawn], canvas.shape, scale)
+    box = _layer_box(keypoints[drawn], canvas.shape, margin=math.ceil(3 * width + 2))
+    if box is None:
+        return canvas
+    hollow = visibility == 1
+    # Never wholly transparent: what is drawn at all must be found.
+    strength = FAINTEST + (1 - FAINTEST) * _eased(np.clip(np.where(drawn, confidence, 0), 0, 1))
+    layer = _paint(keypoints, skeleton, drawn, hollow, strength, width, box)
+    picture = Image.fromarray(canvas)
+    picture.paste(layer, box[:2], mask=layer.getchannel("A"))
+    return np.array(picture)
+
+
+def _eased(share):
+    """From 0 to 1, slowly at both ends: the doubtful fades away, and the nearly certain is as good as certain."""
+    return share**2 * (3 - 2 * share)
+
+
+def as_rgb(image):
+    """Any image this module takes as a new uint8 [H, W, 3] array."""
+    image = np.asarray(image)
+    if image.ndim == 2:
+        image = np.repeat(image[..., None], 3, axis=2)
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"an image is [H, W, 3] or [H, W], not {list(image.shape)}")
+    if image.dtype != np.uint8:
+        image = np.rint(np.clip(np.nan_to_num(image.astype(np.float32)), 0, 255))
+    return np.array(image, np.uint8)
+
+
+def _checked(name, values, shape):
+    values = np.asarray(values, np.float64)
+    if values.shape != shape:
+        raise ValueError(f"{name} are {list(shape)}, not {list(values.shape)}")
+    return values
+
+
+def _near(points, shape):
+    """[K] bool: finite and not so far outside that coordinates or layers would become huge."""
+    height, width = shape[:2]
+    reach = max(height, width)
+    points = np.nan_to_num(points, nan=np.inf)
+    return ((points > -reach) & (points < np.array([width, height]) + reach)).all(1)
+
+
+def _bone_width(points, shape, scale):
+    """Width of a bone in pixels: by the person's size, and visible in any image."""
+    if scale is None or not math.isfinite(scale):
+        # A person of whom little is labelled is still no speck.
+        scale = max(np.ptp(points, axis=0).max(), 0.1 * min(shape[:2]))
+    return float(np.clip(BONE_WIDTH * scale, *BONE_LIMITS))
+
+
+def _layer_box(points, shape, margin):
+    """(left, top, right, bottom) of the image's part that the points can touch, or None."""
+    left, top = np.maximum(np.floor(points.min(0)) - margin, 0).astype(int).tolist()
+    right, bottom = np.minimum(np.ceil(points.max(0)) + margin, shape[1::-1]).astype(int).tolist()
+    return (left, top, right, bottom) if left < right and top < bottom else None
+
+
+def _paint(keypoints, skeleton, drawn, hollow, strength, width, box):
+    """The RGBA layer of `box` with one person, anti-aliased."""
+    size = (box[2] - box[0], box[3] - box[1])
+    factor = max(1, min(SUPERSAMPLING, math.isqrt(LAYER_PIXELS // (size[0] * size[1]))))
+    layer = Image.new("RGBA", (size[0] * factor, size[1] * factor))
+    brush = ImageDraw.Draw(layer)
+    # Pillow's coordinates mean the centres of pixels.
+    points = (np.where(drawn[:, None], keypoints, 0) - box[:2]) * factor - 0.5
+    bones = [(a, b) for a, b in skeleton.bones if drawn[a] and drawn[b]]
+    widths = [_narrowed(width, np.hypot(*(keypoints[a] - keypoints[b]))) for a, b in bones]
+    strengths = [min(strength[[a, b]]) * (OCCLUDED_STRENGTH if hollow[[a, b]].any() else 1) for a, b in bones]
+    edge = max(0.6, 0.28 * width)
+    # The brush replaces what is below it, alpha too: faint bones first, or they would cut the strong ones.
+    order = np.argsort(strengths, kind="stable")
+    for i in order:
+        _line(brush, points[list(bones[i])], (widths[i] + 2 * edge) * factor, OUTLINE, 0.6 * strengths[i])
+    for i in order:
+        _line(brush, points[list(bones[i])], widths[i] * factor, _bone_colour(skeleton, bones[i]), strengths[i])
+    radii = _radii(keypoints, drawn, bones, width)
+    for joint in sorted(np.flatnonzero(drawn), key=lambda k: strength[k]):
+        colour = COLOURS[skeleton.sides[joint]]
+        radius, opacity = radii[joint], strength[joint]
+        _disc(brush, points[joint], (radius + edge) * factor, OUTLINE, 0.75 * opacity)
+        _disc(brush, points[joint], radius * factor, colour, opacity)
+        if hollow[joint]:
+            _disc(brush, points[joint], 0.55 * radius * factor, HOLLOW, opacity)
+    return layer.resize(size, Image.Resampling.BOX)
+
+
+def _bone_colour(skeleton, bone):
+    """Colour of the side a bone is on; from the middle to a side it is on that side, across it is the middle's."""
+    sides = {skeleton.sides[joint] for joint in bone} - {"middle"}
+    return COLOURS[sides.pop() if len(sides) == 1 else "middle"]
+
+
+def _narrowed(width, length):
+    """Width of a bone: short ones, as in a face, are narrower, so that they do not run into a blob."""
+    return float(np.clip(0.3 * length, 0.55 * width, width))
+
+
+def _radii(keypoints, drawn, bones, width):
+    """[K] radii of joints in pixels: smaller where another joint is close."""
+    radii = np.full(len(keypoints), 1.35 * width)
+    for a, b in bones:
+        length = np.hypot(*(keypoints[a] - keypoints[b]))
+        for joint in (a, b):
+            radii[joint] = min(radii[joint], max(0.75 * width, 0.3 * length))
+    return radii
+
+
+def _line(brush, ends, width, colour, opacity):
+    """A line with round ends; the ends are [2, 2] in pixels of the layer."""
+    fill = (*colour, round(255 * opacity))
+    brush.line([tuple(end) for end in ends.tolist()], fill=fill, width=max(1, round(width)))
+    for end in ends:
+        _disc(brush, end, width / 2, colour, opacity)
+
+
+def _disc(brush, centre, radius, colour, opacity):
+    x, y = centre.tolist()
+    brush.ellipse([x - radius, y - radius, x + radius, y + radius], fill=(*colour, round(255 * opacity)))
+
+
+def draw_box(image, box, colour=(255, 255, 255), width=None, label=None):
+    """Draws a thin rectangle with a dark rim.
+
+    Args:
+        image: [H, W, 3] or [H, W], uint8 or float in 0..255.
+        box: [4] xywh in pixels; one that is empty, not finite or outside the image draws nothing.
+        colour: (red, green, blue) in 0..255.
+        width: of the line in pixels; None: by the size of the image.
+        label: a short text at the box's top left, such as its score.
+
+    Returns:
+        [H, W, 3] uint8.
+    """
+    canvas = as_rgb(image)
+    height, length = canvas.shape[:2]
+    width = max(1, round(min(height, length) / 400)) if width is None else width
+    x, y, w, h = (float(value) for value in box)
+    if not all(math.isfinite(value) for value in (x, y, w, h)) or w <= 0 or h <= 0:
+        return canvas
+    # Clipped to just beyond the image: sides that lie outside stay unseen, and the numbers small.
+    beyond = width + 2
+    left, top = round(max(x, -beyond)), round(max(y, -beyond))
+    right, bottom = round(min(x + w, length + beyond)) - 1, round(min(y + h, height + beyond)) - 1
+    if left > right or top > bottom:
+        return canvas
+    picture = Image.fromarray(canvas)
+    # In this mode the brush blends instead of replacing.
+    brush = ImageDraw.Draw(picture, "RGBA")
+    for grown in (1, -width):
+        rim = (left - grown, top - grown, right + grown, bottom + grown)
+        if rim[0] <= rim[2] and rim[1] <= rim[3]:
+            brush.rectangle(rim, outline=(*OUTLINE, 110))
+    brush.rectangle((left, top, right, bottom), outline=(*colour, 255), width=width)
+    if label:
+        _tag(brush, (left, top), label, colour, canvas.shape)
+    return np.array(picture)
+
+
+def _tag(brush, corner, text, colour, shape):
+    """Writes a text in a small dark field above a box's corner, or below it where the image ends."""
+    font = ImageFont.load_default(int(np.clip(min(shape[:2]) / 40, *LABEL_LIMITS)))
+    low, high = np.reshape(font.getbbox(text), (2, 2)).tolist()
+    pad = max(1, round(font.size / 5))
+    size = (high[0] - low[0] + 2 * pad, high[1] - low[1] + 2 * pad)
+    x = min(max(corner[0], 0), max(shape[1] - size[0], 0))
+    y = corner[1] - size[1] if corner[1] >= size[1] else max(corner[1], 0)
+    brush.rectangle((x, y, x + size[0] - 1, y + size[1] - 1), fill=(*OUTLINE, 170))
+    brush.text((x + pad - low[0], y + pad - low[1]), text, (*colour, 255), font)
+
+
+def save_image(path, array):
+    """Writes an image file: JPEG if the name ends in .jpg or .jpeg, PNG otherwise.
+
+    The file is written aside and renamed into place, so there is never half of one; its folder is made if need be.
+
+    Args:
+        path: the file.
+        array: [H, W, 3] or [H, W], uint8 or float in 0..255.
+    """
+    picture = Image.fromarray(as_rgb(array))
+    jpeg = os.path.splitext(path)[1].lower() in (".jpg", ".jpeg")
+    with files.replacing(path, "wb") as file:
+        picture.save(file, "JPEG" if jpeg else "PNG", **({"quality": 92} if jpeg else {}))
+
+
+# Joints of lower scores are not drawn: the model does not know where they are.
+JOINT_THRESHOLD = 0.15
+
+
+def draw_people(pixels, people, skeleton):
+    """A picture with its people's boxes, the detector's scores and the skeletons, doubtful joints faint.
+
+    Args:
+        pixels: uint8 [H, W, 3].
+        people: `People` in it.
+        skeleton: their `Skeleton`.
+
+    Returns:
+        uint8 [H, W, 3].
+    """
+    for index, box in enumerate(people.boxes):
+        label = None if people.box_scores is None else f"{people.box_scores[index]:.2f}"
+        pixels = draw_box(pixels, box, label=label)
+    # The largest last: they are nearest, and in front.
+    for index in np.argsort(people.boxes[:, 2:].prod(1), kind="stable"):
+        person = people.keypoints[index]
+        # One score for all joints is that of the person's size (`decoding.resolution_score`): no joint is in doubt.
+        confidence = person[:, 2] if np.ptp(person[:, 2]) else None
+        pixels = draw_skeleton(
+            pixels,
+            person[:, :2],
+            skeleton,
+            confidence=confidence,
+            scale=people.boxes[index, 2:].max(),
+            threshold=JOINT_THRESHOLD,
+        )
+    return pixels

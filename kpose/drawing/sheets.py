@@ -1,0 +1,211 @@
+"""Pictures of many persons: contact sheets, and truth beside prediction."""
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from kpose.core import geometry
+from kpose.drawing.persons import as_rgb, draw_skeleton
+
+BACKGROUND = (245, 245, 245)
+
+
+INK = (40, 40, 40)
+
+
+GUTTER = 6
+
+
+CAPTION_HEIGHT = 16
+
+
+CAPTION_SIZE = 11
+
+
+TITLE_HEIGHT = 32
+
+
+TITLE_SIZE = 16
+
+
+def unstretch(image, normalised, region, longest=256):
+    """A crop in its region's own shape, with the person's points in its pixels.
+
+    Args:
+        image: [H, W, 3] uint8, the stretched crop.
+        normalised: [K, 2] normalised points.
+        region: [4] xywh that the crop shows.
+        longest: the longer side of the result in pixels.
+
+    Returns:
+        ([h, w, 3] uint8, [K, 2] points in its pixels).
+    """
+    width, height = (max(1, round(side)) for side in np.asarray(region[2:]) * longest / max(region[2:]))
+    return _resized(as_rgb(image), (width, height)), geometry.to_crop(np.asarray(normalised), (height, width))
+
+
+def _resized(image, size):
+    """`image` as [h, w, 3] with `size` = (w, h)."""
+    return np.array(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+
+
+def side_by_side(images, labels=None, height=None):
+    """Joins images horizontally.
+
+    Args:
+        images: one or more images of any size; the lower ones are padded, centred, to the highest.
+        labels: a text below each image; None: no room for texts.
+        height: enlarge or shrink all images to this height in pixels instead of padding.
+
+    Returns:
+        [H, W, 3] uint8.
+
+    Raises:
+        ValueError: no images, or not one label for each.
+    """
+    images = [as_rgb(image) for image in images]
+    if not images:
+        raise ValueError("side_by_side needs an image")
+    labels = _one_each("labels", labels, images)
+    if height is not None:
+        images = [_resized(i, (max(1, round(i.shape[1] * height / i.shape[0])), height)) for i in images]
+    tallest = max(len(image) for image in images)
+    total = sum(image.shape[1] for image in images) + GUTTER * (len(images) - 1)
+    joined = Image.new("RGB", (total, tallest + (CAPTION_HEIGHT if labels else 0)), BACKGROUND)
+    x = 0
+    for index, image in enumerate(images):
+        joined.paste(Image.fromarray(image), (x, (tallest - len(image)) // 2))
+        if labels:
+            _write(joined, (x, tallest), labels[index], image.shape[1], CAPTION_HEIGHT, CAPTION_SIZE)
+        x += image.shape[1] + GUTTER
+    return np.array(joined)
+
+
+def _one_each(name, texts, images):
+    texts = None if texts is None else list(texts)
+    if texts and len(texts) != len(images):
+        raise ValueError(f"{len(texts)} {name} for {len(images)} images")
+    return texts
+
+
+def _write(picture, corner, text, width, height, size):
+    """Writes one line, centred in a field of the given size; what does not fit is cut off with dots."""
+    text = " ".join(str(text).split())
+    font = ImageFont.load_default(size)
+    if font.getlength(text) > width:
+        while text and font.getlength(text + "...") > width:
+            text = text[:-1]
+        text += "..." if text else ""
+    middle = (corner[0] + width / 2, corner[1] + height / 2)
+    ImageDraw.Draw(picture).text(middle, text, INK, font, anchor="mm")
+
+
+def contact_sheet(tiles, columns, tile_size, captions=None, title=None):
+    """Pictures in a grid, row by row.
+
+    Each picture is fitted, in its own shape, into a square of `tile_size`; if all of them are wide, the rows are only
+    as high as the highest. The place of tile i begins at GUTTER + (i % columns) * (tile_size + GUTTER) from the left.
+    A title adds TITLE_HEIGHT at the top, captions add CAPTION_HEIGHT below each row.
+
+    Args:
+        tiles: images of any size; each is shrunk or enlarged to fit its place, and centred there.
+        columns: pictures a row.
+        tile_size: width of a place and its greatest height, in pixels.
+        captions: a text below each picture.
+        title: a text above all.
+
+    Returns:
+        [H, W, 3] uint8.
+
+    Raises:
+        ValueError: no column, no pixel a tile, or not one caption for each tile.
+    """
+    if columns < 1 or tile_size < 1:
+        raise ValueError(f"a contact sheet needs columns and a tile size of 1 or more, not {columns} and {tile_size}")
+    tiles = [_fitted(as_rgb(tile), tile_size) for tile in tiles]
+    captions = _one_each("captions", captions, tiles)
+    rows = -(-len(tiles) // columns)
+    top = TITLE_HEIGHT if title else 0
+    row_height = max((len(tile) for tile in tiles), default=0)
+    step_x, step_y = tile_size + GUTTER, row_height + GUTTER + (CAPTION_HEIGHT if captions else 0)
+    sheet = Image.new("RGB", (columns * step_x + GUTTER, top + rows * step_y + GUTTER), BACKGROUND)
+    if title:
+        size = _fitting(title, sheet.width - 2 * GUTTER, TITLE_SIZE, CAPTION_SIZE)
+        _write(sheet, (GUTTER, 0), title, sheet.width - 2 * GUTTER, TITLE_HEIGHT + GUTTER, size)
+    for index, tile in enumerate(tiles):
+        x, y = GUTTER + index % columns * step_x, top + GUTTER + index // columns * step_y
+        height, width = tile.shape[:2]
+        sheet.paste(Image.fromarray(tile), (x + (tile_size - width) // 2, y + (row_height - height) // 2))
+        if captions:
+            _write(sheet, (x, y + row_height), captions[index], tile_size, CAPTION_HEIGHT, CAPTION_SIZE)
+    return np.array(sheet)
+
+
+def _fitted(image, side):
+    """`image` in its own shape, its longer side `side` pixels."""
+    factor = side / max(image.shape[:2])
+    return _resized(image, tuple(max(1, round(length * factor)) for length in image.shape[1::-1]))
+
+
+def _fitting(text, width, largest, smallest):
+    """The largest font size at which a text fits into `width`, or the smallest."""
+    sizes = range(largest, smallest, -1)
+    return next((size for size in sizes if ImageFont.load_default(size).getlength(text) <= width), smallest)
+
+
+def truth_and_prediction(
+    image, truth, prediction, skeleton, truth_visibility=None, confidence=None, threshold=None, scale=None, labels=None
+):
+    """One person twice: the truth at the left, the prediction at the right, in lines of the same width.
+
+    Args:
+        image: [H, W, 3] or [H, W], uint8 or float in 0..255.
+        truth, prediction: [K, 2] in pixels of the image.
+        skeleton: the `Skeleton`.
+        truth_visibility: [K] flags 0, 1 or 2 of the truth.
+        confidence, threshold: of the prediction, as for `draw_skeleton`.
+        scale: the person's size in pixels; None: from the extent of the true joints.
+        labels: two texts to put below.
+
+    Returns:
+        [H, 2 W + GUTTER, 3] uint8; with labels CAPTION_HEIGHT higher.
+
+    Raises:
+        ValueError: an array of another shape, or not two labels.
+    """
+    if scale is None:
+        scale = _extent(truth, truth_visibility)
+    left = draw_skeleton(image, truth, skeleton, truth_visibility, scale=scale)
+    right = draw_skeleton(image, prediction, skeleton, confidence=confidence, threshold=threshold, scale=scale)
+    return side_by_side([left, right], labels)
+
+
+def _extent(points, visibility):
+    """Longer side of the box round the labelled points, in pixels; None if there are not two of them."""
+    points = np.asarray(points, np.float64)
+    labelled = np.isfinite(points).all(1)
+    if visibility is not None:
+        labelled &= np.asarray(visibility) > 0
+    return float(np.ptp(points[labelled], axis=0).max()) if labelled.sum() > 1 else None
+
+
+def prediction_grid(images, truth, prediction, skeleton, regions, columns=6):
+    """Persons with the truth at the left and the prediction at the right of each picture.
+
+    Args:
+        images: [N, H, W, 3] uint8 stretched crops.
+        truth: [N, K, 3] normalised, with the visibility flag.
+        prediction: [N, K, 2] normalised.
+        skeleton: the `Skeleton`.
+        regions: [N, 4] what the crops show; gives each picture its person's shape.
+        columns: persons a row.
+
+    Returns:
+        [H, W, 3] uint8.
+    """
+    tiles = []
+    for image, true, predicted, region in zip(images, truth, prediction, regions, strict=True):
+        picture, points = unstretch(image, true[:, :2], region)
+        guess = geometry.to_crop(np.asarray(predicted), picture.shape[:2])
+        tiles.append(truth_and_prediction(picture, points, guess, skeleton, truth_visibility=true[:, 2]))
+    columns = max(1, min(columns, len(tiles)))
+    return contact_sheet(tiles, columns, 256, title="left: ground truth, right: prediction")

@@ -1,0 +1,1 @@
+"""Metrics of a trained run or of detections: python -m kpose.evaluate."""

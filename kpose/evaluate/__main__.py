@@ -1,0 +1,111 @@
+"""Measures a trained run: PCP by limb beside the mean pose's, PDJ and OKS AP, in original pixels.
+
+python -m kpose.evaluate --workdir=run --records='records/val-*' --annotations=person_keypoints_val2017.json
+python -m kpose.evaluate --results=predictions/keypoints.json --annotations=person_keypoints_val2017.json
+python -m kpose.evaluate --compare first_run second_run
+
+The boxes are the labels' own; with --results, whatever kpose.predict was given: a detector's, or a file of detections.
+"""
+
+import os
+
+from absl import flags
+
+from kpose.core import cli
+
+FLAGS = cli.flag_set()
+_WORKDIR = flags.DEFINE_string(
+    "workdir",
+    None,
+    "Folder of the training run, or the name of a model that kpose ships.",
+    flag_values=FLAGS,
+)
+_RECORDS = flags.DEFINE_string("records", None, "Glob of the records to measure on, quoted.", flag_values=FLAGS)
+_COMPARE = flags.DEFINE_list(
+    "compare",
+    [],
+    "FIRST SECOND: instead, two runs (or folders that this wrote) are compared person by person; kept in --output_dir.",
+    flag_values=FLAGS,
+)
+_RESULTS = flags.DEFINE_string(
+    "results",
+    None,
+    "Instead, what kpose.predict wrote: keypoint results, to be matched with the --annotations by their boxes.",
+    flag_values=FLAGS,
+)
+_ANNOTATIONS = flags.DEFINE_string(
+    "annotations", None, "The COCO file that the records were written from: adds OKS AP.", flag_values=FLAGS
+)
+_OUTPUT_DIR = flags.DEFINE_string(
+    "output_dir",
+    None,
+    "Folder for metrics.json, keypoints.json and pictures (default: WORKDIR/evaluation; that of --results).",
+    flag_values=FLAGS,
+)
+_FLIP_TEST = flags.DEFINE_bool(
+    "flip_test", False, "Average each prediction with that for the mirror image.", flag_values=FLAGS
+)
+_BEST = flags.DEFINE_bool(
+    "best", False, "The checkpoint with the best validation score, instead of the newest.", flag_values=FLAGS
+)
+
+
+def main():
+    if _COMPARE.value:
+        _compare(_COMPARE.value)
+        return
+    if _RESULTS.value:
+        _measure_results()
+        return
+    for flag in (_WORKDIR, _RECORDS):
+        if not flag.value:
+            raise cli.InputError(f"--{flag.name} is missing: {FLAGS[flag.name].help}")
+    from kpose.evaluate import on_records
+
+    on_records.evaluate(
+        _WORKDIR.value, _RECORDS.value, _ANNOTATIONS.value, _OUTPUT_DIR.value, _FLIP_TEST.value, _BEST.value
+    )
+
+
+def _compare(folders):
+    from kpose.core import files
+    from kpose.evaluate import two_runs
+
+    if len(folders) != 2:
+        raise cli.InputError(f"--compare={','.join(folders)}: give two folders, as in --compare FIRST SECOND")
+    table = two_runs.compare(*folders)
+    print("\n".join(two_runs.describe(table)))
+    if _OUTPUT_DIR.value:
+        files.write_json(os.path.join(_OUTPUT_DIR.value, "compare.json"), table)
+
+
+def _measure_results():
+    if not _ANNOTATIONS.value:
+        raise cli.InputError(f"--annotations is missing: {FLAGS['annotations'].help}")
+    from kpose.evaluate import on_detections
+
+    on_detections.evaluate(
+        _RESULTS.value,
+        _ANNOTATIONS.value,
+        _OUTPUT_DIR.value or os.path.join(os.path.dirname(_RESULTS.value), "evaluation"),
+    )
+
+
+def _join_compared(argv):
+    """`--compare A B` as `--compare=A,B`, which is what absl reads."""
+    place = next((i for i, word in enumerate(argv) if word.partition("=")[0] == "--compare"), None)
+    if place is None:
+        return argv
+    end = place + 1
+    while end < len(argv) and not argv[end].startswith("-"):
+        end += 1
+    folders = [word for word in (argv[place].partition("=")[2], *argv[place + 1 : end]) if word]
+    return [*argv[:place], f"--compare={','.join(folders)}", *argv[end:]]
+
+
+def console():
+    cli.run(main, FLAGS, __doc__, prepare=_join_compared)
+
+
+if __name__ == "__main__":
+    console()

@@ -1,0 +1,96 @@
+"""Two evaluations of the same persons, side by side."""
+
+import os
+
+import numpy as np
+
+from kpose.core import files
+from kpose.core.errors import InputError
+from kpose.metrics import bootstrap
+
+# Beside metrics.json: what each person adds to the figures.
+PERSONS_FILE = "persons.npz"
+METRICS_FILE = "metrics.json"
+SIDES = ("first", "second")
+GROUPED = ("pcp_strict", "pcp_mean")
+NAMES = {"pcp_strict": "PCP strict", "pcp_mean": "PCP mean rule", "pdj": "PDJ@0.2"}
+
+
+def compare(first, second):
+    """How the second of two evaluations differs from the first, over the persons that both measured.
+
+    Args:
+        first, second: folders that `kpose.evaluate` wrote, or workdirs with such a folder in them.
+
+    Returns:
+        {"first", "second": the folders, "num_persons", figure: {"first", "second", "difference", "interval"}}, the
+        figures being those of `NAMES`, the interval of 95% that of the paired difference; the same by limb group under
+        "pcp_strict_by_group" and "pcp_mean_by_group"; and "oks_ap", without an interval. None where nothing counted.
+
+    Raises:
+        InputError: a folder without an evaluation, or evaluations of other persons.
+    """
+    first, second = (_evaluation(folder) for folder in (first, second))
+    counts = [_read(folder) for folder in (first, second)]
+    ids = [part.pop("annotation_id") for part in counts]
+    orders = [np.argsort(part, kind="stable") for part in ids]
+    if len(ids[0]) != len(ids[1]) or (ids[0][orders[0]] != ids[1][orders[1]]).any():
+        raise InputError(
+            f"{first} and {second} measured other persons ({len(ids[0])} and {len(ids[1])}): evaluate both on the same "
+            "records"
+        )
+    ordered = [{name: part[name][order] for name in NAMES} for part, order in zip(counts, orders, strict=True)]
+    tables = [files.read_json(os.path.join(folder, METRICS_FILE), "metrics") for folder in (first, second)]
+    table = {"first": first, "second": second, "num_persons": len(ids[0])} | _compared(ordered)
+    for name in GROUPED:
+        rule = name.removeprefix("pcp_")
+        groups = [group for group in tables[0]["pcp"][rule] if group != "average"]
+        by_group = [{group: part[name][:, i : i + 1] for i, group in enumerate(groups)} for part in ordered]
+        table[f"{name}_by_group"] = _compared(by_group)
+    aps = [found["oks_ap"]["AP"] if found["oks_ap"] else None for found in tables]
+    gap = None if None in aps else aps[1] - aps[0]
+    table["oks_ap"] = {"first": aps[0], "second": aps[1], "difference": gap, "interval": None}
+    return table
+
+
+def _compared(parts):
+    """figure -> the row of `compare`, of two dicts of counts of the same persons."""
+    table = {}
+    for name, found in bootstrap.paired(*parts).items():
+        averages = {side: bootstrap.average(part[name].sum(0)) for side, part in zip(SIDES, parts, strict=True)}
+        row = averages | {"difference": found["difference"]}
+        table[name] = {key: float(value) if np.isfinite(value) else None for key, value in row.items()}
+        table[name]["interval"] = found["interval"]
+    return table
+
+
+def describe(table):
+    """The lines that a comparison prints."""
+    lines = [f"{table['num_persons']} persons; first: {table['first']}, second: {table['second']}"]
+    lines.append(f"{'':<16}{'first':>9}{'second':>9}{'difference':>13}   95% interval")
+    for name, title in NAMES.items():
+        lines.append(_line(title, table[name]))
+        lines += [_line(f"  {key.replace('_', ' ')}", row) for key, row in table.get(f"{name}_by_group", {}).items()]
+    return [*lines, _line("OKS AP", table["oks_ap"])]
+
+
+def _line(title, row):
+    first, second = ("-" if row[side] is None else f"{100 * row[side]:.1f}%" for side in SIDES)
+    gap = "-" if row["difference"] is None else f"{100 * row['difference']:+.1f}"
+    edges = "   [{:+.1f}, {:+.1f}]".format(*(100 * edge for edge in row["interval"])) if row["interval"] else ""
+    return f"{title:<16}{first:>9}{second:>9}{gap:>13}{edges}"
+
+
+def _evaluation(folder):
+    """The folder of the evaluation: the given one, or the one that `kpose.evaluate` makes in a workdir."""
+    inside = os.path.join(folder, "evaluation")
+    here, there = (files.is_file(os.path.join(place, PERSONS_FILE)) for place in (folder, inside))
+    return inside if there and not here else folder
+
+
+def _read(folder):
+    path = os.path.join(folder, PERSONS_FILE)
+    if not files.is_file(path):
+        raise InputError(f"{path}: no such file: name a folder that python -m kpose.evaluate wrote")
+    with np.load(path) as arrays:
+        return dict(arrays)

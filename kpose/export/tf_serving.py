@@ -1,0 +1,123 @@
+"""The files beside an exported model that TensorFlow Serving and Docker read.
+
+<base>/<version>/assets.extra/tf_serving_warmup_requests   requests that the server makes before it serves
+<base>/models.config        --model_config_file
+<base>/batching.config      --batching_parameters_file
+<base>/docker-compose.yaml  a server: on the CPU, with --profile gpu on a GPU, with --profile batching joining requests
+"""
+
+import io
+import os
+
+import numpy as np
+from PIL import Image
+
+from kpose.core import files
+from kpose.data import tfrecord
+
+MODEL_NAME = "kpose"
+WARM_UP_FILE = "assets.extra/tf_serving_warmup_requests"
+# Requests are joined up to the largest of these and filled up to the next one, so that few shapes occur.
+BATCH_SIZES = (1, 2, 4, 8, 16, 32)
+BATCH_TIMEOUT_MICROS = 2000
+QUEUED_BATCHES = 100
+
+_MODELS = """model_config_list {{
+  config {{
+    name: "{name}"
+    base_path: "/models/{name}"
+    model_platform: "tensorflow"
+  }}
+}}
+"""
+
+_BATCHING = """max_batch_size {{ value: {largest} }}
+batch_timeout_micros {{ value: {timeout} }}
+max_enqueued_batches {{ value: {queued} }}
+pad_variable_length_inputs: false
+{allowed}
+"""
+
+# Batching is for every signature or none: joined requests must have as many boxes as images, which `serving_people` has
+# not, and what one of them has wrong fails all.
+_COMPOSE = """# docker compose up            serves on the CPU: gRPC on 8500, REST on 8501
+# docker compose --profile gpu up gpu
+# docker compose --profile batching up batching
+#     joins requests: serving_default alone works (serving_people is refused), and one bad request fails those it was
+#     joined with, so for trusted clients alone
+x-serving: &serving
+  ports: ["8500:8500", "8501:8501"]
+  volumes: [".:/models/{name}:ro"]
+  command: [--model_config_file=/models/{name}/models.config]
+services:
+  cpu:
+    image: tensorflow/serving:latest
+    <<: *serving
+  gpu:
+    image: tensorflow/serving:latest-gpu
+    profiles: [gpu]
+    deploy:
+      resources:
+        reservations:
+          devices: [{{driver: nvidia, count: 1, capabilities: [gpu]}}]
+    <<: *serving
+  batching:
+    image: tensorflow/serving:latest
+    profiles: [batching]
+    <<: *serving
+    command:
+      - --model_config_file=/models/{name}/models.config
+      - --enable_batching=true
+      - --batching_parameters_file=/models/{name}/batching.config
+"""
+
+
+def write_configuration(base):
+    """Writes the three configuration files into a model's base folder; those that are there stay as they are."""
+    texts = {
+        "models.config": _MODELS.format(name=MODEL_NAME),
+        "batching.config": _BATCHING.format(
+            largest=BATCH_SIZES[-1],
+            timeout=BATCH_TIMEOUT_MICROS,
+            queued=QUEUED_BATCHES,
+            allowed="\n".join(f"allowed_batch_sizes: {size}" for size in BATCH_SIZES),
+        ),
+        "docker-compose.yaml": _COMPOSE.format(name=MODEL_NAME),
+    }
+    for name, text in texts.items():
+        path = os.path.join(base, name)
+        # Someone may have changed them for their machines.
+        if not os.path.exists(path):
+            with files.replacing(path) as file:
+                file.write(text)
+
+
+def write_warm_up(folder):
+    """Writes warm-up requests, one for each of the batch sizes, into a version's folder.
+
+    Returns:
+        False where the package tensorflow-serving-api (extra `serving`) is not installed, and nothing is written.
+    """
+    try:
+        from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+    except ImportError:
+        return False
+    import tensorflow as tf
+
+    photograph = io.BytesIO()
+    Image.fromarray(np.full((240, 320, 3), 128, np.uint8)).save(photograph, "JPEG")
+    os.makedirs(os.path.dirname(os.path.join(folder, WARM_UP_FILE)), exist_ok=True)
+    logs = []
+    for size in BATCH_SIZES:
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = MODEL_NAME
+        request.model_spec.signature_name = "serving_default"
+        request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([photograph.getvalue()] * size))
+        boxes = np.tile(np.float32([[40, 20, 160, 200]]), (size, 1))
+        request.inputs["boxes"].CopyFrom(tf.make_tensor_proto(boxes))
+        log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
+        logs.append(log.SerializeToString())
+    with open(os.path.join(folder, WARM_UP_FILE), "wb") as file:
+        for log in logs:
+            file.write(tfrecord.frame(log))
+    return True

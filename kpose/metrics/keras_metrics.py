@@ -1,0 +1,157 @@
+"""Keypoint metrics: PCP and PDJ, in original pixels.
+
+Truth is [..., K, 3] (x, y, visibility flag) and prediction [..., K, 2], both in the original image's pixels:
+lengths in the stretched crop would be wrong.
+"""
+
+import keras
+from keras import ops
+
+from kpose.core import skeletons
+from kpose.metrics.pose import RULES, correct_limbs, detected_joints
+
+
+@keras.saving.register_keras_serializable("kpose")
+class PCP(keras.metrics.Metric):
+    """Percentage of correct parts at 0.5, as a fraction: the mean over the limb groups.
+
+    Limbs are counted as in `correct_limbs`; groups without any counted limb are left out of the mean. The figure
+    is exact on any number of replicas, because counts are summed, not fractions averaged.
+
+    Args:
+        skeleton: a `Skeleton`, or the name of one.
+        rule: "strict" or "mean".
+
+    Example:
+        metric = PCP("coco")
+        metric.update_state(truth, prediction)  # [B, K, 3] and [B, K, 2], in original pixels
+        metric.result()
+    """
+
+    def __init__(self, skeleton="coco", rule="strict", name=None, **kwargs):
+        super().__init__(name=name or f"pcp_{rule}", **kwargs)
+        if rule not in RULES:
+            raise ValueError(f"rule must be one of {RULES}. Received: rule={rule!r}")
+        self.skeleton = skeletons.get(skeleton) if isinstance(skeleton, str) else skeleton
+        self.rule = rule
+        limbs = (len(self.skeleton.limb_list),)
+        self.correct = self.add_variable(limbs, "zeros", name="correct")
+        self.counted = self.add_variable(limbs, "zeros", name="counted")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        """Counts a batch: `y_true` [B, K, 3], `y_pred` [B, K, 2], `sample_weight` [B] (0 leaves a sample out)."""
+        correct, counted = correct_limbs(y_true, y_pred, self.skeleton, self.rule)
+        weight = ops.ones(ops.shape(correct)[:1]) if sample_weight is None else sample_weight
+        weight = ops.cast(weight, "float32")[:, None]
+        self.correct.assign_add(ops.sum(correct * weight, axis=0))
+        self.counted.assign_add(ops.sum(counted * weight, axis=0))
+
+    def group_results(self):
+        """[G] the fraction of each limb group, 0 where none counted, and [G] how many limbs counted."""
+        correct, counted, start = [], [], 0
+        for limbs in self.skeleton.limbs.values():
+            correct.append(ops.sum(self.correct[start : start + len(limbs)]))
+            counted.append(ops.sum(self.counted[start : start + len(limbs)]))
+            start += len(limbs)
+        counted = ops.stack(counted)
+        return ops.stack(correct) / ops.maximum(counted, 1.0), counted
+
+    def by_limb(self):
+        """The fraction of each limb that counted, by name (`Skeleton.limb_names`): dict of floats."""
+        correct, counted = (ops.convert_to_numpy(ops.convert_to_tensor(v)) for v in (self.correct, self.counted))
+        names = self.skeleton.limb_names
+        return {name: float(c / n) for name, c, n in zip(names, correct, counted, strict=True) if n}
+
+    def result(self):
+        fractions, counted = self.group_results()
+        present = ops.sum(ops.cast(counted > 0, "float32"))
+        return ops.sum(fractions) / ops.maximum(present, 1.0)
+
+    def get_config(self):
+        return super().get_config() | {"skeleton": self.skeleton.name, "rule": self.rule}
+
+
+@keras.saving.register_keras_serializable("kpose")
+class PDJ(keras.metrics.Metric):
+    """Percentage of detected joints, as a fraction: right ones among those that `detected_joints` counts.
+
+    Exact on any number of replicas: counts are summed.
+
+    Args:
+        skeleton: a `Skeleton`, or the name of one.
+        threshold: of the error, in torso diameters.
+
+    Example:
+        metric = PDJ("coco", 0.2)
+        metric.update_state(truth, prediction)  # [B, K, 3] and [B, K, 2], in original pixels
+        metric.result()
+    """
+
+    def __init__(self, skeleton="coco", threshold=0.2, name=None, **kwargs):
+        super().__init__(name=name or f"pdj_{threshold:g}", **kwargs)
+        self.skeleton = skeletons.get(skeleton) if isinstance(skeleton, str) else skeleton
+        self.threshold = threshold
+        self.correct = self.add_variable((), "zeros", name="correct")
+        self.counted = self.add_variable((), "zeros", name="counted")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        """Counts a batch: `y_true` [B, K, 3], `y_pred` [B, K, 2], `sample_weight` [B] (0 leaves a sample out)."""
+        correct, counted = detected_joints(y_true, y_pred, self.skeleton, self.threshold)
+        weight = ops.ones(ops.shape(correct)[:1]) if sample_weight is None else sample_weight
+        weight = ops.cast(weight, "float32")[:, None]
+        self.correct.assign_add(ops.sum(correct * weight))
+        self.counted.assign_add(ops.sum(counted * weight))
+
+    def result(self):
+        return self.correct / ops.maximum(self.counted, 1.0)
+
+    def get_config(self):
+        return super().get_config() | {"skeleton": self.skeleton.name, "threshold": self.threshold}
+
+
+@keras.saving.register_keras_serializable("kpose")
+class SpreadRatio(keras.metrics.Metric):
+    """How much predictions vary from person to person, relative to the labels; 0 is one pose for everyone.
+
+    The standard deviation of the predictions round their own mean (of each joint and coordinate) over that of the
+    labels, both over the labelled joints, in normalised coordinates. Perfect predictions have 1, regressors that are
+    unsure of themselves less: the best guess under an L2 loss is a mean. Labels that do not vary give 1. Exact on any
+    number of replicas: sums are summed.
+
+    Args:
+        num_joints: K.
+
+    Example:
+        metric = SpreadRatio(17)
+        metric.update_state(truth, prediction)  # [B, 17, 3] and [B, 17, 2], normalised
+        metric.result()
+    """
+
+    def __init__(self, num_joints, name="spread", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.num_joints = num_joints
+        self.counted = self.add_variable((num_joints, 1), "zeros", name="counted")
+        # Of the labels and of the predictions.
+        self.sums = self.add_variable((2, num_joints, 2), "zeros", name="sums")
+        self.squares = self.add_variable((2, num_joints, 2), "zeros", name="squares")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        """Adds a batch: `y_true` [B, K, 3], `y_pred` [B, K, 2], `sample_weight` [B] (0 leaves a sample out)."""
+        y_true, y_pred = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
+        weight = ops.cast(y_true[..., 2:] > 0, "float32")
+        if sample_weight is not None:
+            weight = weight * ops.cast(sample_weight, "float32")[:, None, None]
+        points = ops.stack([y_true[..., :2], y_pred])
+        self.counted.assign_add(ops.sum(weight, axis=0))
+        self.sums.assign_add(ops.sum(points * weight, axis=1))
+        self.squares.assign_add(ops.sum(ops.square(points) * weight, axis=1))
+
+    def result(self):
+        # Sum of squared deviations: sum x^2 - (sum x)^2 / n, of each joint and coordinate.
+        around_zero = ops.square(self.sums) / ops.maximum(self.counted, 1.0)
+        labels, predictions = ops.unstack(ops.sum(ops.maximum(self.squares - around_zero, 0.0), axis=(1, 2)), 2)
+        varied = labels > 1e-6 * ops.maximum(ops.sum(self.squares[0]), 1e-6)
+        return ops.where(varied, ops.sqrt(predictions / ops.where(varied, labels, 1.0)), 1.0)
+
+    def get_config(self):
+        return super().get_config() | {"num_joints": self.num_joints}

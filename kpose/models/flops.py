@@ -1,0 +1,23 @@
+"""How much arithmetic a network takes."""
+
+import tensorflow as tf
+from tensorflow.compat.v1 import profiler
+
+from kpose.core import startup
+
+# The gradient by the inputs and that by the weights each take as much as the forward pass.
+PASSES_OF_TRAINING = 3
+
+
+def forward(network, input_size):
+    """Floating-point operations for one image, a multiplication and its addition counting as two.
+
+    Args:
+        network: images [B, H, W, 3] -> a structure of tensors.
+        input_size: (height, width).
+    """
+    traced = tf.function(lambda images: network(images, training=False), autograph=False)
+    graph = traced.get_concrete_function(tf.TensorSpec([1, *input_size, 3])).graph
+    options = profiler.ProfileOptionBuilder(profiler.ProfileOptionBuilder.float_operation()).with_empty_output()
+    with startup.warnings():
+        return profiler.profile(graph, options=options.build()).total_float_ops

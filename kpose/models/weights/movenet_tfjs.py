@@ -1,0 +1,95 @@
+"""Weights of MoveNet's TensorFlow.js graph models, read without TensorFlow.js.
+
+A graph model is a JSON file, with the graph and a list of its weights, and the binary files that the list names. Only
+plain arrays are read.
+"""
+
+import json
+import math
+import os
+import re
+
+import numpy as np
+
+from kpose.core.errors import InputError
+
+_DTYPES = {"float32": "<f4", "float16": "<f2", "int32": "<i4", "uint8": "u1", "bool": "u1"}
+_CONVOLUTIONS = ("_FusedConv2D", "FusedDepthwiseConv2dNative", "DepthwiseConv2dNative")
+# Ends of the names of the graph's nodes -> the layers of `kpose.models.movenet`.
+_LAYERS = (
+    (r"model_1/model/out_relu/", lambda m: "Conv_1"),
+    (r"model_1/model/(\w+?)(?:_relu|_BN)?/", lambda m: m[1]),
+    (r"model_1/conv2d(?:_(\d))?/", lambda m: ("lateral_top", "lateral_9", "lateral_5", "lateral_2")[int(m[1] or 0)]),
+    (r"model_1/separable_conv2d(?:_(\d))?/", lambda m: f"pyramid_{m[1] or 0}_depthwise"),
+    (r"model_1/re_lu(?:_(\d))?/", lambda m: f"pyramid_{m[1] or 0}_pointwise"),
+    (r"(heatmap|regress|center|offset)_0/separable_", lambda m: f"{m[1]}_depthwise"),
+    (r"(heatmap|regress|center|offset)_0/re_lu_", lambda m: f"{m[1]}_pointwise"),
+    (r"(heatmap|regress|center|offset)_0/conv2d_", lambda m: m[1]),
+)
+
+
+def read(path):
+    """(nodes of the graph, name -> array) of a graph model.
+
+    Args:
+        path: its JSON file; the binary files lie beside it.
+
+    Raises:
+        InputError: it is not there, damaged, or in a form that is not known here.
+    """
+    try:
+        with open(path) as file:
+            model = json.load(file)
+        nodes, groups = model["modelTopology"]["node"], model["weightsManifest"]
+        return nodes, {name: array for group in groups for name, array in _arrays(path, group)}
+    except OSError as error:
+        raise InputError(f"{error.filename}: {error.strerror}: give the .json file of a TensorFlow.js model") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a TensorFlow.js graph model ({error!r})") from None
+
+
+def _arrays(path, group):
+    folder, content = os.path.dirname(path), b""
+    for name in group["paths"]:
+        with open(os.path.join(folder, os.path.basename(name)), "rb") as file:
+            content += file.read()
+    offset = 0
+    for weight in group["weights"]:
+        stored = weight.get("quantization", {}).get("dtype", weight["dtype"])
+        if stored not in _DTYPES or "scale" in weight.get("quantization", {}):
+            raise InputError(f"{path}: {weight['name']} is stored as {stored}, which is not read here")
+        dtype, count = np.dtype(_DTYPES[stored]), math.prod(weight["shape"])
+        if offset + count * dtype.itemsize > len(content):
+            raise InputError(f"{path}: its weights are cut short: {len(content)} bytes")
+        array = np.frombuffer(content, dtype, count, offset).astype(_DTYPES[weight["dtype"]])
+        yield weight["name"], array.reshape(weight["shape"])
+        offset += count * dtype.itemsize
+    if offset != len(content):
+        raise InputError(f"{path}: {len(content)} bytes of weights, but {offset} are described")
+
+
+def assign(network, path):
+    """Sets the convolutions of a `movenet` network to those of MoveNet's graph model.
+
+    Raises:
+        InputError: as `read`, or the model is not MoveNet in the network's width, for its joints.
+    """
+    nodes, arrays = read(path)
+    wanted = {layer.name: layer for layer in network.layers if "Conv2D" in type(layer).__name__}
+    found = {}
+    for node in nodes:
+        if node["op"] in _CONVOLUTIONS:
+            values = [arrays[name] for name in node["input"] if name in arrays]
+            match = next(((m, layer) for end, layer in _LAYERS if (m := re.search(end, node["name"]))), None)
+            if match:
+                found[match[1](match[0])] = values
+    problems = [f"{name} is not in it" for name in sorted(wanted.keys() - found.keys())]
+    for name, values in found.items():
+        shapes = [value.shape for value in values]
+        have = [tuple(v.shape) for v in wanted[name].weights] if name in wanted else None
+        if shapes != have:
+            problems.append(f"{name} has shapes {shapes}, the network's has {have}")
+    if problems:
+        raise InputError(f"{path}: not this network's weights: {'; '.join(problems[:5])}")
+    for name, values in found.items():
+        wanted[name].set_weights(values)

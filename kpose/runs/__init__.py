@@ -1,0 +1,1 @@
+"""What a training leaves in its folder, its checkpoints, and the models that kpose ships."""

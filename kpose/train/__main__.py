@@ -1,0 +1,53 @@
+"""Trains a recipe.
+
+python -m kpose.train --config=configs/deeppose.py --workdir=run --config.data.train='records/train-*'
+
+--config names a recipe: a file, or one that kpose ships (configs/deeppose.py, or just deeppose). Every field of it can
+be changed: --config.batch_size=32 --config.optimizer.learning_rate=0.01. Run again with the same workdir, a training
+that was stopped goes on where it was. --config=RECIPE:quick takes a few small steps, to see that a recipe is sound.
+"""
+
+from absl import flags
+from ml_collections import config_flags
+
+from kpose import config as config_lib
+from kpose.core import cli
+
+FLAGS = cli.flag_set()
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "The recipe: a Python file with get_config(), or the name of a shipped one.", flag_values=FLAGS
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run: checkpoints, history, TensorBoard.", required=True, flag_values=FLAGS
+)
+_PROFILE = flags.DEFINE_string(
+    "profile",
+    "",
+    "FIRST:LAST steps to trace for TensorBoard's profiler (pip install tensorboard-plugin-profile to see it).",
+    flag_values=FLAGS,
+)
+
+
+def main():
+    from kpose.train import trainer
+
+    if _CONFIG.value is None:
+        raise cli.InputError("--config is missing: name a recipe, as in --config=configs/deeppose.py")
+    trainer.train(_CONFIG.value, _WORKDIR.value, _steps(_PROFILE.value))
+
+
+def _steps(text):
+    if not text:
+        return None
+    first, colon, last = text.partition(":")
+    if not (colon and first.isdigit() and last.isdigit()):
+        raise cli.InputError(f"--profile={text}: give the first step and, after it, the last, as in --profile=10:20")
+    return int(first), int(last)
+
+
+def console():
+    cli.run(main, FLAGS, __doc__, prepare=config_lib.resolve_flags)
+
+
+if __name__ == "__main__":
+    console()

@@ -1,0 +1,212 @@
+"""What happens beside training: log lines, TensorBoard, history, checkpoints, pictures."""
+
+import os
+import signal
+import threading
+
+import keras
+import tensorflow as tf
+from absl import logging
+
+from kpose.drawing import sheets
+from kpose.train.history import check_converging, writing_events
+
+
+class SaveCheckpoints(keras.callbacks.Callback):
+    """Saves a checkpoint every so many steps and at the end, and keeps the one of the best validation.
+
+    Args:
+        saver: `checkpoints.Checkpoints`.
+        every: steps between two checkpoints.
+        total_steps: of the training.
+        watch: the `WatchFinite` of the training: no step is saved that it has not looked at.
+        ahead: by how many batches the data are ahead of the steps, because that many were left out.
+    """
+
+    def __init__(self, saver, every, total_steps, watch, ahead=0):
+        super().__init__()
+        self.saver = saver
+        self.watch = watch
+        self.every = every
+        self.total_steps = total_steps
+        self.ahead = ahead
+        self._saved = None
+
+    def on_train_begin(self, logs=None):
+        self._saved = self.model.steps.done
+
+    def on_train_batch_end(self, batch, logs=None):
+        step = self.model.steps.done
+        if step // self.every > self._saved // self.every or (step >= self.total_steps and step > self._saved):
+            check_converging(logs, step)
+            self.save()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if "val_pcp_strict" in logs:
+            step = self.model.steps.done
+            self.saver.save_if_best(step, step + self.ahead, float(logs["val_pcp_strict"]))
+
+    def save(self):
+        """Saves the step that is done."""
+        step = self.model.steps.done
+        if step > self._saved:
+            # After a rollback the training goes on from the last step that was saved: none may be beyond a bad one.
+            self.watch.look()
+            self.saver.save(step, step + self.ahead)
+            self._saved = step
+
+
+class Preempted(Exception):
+    """The training was told to end (SIGTERM), and is saved."""
+
+
+class Termination:
+    """SIGTERM, which clusters send before they take a machine away: a context in which it ends the process well.
+
+    Raises `Preempted` where it comes before the training (nothing is to be saved yet); later `asked` is set.
+    """
+
+    def __init__(self):
+        self.asked = self.training = False
+        self._before = None
+
+    def __enter__(self):
+        # Only the main thread may; elsewhere whoever started the thread looks after signals.
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._handle)
+        return self
+
+    def __exit__(self, *_):
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _handle(self, *_):
+        self.asked = True
+        if not self.training:
+            raise Preempted
+
+
+class SaveOnTermination(keras.callbacks.Callback):
+    """Ends a training that was asked to: saves and raises `Preempted`.
+
+    Args:
+        termination: the `Termination`.
+        saving: the `SaveCheckpoints` of the training.
+        gather: a number -> every worker's. A checkpoint takes all workers, so what one is asked all do, at one step.
+    """
+
+    def __init__(self, termination, saving, gather):
+        super().__init__()
+        self.termination = termination
+        self.saving = saving
+        self.gather = gather
+
+    def _end_if_asked(self):
+        if any(self.gather(int(self.termination.asked))):
+            self.saving.save()
+            raise Preempted
+
+    def on_train_begin(self, logs=None):
+        self.termination.training = True
+        self._end_if_asked()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._end_if_asked()
+
+    def on_test_batch_end(self, batch, logs=None):
+        self._end_if_asked()
+
+
+class FreezeBackbone(keras.callbacks.Callback):
+    """Leaves the backbone as it is for the first epochs, then trains it (`config.model.freeze_epochs`).
+
+    The epoch alone decides, so a resumed training does as an uninterrupted one.
+
+    Args:
+        epochs: how many.
+    """
+
+    def __init__(self, epochs):
+        super().__init__()
+        self.epochs = epochs
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.model.freeze(self.model.network.get_layer("backbone"), epoch < self.epochs)
+
+
+class Profile(keras.callbacks.Callback):
+    """Keeps a trace of some steps for TensorBoard's profiler.
+
+    Args:
+        workdir: the run's folder.
+        first, last: the steps, counted as in the log; executions of several steps are traced whole.
+    """
+
+    def __init__(self, workdir, first, last):
+        super().__init__()
+        self.folder = os.path.join(workdir, "tensorboard", "train")
+        self.first, self.last = first, last
+        self._running = self._done = False
+
+    def on_train_batch_begin(self, batch, logs=None):
+        step, coming = self.model.steps.done, self.model.steps.coming
+        if not self._running and not self._done and step < self.last and step + coming > self.first:
+            tf.profiler.experimental.start(self.folder)
+            self._running, self._began = True, step
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self._running and self.model.steps.done >= self.last:
+            # Reading a figure waits for the device: of steps under way the trace would lack the end.
+            float(logs["loss"])
+            self._stop()
+
+    def on_train_end(self, logs=None):
+        if self._running:
+            self._stop()
+        if not self._done:
+            logging.warning(
+                "--profile=%d:%d: no such step ran, nothing was traced: the training ended at step %d",
+                self.first,
+                self.last,
+                self.model.steps.done,
+            )
+
+    def _stop(self):
+        tf.profiler.experimental.stop()
+        self._running, self._done = False, True
+        logging.info("profile of steps %d to %d: see TensorBoard's Profile tab", self._began, self.model.steps.done)
+
+
+class PredictionGrid(keras.callbacks.Callback):
+    """After each evaluation, validation persons with truth beside prediction, as a TensorBoard image.
+
+    Args:
+        workdir: the run's folder.
+        evaluation: the validation batches; the persons are the first of them.
+        skeleton: the `Skeleton` to draw.
+        persons: how many.
+    """
+
+    def __init__(self, workdir, evaluation, skeleton, persons=12):
+        super().__init__()
+        self.workdir = workdir
+        self.skeleton = skeleton
+        batch = next(evaluation.unbatch().batch(persons).as_numpy_iterator())
+        real = batch["weight"] > 0
+        self.batch = {key: value[real] for key, value in batch.items()}
+        self._writer = tf.summary.create_file_writer(os.path.join(workdir, "tensorboard", "validation"))
+
+    def on_epoch_end(self, epoch, logs=None):
+        if "val_loss" not in logs:
+            return
+        prediction = self.model.predict_crops(self.batch["image"])["keypoints"]
+        picture = sheets.prediction_grid(
+            self.batch["image"],
+            self.batch["keypoints"],
+            keras.ops.convert_to_numpy(prediction),
+            self.skeleton,
+            self.batch["region"],
+        )
+        with writing_events(self.workdir), self._writer.as_default():
+            tf.summary.image("truth and prediction", picture[None], step=self.model.steps.done)
+            self._writer.flush()

@@ -1,0 +1,141 @@
+"""Where a training step that was not finite went wrong."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+
+def explain(regressor, batch):
+    """The first thing in a step that is not finite, by running its batch once more.
+
+    Args:
+        regressor: the `regressor.Regressor`, with the weights that the step began with, or nearly.
+        batch: the batch, as the step received it.
+
+    Returns:
+        A phrase such as "the output of layer conv3 (Conv2D)".
+    """
+    network = regressor.network
+    trained = regressor.trained_variables
+    trainable, state = (
+        [tf.convert_to_tensor(v.value) for v in vs] for vs in (trained, network.non_trainable_variables)
+    )
+    size = tf.reduce_sum(batch["weight"])
+    scale = 1.0 if regressor.sample_loss.reduction == "sum" else 1.0 / size
+    gradients, _, batch, _, losses = regressor.gradients(trainable, state, batch, scale)
+    for name in ("image", "keypoints", "region", "weight", "taught"):
+        samples = _not_finite(batch[name]) if name in batch else ()
+        if len(samples):
+            return f"{name} of sample {samples[0]} of the batch"
+    for variable in [*network.variables, *regressor.sample_loss.trainable_variables]:
+        if not _is_finite(variable.value):
+            return f"weight {variable.path}"
+    layer = _first_layer(network, tf.cast(batch["image"], tf.float32)) if "estimate" not in batch else None
+    if layer:
+        return layer
+    samples = _not_finite(losses)
+    if samples.size:
+        return f"the loss of sample {samples[0]} of the batch"
+    for variable, gradient in zip(trained, gradients, strict=True):
+        if not _is_finite(gradient):
+            return f"the gradient of {variable.path}"
+    return "nothing that running the batch once more shows: the weights were others by then"
+
+
+def _is_finite(values):
+    return bool(tf.reduce_all(tf.math.is_finite(tf.cast(values, tf.float32))))
+
+
+def _not_finite(values):
+    """Indices of the samples with a value that is not finite."""
+    values = np.asarray(tf.cast(values, tf.float32))
+    return np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(1))
+
+
+def _first_layer(network, inputs):
+    """The first layer of a functional network whose output is not finite, looking into nested ones."""
+    # A nested network's own `output` is a tensor inside it: what the outer one makes of it stands in the outer's nodes.
+    nodes = [
+        node
+        for depth in sorted(network._nodes_by_depth, reverse=True)
+        for node in network._nodes_by_depth[depth]
+        if not node.is_input
+    ]
+    wanted = {id(t): t for node in nodes for t in (*node.input_tensors, *node.output_tensors)}
+    found = keras.Model(network.inputs, list(wanted.values()))(inputs, training=True)
+    values = dict(zip(wanted, found, strict=True))
+    for node in nodes:
+        layer = node.operation
+        samples = next((s for s in (_not_finite(values[id(t)]) for t in node.output_tensors) if s.size), None)
+        if samples is None:
+            continue
+        name = f"the output of layer {layer.name} ({type(layer).__name__}) for sample {samples[0]} of the batch"
+        if isinstance(layer, keras.Model):
+            name = _first_layer(layer, [values[id(t)] for t in node.input_tensors]) or name
+        return name
+    return None
+
+
+class NonFinite(Exception):
+    """A training step gave a gradient that is not finite, and was skipped.
+
+    Attributes:
+        step: its number.
+    """
+
+    def __init__(self, step):
+        super().__init__(f"step {step}")
+        self.step = step
+
+
+class WatchFinite(keras.callbacks.Callback):
+    """Looks after steps that were not finite (`config.on_nan`).
+
+    Args:
+        policy: "skip" tells how many were skipped; otherwise `NonFinite` is raised.
+        every: steps between two looks; each makes Python wait for the device.
+    """
+
+    # Skipping so many in a row is no training any more.
+    LONGEST = 50
+
+    def __init__(self, policy, every):
+        super().__init__()
+        self.policy = policy
+        self.every = every
+
+    def on_train_begin(self, logs=None):
+        self._looked, self._skipped, self._in_a_row = self.model.steps.done, _whole(self.model.skipped_steps), 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.model.steps.done - self._looked >= self.every:
+            self.look()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.look()
+
+    def look(self):
+        """Looks at the steps since the last look.
+
+        Raises:
+            NonFinite: one was not finite, and that is not to be skipped.
+        """
+        done = self.model.steps.done
+        if done == self._looked:
+            return
+        skipped, taken = _whole(self.model.skipped_steps) - self._skipped, done - self._looked
+        self._looked, self._skipped = done, self._skipped + skipped
+        if not skipped:
+            self._in_a_row = 0
+            return
+        self._in_a_row = self._in_a_row + skipped if skipped == taken else 0
+        step = _whole(self.model.nonfinite_step)
+        if self.policy != "skip" or self._in_a_row >= self.LONGEST:
+            raise NonFinite(step)
+        logging.warning("step %d was not finite: skipped, %d in all", step, self._skipped)
+
+
+def _whole(variable):
+    # Of a variable that is mirrored on the replicas, int() would make nothing.
+    return int(tf.convert_to_tensor(variable))

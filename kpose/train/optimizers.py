@@ -1,0 +1,107 @@
+"""Optimisers and learning-rate schedules by name."""
+
+import math
+
+import keras
+from keras import ops
+
+from kpose.core import checks
+from kpose.core.errors import InputError
+
+
+@keras.saving.register_keras_serializable("kpose")
+class Schedule(keras.optimizers.schedules.LearningRateSchedule):
+    """A linear warm-up to the peak, then one of four ways on.
+
+    constant     the peak
+    step         the peak times `factor` at each milestone
+    cosine       half a cosine to zero (Loshchilov and Hutter, "SGDR", ICLR 2017)
+    flat_cosine  the peak for the fraction `flat` of the training, then half a cosine to zero
+
+    Args:
+        name: which.
+        peak: the learning rate after the warm-up.
+        total_steps: steps of the whole training.
+        warmup_steps: of which warm-up.
+        milestones: of step: fractions of the training.
+        factor: of step.
+        flat: of flat_cosine.
+    """
+
+    def __init__(self, name, peak, total_steps, warmup_steps=0, milestones=(), factor=0.1, flat=0.0):
+        self.name = name
+        self.peak = peak
+        self.total_steps = total_steps
+        self.warmup_steps = warmup_steps
+        self.milestones = tuple(milestones)
+        self.factor = factor
+        self.flat = flat
+
+    def __call__(self, step):
+        step = ops.cast(step, "float32")
+        warmup = ops.minimum((step + 1) / max(self.warmup_steps, 1), 1.0)
+        return self.peak * warmup * self._share(step)
+
+    def _share(self, step):
+        if self.name == "step":
+            passed = [ops.cast(step >= milestone * self.total_steps, "float32") for milestone in self.milestones]
+            return self.factor ** sum(passed, ops.zeros(()))
+        if self.name in ("cosine", "flat_cosine"):
+            begin = max(self.warmup_steps, self.flat * self.total_steps if self.name == "flat_cosine" else 0)
+            progress = (step - begin) / max(self.total_steps - begin, 1)
+            return 0.5 * (1 + ops.cos(math.pi * ops.clip(progress, 0.0, 1.0)))
+        return 1.0
+
+    def get_config(self):
+        names = ("name", "peak", "total_steps", "warmup_steps", "milestones", "factor", "flat")
+        return {name: getattr(self, name) for name in names}
+
+
+SCHEDULES = ("constant", "step", "cosine", "flat_cosine")
+OPTIMIZERS = ("sgd", "adamw")
+
+
+@checks.register
+def check_recipe(config):
+    """Raises `InputError` unless the recipe's `optimizer` and `schedule` sections make an optimiser."""
+    checks.choice(config.optimizer.name, "optimizer.name", OPTIMIZERS)
+    checks.choice(config.schedule.name, "schedule.name", SCHEDULES)
+    _check_milestones(config.schedule)
+
+
+def _check_milestones(config):
+    milestones = tuple(config.milestones)
+    if not all(isinstance(m, float) and 0 < m < 1 for m in milestones) or list(milestones) != sorted(set(milestones)):
+        raise InputError(
+            f"config.schedule.milestones is {milestones}: fractions of the training between 0 and 1, in ascending order"
+        )
+    if config.name == "step" and not milestones:
+        raise InputError("config.schedule.name is 'step', but config.schedule.milestones names none")
+
+
+def build(optimizer, schedule, total_steps):
+    """The optimiser of a recipe.
+
+    Args:
+        optimizer, schedule: the recipe's sections of those names, checked.
+        total_steps: steps of the whole training.
+    """
+    rate = build_schedule(schedule, optimizer.learning_rate, total_steps)
+    if optimizer.name == "sgd":
+        return keras.optimizers.SGD(rate, momentum=optimizer.momentum, weight_decay=optimizer.weight_decay or None)
+    return keras.optimizers.AdamW(rate, weight_decay=optimizer.weight_decay)
+
+
+def build_schedule(schedule, learning_rate, total_steps):
+    """A learning rate, or a schedule of it."""
+    if schedule.name == "constant" and not schedule.warmup_steps:
+        return learning_rate
+    return Schedule(
+        schedule.name,
+        learning_rate,
+        total_steps,
+        schedule.warmup_steps,
+        schedule.milestones,
+        schedule.factor,
+        schedule.flat,
+    )

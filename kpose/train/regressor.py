@@ -1,0 +1,415 @@
+"""The training engine: plain `Model.fit` that compiles under any strategy.
+
+Stock Keras 3 switches XLA off under a strategy, fails with `steps_per_execution > 1` on two replicas
+(keras#19246) and checks float16 gradients for overflow on one replica only. `Regressor` replaces the one
+function where all of that is decided, the train function, and leaves `fit`, its callbacks and its history alone:
+
+    outer tf.function    for each of the execution's steps:
+      strategy.run         on each replica: forward, loss, gradient (one XLA program where XLA is on)
+      reduce               gradients and BatchNorm statistics, over all replicas
+      update               once, for all replicas together: loss scale, clipping, optimizer
+
+What runs on a replica is a pure function of tensors, so that XLA sees one program without variables, and all
+decisions that need every replica (is this gradient finite? how long is it?) are taken on the reduced gradient.
+"""
+
+import keras
+import tensorflow as tf
+
+from kpose.models.decoding import to_pixels
+
+# Dynamic loss scaling for float16 (Micikevicius et al., "Mixed Precision Training", ICLR 2018).
+INITIAL_LOSS_SCALE = 2.0**15
+LOSS_SCALE_GROWTH_STEPS = 2000
+
+
+class Regressor(keras.Model):
+    """A network, its loss and its metrics, ready for `compile(optimizer)` and `fit`.
+
+    Build and compile it inside `strategy.scope()`. Batches are the dicts of `kpose.data.pipeline`.
+
+    Args:
+        network: a functional `keras.Model`: images [B, H, W, 3] of 0..255 -> dict with "keypoints" [B, K, 2],
+            normalised.
+        loss: a `kpose.train.losses.KeypointLoss`; variables of its own are trained with the network's. With reduction "sum"
+            the optimiser minimises the sum over the global batch, otherwise the mean over it.
+        pixel_metrics: `keras.metrics.Metric`s of (truth [B, K, 3], prediction [B, K, 2], weight [B]), in original
+            pixels.
+        crop_metrics: the same, normalised.
+        augmentation: `augmentation(batch)` -> batch, run in the training step (None: nothing).
+        taught_share: factor of the loss of what a teacher found (`taught` [B, K, 3] in a batch), beside the labels'.
+        xla: compile the replica's part of each step with XLA.
+        clip_norm: the longest gradient applied, in the global norm of the reduced gradient (0: any length).
+        ema: weight of the past in the moving average of the weights that evaluation uses (0: the weights themselves).
+    """
+
+    def __init__(
+        self,
+        network,
+        loss,
+        pixel_metrics=(),
+        crop_metrics=(),
+        augmentation=None,
+        taught_share=1.0,
+        xla=False,
+        clip_norm=0.0,
+        ema=0.0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.network = network
+        self.sample_loss = loss
+        self.pixel_metrics = list(pixel_metrics)
+        self.crop_metrics = list(crop_metrics)
+        self.augmentation = augmentation
+        self.taught_share = taught_share
+        self.xla = xla
+        self.clip_norm = clip_norm
+        self.ema = ema
+        # Polyak averages of the network's trainable variables, in their order, whatever `freeze` takes out later.
+        self.averaged = network.trainable_variables if ema else []
+        self.averages = [tf.Variable(v.value, trainable=False) for v in self.averaged]
+        self.loss_tracker = keras.metrics.Mean(name="loss")
+        self.gradient_norm_tracker = keras.metrics.Mean(name="gradient_norm")
+        self.scales_loss = network.compute_dtype == "float16"
+        # A step whose loss or gradient is not finite is skipped: the last of them (-1: none), how many there were.
+        self.nonfinite_step = tf.Variable(-1, dtype=tf.int64, trainable=False)
+        self.skipped_steps = tf.Variable(0, dtype=tf.int64, trainable=False)
+        # In a checkpoint whatever the precision, so that a run's checkpoints always hold the same things.
+        self.loss_scale = tf.Variable(INITIAL_LOSS_SCALE if self.scales_loss else 1.0, trainable=False)
+        self.finite_steps = tf.Variable(0, dtype=tf.int64, trainable=False)
+        # Seconds that training steps have waited for their batches.
+        self.data_wait = 0.0
+        # Nothing is left to build: `fit` would otherwise try to trace the step with symbolic tensors.
+        self.built = True
+
+    def call(self, images, training=False):
+        return self.network(images, training=training)
+
+    def compile(self, optimizer, steps_per_execution=1):
+        """As `keras.Model.compile`; loss, metrics and XLA are the constructor's."""
+        # Keras would wrap the optimiser for float16 and decide on each replica alone: the scale is ours.
+        super().compile(
+            optimizer=optimizer, steps_per_execution=steps_per_execution, jit_compile=False, auto_scale_loss=False
+        )
+        trained = self.trained_variables
+        # Decay is for what multiplies: shrinking a bias or a norm's scale only shifts the function (He et al., "Bag of
+        # Tricks for Image Classification with Convolutional Neural Networks", CVPR 2019).
+        optimizer.exclude_from_weight_decay(var_list=[v for v in trained if len(v.shape) < 2])
+        optimizer.build(trained)
+
+    @property
+    def trained_variables(self):
+        """The network's and the loss' own."""
+        return [*self.network.trainable_variables, *self.sample_loss.trainable_variables]
+
+    @property
+    def metrics(self):
+        return [self.loss_tracker, self.gradient_norm_tracker, *self.crop_metrics, *self.pixel_metrics]
+
+    def fit(self, x, steps_per_epoch, total_steps, start_step=0, callbacks=(), **kwargs):
+        """As `keras.Model.fit`, from any step of a training to its end.
+
+        Args:
+            x: the training batches, the first of them batch `start_step`.
+            steps_per_epoch: need not be a multiple of `steps_per_execution`.
+            total_steps: steps of the whole training; its last epoch may be a short one.
+            start_step: steps already done.
+            callbacks, **kwargs: as for `keras.Model.fit`. `self.steps.done` tells callbacks the step.
+        """
+        self.steps = _TrainingSteps(start_step, steps_per_epoch, total_steps, self.steps_per_execution)
+        return super().fit(
+            x,
+            steps_per_epoch=steps_per_epoch,
+            initial_epoch=start_step // steps_per_epoch,
+            epochs=-(-total_steps // steps_per_epoch),
+            # First, so that the others find the epoch begun.
+            callbacks=[self.steps, *callbacks],
+            shuffle=False,
+            **kwargs,
+        )
+
+    def freeze(self, layer, frozen):
+        """Leaves a layer of the network out of the training, its BatchNorm statistics too, or takes it in again.
+
+        The optimiser was built with every weight, so checkpoints hold the same variables either way.
+        """
+        if layer.trainable == frozen:
+            layer.trainable = not frozen
+            # The step was traced with the other variables; `fit` looks it up each time.
+            self.make_train_function(force=True)
+
+    def make_train_function(self, force=False):
+        if self.train_function is not None and not force:
+            return
+        execute = _looped(self._train_step)
+
+        def train_function(iterator):
+            first = self.steps.done
+            steps = self.steps.next_execution()
+            # None is left of an epoch that a resumed run began in its midst; `fit` still counts to its end.
+            if steps:
+                # Names the step to the profiler.
+                with tf.profiler.experimental.Trace("train", step_num=first, _r=1):
+                    self.data_wait += execute(iterator, tf.constant(steps), tf.constant(first, tf.int64))
+            return self.get_metrics_result()
+
+        self.train_function = train_function
+
+    def make_test_function(self, force=False):
+        if self.test_function is not None and not force:
+            return
+        execute = _looped(self._test_step)
+
+        def test_function(iterator):
+            steps = min(self.steps_per_execution, self._test_steps_left)
+            self._test_steps_left -= steps
+            execute(iterator, tf.constant(steps), tf.constant(0, tf.int64))
+            results = self.get_metrics_result()
+            return {name: value for name, value in results.items() if name != self.gradient_norm_tracker.name}
+
+        self.test_function = test_function
+
+    def evaluate(self, x, **kwargs):
+        """As `keras.Model.evaluate`, on a dataset of known cardinality."""
+        # Otherwise a last execution would run out of data and leave its batches out of the logs.
+        # Of a distributed dataset it is a property.
+        self._test_steps_left = int(x.cardinality() if callable(x.cardinality) else x.cardinality)
+        if self._test_steps_left < 1:
+            raise ValueError(f"x must be a tf.data.Dataset of known cardinality. Received: {x}")
+        return super().evaluate(x, **kwargs)
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Nothing: built in the constructor. Keras' own would swallow a batch and assume one host's values."""
+
+    def _train_step(self, batch, step):
+        strategy = self.distribute_strategy
+        scale = tf.convert_to_tensor(self.loss_scale)
+        sample_scale = scale
+        if self.sample_loss.reduction != "sum":
+            size = _sum(strategy, strategy.run(lambda b: tf.reduce_sum(b["weight"]), args=(batch,)))
+            sample_scale = sample_scale / size
+        gradients, state, loss = strategy.run(self._replica_train_step, args=(batch, sample_scale))
+        # One decision for all replicas: what is not finite anywhere is not finite in the sum.
+        loss = _sum(strategy, loss)
+        gradients = [_sum(strategy, g) for g in gradients]
+        if self.scales_loss:
+            gradients = [g / scale for g in gradients]
+        state = {index: _reduce_state(strategy, value) for index, value in state.items()}
+        self._update(gradients, state, loss, step)
+
+    def _replica_train_step(self, batch, sample_scale):
+        replica_id = tf.distribute.get_replica_context().replica_id_in_sync_group
+        trainable = [tf.convert_to_tensor(v.value) for v in self.trained_variables]
+        state = [_seeded(tf.convert_to_tensor(v.value), replica_id) for v in self.network.non_trainable_variables]
+        gradients, state, batch, outputs, losses = self._compiled(self.gradients)(trainable, state, batch, sample_scale)
+        self._update_metrics(batch, outputs, losses)
+        state = {index: _unseeded(value, replica_id) for index, value in state.items()}
+        return gradients, state, tf.reduce_sum(losses * batch["weight"])
+
+    def gradients(self, trainable, state, batch, sample_scale):
+        """Forward, loss and gradient: a pure function of tensors.
+
+        Args:
+            trainable: the values of the network's trainable variables and of the loss' own.
+            state: those of the network's other variables.
+            batch: as `fit` takes it.
+            sample_scale: factor of each sample's loss.
+
+        Returns:
+            (gradients of `trainable`, what changed of `state` by its index, the batch after augmentation, the network's
+            outputs, the samples' losses).
+        """
+        if self.augmentation:
+            batch = self.augmentation(batch)
+        with tf.GradientTape() as tape:
+            tape.watch(trainable)
+            images = tf.cast(batch["image"], tf.float32)
+            of_network = len(self.network.trainable_variables)
+            outputs, after = self.network.stateless_call(
+                trainable[:of_network], state, images, training=True, **_start(batch)
+            )
+            losses = self._loss_values(trainable[of_network:], batch, outputs)
+            total = tf.reduce_sum(losses * batch["weight"] * sample_scale)
+        gradients = tape.gradient(total, trainable, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        # A frozen layer's weights are state too, but state that never changes: it is not carried through the reduction.
+        changed = {str(i): new for i, (old, new) in enumerate(zip(state, after, strict=True)) if new is not old}
+        return gradients, changed, batch, outputs, losses
+
+    def _loss_values(self, values, batch, outputs):
+        """[B] losses, the loss' own variables having `values`."""
+        with keras.StatelessScope(state_mapping=list(zip(self.sample_loss.trainable_variables, values, strict=True))):
+            losses = self.sample_loss.call(batch["keypoints"], outputs)
+            if "taught" in batch:
+                losses += self.taught_share * self.sample_loss.call(batch["taught"], outputs)
+            return losses
+
+    def _update(self, gradients, state, loss, step):
+        norm = tf.linalg.global_norm(gradients)
+        # A loss that is no number may have a gradient that is: what is clipped passes none on.
+        finite_loss = tf.math.is_finite(loss)
+        finite = tf.logical_and(finite_loss, tf.math.is_finite(norm))
+        if self.clip_norm:
+            gradients = [g * tf.minimum(1.0, self.clip_norm / tf.maximum(norm, 1e-12)) for g in gradients]
+
+        def apply():
+            self.optimizer.apply(gradients, self.trained_variables)
+            self._average()
+            for index, value in state.items():
+                self.network.non_trainable_variables[int(index)].value.assign(value)
+            self.gradient_norm_tracker.update_state(norm)
+            return tf.constant(True)
+
+        tf.cond(finite, apply, lambda: tf.constant(False))
+        accident = ~finite
+        if self.scales_loss:
+            # A gradient that overflows is the way in which the scale is found. The loss is not scaled.
+            accident = ~finite_loss | (~finite & (self.loss_scale <= 1.0))
+        self.skipped_steps.assign_add(tf.cast(accident, tf.int64))
+        self.nonfinite_step.assign(tf.where(accident, step, self.nonfinite_step))
+        if not self.scales_loss:
+            return
+        grown = tf.logical_and(finite, self.finite_steps + 1 >= LOSS_SCALE_GROWTH_STEPS)
+        factor = tf.where(grown, 2.0, tf.where(finite | ~finite_loss, 1.0, 0.5))
+        self.loss_scale.assign(tf.maximum(self.loss_scale * factor, 1.0))
+        self.finite_steps.assign(tf.where(tf.logical_and(finite, tf.logical_not(grown)), self.finite_steps + 1, 0))
+
+    def _average(self):
+        if not self.ema:
+            return
+        # A short memory at the start, so that the average does not drag the initial weights along.
+        step = tf.cast(self.optimizer.iterations.value, tf.float32)
+        decay = tf.minimum(self.ema, (1.0 + step) / (10.0 + step))
+        for average, variable in zip(self.averages, self.averaged, strict=True):
+            average.assign(decay * average + (1.0 - decay) * variable.value)
+
+    def predict_crops(self, images):
+        """The outputs for images [N, H, W, 3] of 0..255 by the weights that evaluation uses."""
+        return self.network.stateless_call(*self._inference_values(), tf.cast(images, tf.float32), training=False)[0]
+
+    def _inference_values(self):
+        averages = {id(v): average for v, average in zip(self.averaged, self.averages, strict=True)}
+        groups = self.network.trainable_variables, self.network.non_trainable_variables
+        return [[tf.convert_to_tensor(averages.get(id(v), v.value)) for v in group] for group in groups]
+
+    def _test_step(self, batch, step):
+        self.distribute_strategy.run(self._replica_test_step, args=(batch,))
+
+    def _replica_test_step(self, batch):
+        of_loss = [tf.convert_to_tensor(v.value) for v in self.sample_loss.trainable_variables]
+        outputs, losses = self._compiled(self._predictions)(*self._inference_values(), of_loss, batch)
+        self._update_metrics(batch, outputs, losses)
+
+    def _predictions(self, trainable, state, of_loss, batch):
+        images = tf.cast(batch["image"], tf.float32)
+        outputs, _ = self.network.stateless_call(trainable, state, images, training=False)
+        return outputs, self._loss_values(of_loss, batch, outputs)
+
+    def _update_metrics(self, batch, outputs, losses):
+        weight = batch["weight"]
+        # What is not finite is told by its step; the mean of the others goes on.
+        finite = tf.math.is_finite(losses)
+        self.loss_tracker.update_state(tf.where(finite, losses, 0.0), weight * tf.cast(finite, weight.dtype))
+        for metric in self.crop_metrics:
+            metric.update_state(batch["keypoints"], outputs["keypoints"], weight)
+        truth, prediction = to_pixels(batch, outputs["keypoints"])
+        for metric in self.pixel_metrics:
+            metric.update_state(truth, prediction, weight)
+
+    def _compiled(self, function):
+        # Without XLA the function is traced in place: there a synchronised BatchNorm may talk to other replicas.
+        return tf.function(function, jit_compile=True, autograph=False) if self.xla else function
+
+
+def _start(batch):
+    """What a cascade's stage is to start from (`kpose.models.cascade`), where the batch says."""
+    return {"estimate": batch["estimate"]} if "estimate" in batch else {}
+
+
+class _TrainingSteps(keras.callbacks.Callback):
+    """Counts the steps of a training, and says how many the next execution may run.
+
+    An execution never overruns its epoch or the training, so that the number of steps between two evaluations, and
+    in all, does not depend on `steps_per_execution`.
+    """
+
+    def __init__(self, start_step, steps_per_epoch, total_steps, steps_per_execution):
+        super().__init__()
+        self.done = start_step
+        self.per_epoch = steps_per_epoch
+        self.total = total_steps
+        self.per_execution = steps_per_execution
+        self._epoch_end = start_step
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch_end = min((epoch + 1) * self.per_epoch, self.total)
+
+    @property
+    def coming(self):
+        """How many the next execution will run."""
+        return min(self.per_execution, self._epoch_end - self.done)
+
+    def next_execution(self):
+        steps = self.coming
+        self.done += steps
+        return steps
+
+
+def _looped(step):
+    """A compiled function (iterator, steps, number of the first) that runs `step` on that many batches.
+
+    It returns the seconds that it waited for them.
+    """
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def execute(iterator, steps, first):
+        def body(i, waited):
+            asked = tf.timestamp()
+            with tf.control_dependencies([asked]):
+                batch = next(iterator)
+            with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
+                got = tf.timestamp()
+                waited += got - asked
+            # A single thread could otherwise compute the step before it looks at the clock.
+            step(_after(got, batch), first + tf.cast(i, tf.int64))
+            return i + 1, waited
+
+        return tf.while_loop(lambda i, _: i < steps, body, [tf.constant(0), tf.constant(0.0, tf.float64)])[1]
+
+    return execute
+
+
+def _after(event, values):
+    """The same values, which nobody gets before `event` has happened."""
+
+    def wait(value):
+        with tf.control_dependencies([event]), value.graph.colocate_with(value.op):
+            return tf.identity(value)
+
+    return tf.nest.map_structure(wait, values, expand_composites=True)
+
+
+def _seeded(value, replica_id):
+    """Dropout seeds differ between replicas; other state passes."""
+    return value + _seed_offset(value, replica_id) if value.dtype.is_integer else value
+
+
+def _unseeded(value, replica_id):
+    return value - _seed_offset(value, replica_id) if value.dtype.is_integer else value
+
+
+def _seed_offset(value, replica_id):
+    return tf.cast(tf.stack([tf.cast(replica_id, tf.int32), 0]), value.dtype)
+
+
+def _sum(strategy, value):
+    """Over all replicas; of a single one without the copy that `reduce` makes."""
+    if strategy.num_replicas_in_sync == 1:
+        return strategy.experimental_local_results(value)[0]
+    return strategy.reduce("SUM", value, axis=None)
+
+
+def _reduce_state(strategy, value):
+    """BatchNorm statistics are averaged over replicas; seeds have moved on alike everywhere."""
+    local = strategy.experimental_local_results(value)[0]
+    return local if local.dtype.is_integer else _sum(strategy, value) / strategy.num_replicas_in_sync

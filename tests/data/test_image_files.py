@@ -1,0 +1,165 @@
+"""Images from the real world: each kind becomes right RGB pixels, or one clear error."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from kpose.core.errors import InputError
+from kpose.data import image_files
+from tests import helpers
+
+
+def _photo(height=96, width=128, seed=0):
+    """A smooth colour picture, so that JPEG changes it little."""
+    small = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def _encoded(image, kind="JPEG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def _difference(image, expected):
+    return np.abs(np.asarray(image, int) - np.asarray(expected, int)).mean()
+
+
+KINDS = {
+    "grey-scale": (lambda: _encoded(_photo().convert("L"), quality=95), {"grey-scale"}),
+    "CMYK": (lambda: _encoded(_photo().convert("CMYK"), quality=95), {"CMYK"}),
+    "PNG": (lambda: _encoded(_photo(), "PNG"), {"PNG format"}),
+    "palette": (lambda: _encoded(_photo().quantize(256), "PNG"), {"PNG format", "palette"}),
+    "alpha": (lambda: _encoded(_photo().convert("RGBA"), "PNG"), {"PNG format", "alpha"}),
+    "progressive": (lambda: _encoded(_photo(), quality=95, progressive=True), set()),
+    "GIF": (lambda: _encoded(_photo().quantize(256), "GIF"), {"GIF format", "palette"}),
+    "WebP": (lambda: _encoded(_photo(), "WEBP", quality=95), {"WEBP format"}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_kind_is_rgb_and_is_told(kind):
+    make, told = KINDS[kind]
+    image = image_files.EncodedImage(make(), "photo.jpg")
+    picture = image.decode()
+    expected = _photo().convert("L").convert("RGB") if kind == "grey-scale" else _photo()
+    assert picture.mode == "RGB" and picture.size == (128, 96) == (image.width, image.height)
+    assert _difference(picture, expected) < 9
+    assert image.kinds == told
+
+
+def test_sixteen_bits_keep_their_highest():
+    levels = np.linspace(0, 65535, 64 * 32).reshape(32, 64).astype(np.uint16)
+    picture = image_files.EncodedImage(_encoded(Image.fromarray(levels), "PNG"), "deep.png").decode()
+    assert _difference(picture, np.repeat((levels // 256)[..., None], 3, -1)) < 1
+
+
+def _turned(orientation, image):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return _encoded(image, quality=95, exif=exif)
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_labels_decide_whether_exif_turns_the_image(orientation):
+    data = _turned(orientation, _photo())
+    stored, turned, neither = (image_files.EncodedImage(data, "a.jpg") for _ in range(3))
+    assert stored.fit(128, 96) and stored.decode().size == (128, 96)
+    assert _difference(stored.decode(), _photo()) < 4
+    assert turned.fit(96, 128) and (turned.width, turned.height) == turned.decode().size == (96, 128)
+    ways = {5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"}
+    assert _difference(turned.decode(), _photo().transpose(Image.Transpose[ways[orientation]])) < 4
+    assert any("EXIF" in kind for kind in turned.kinds) and any("EXIF" in kind for kind in stored.kinds)
+    assert not neither.fit(100, 100)
+
+
+def test_an_upside_down_image_is_read_as_stored():
+    """Its size does not tell; COCO's labels are for the stored pixels."""
+    image = image_files.EncodedImage(_turned(3, _photo()), "a.jpg")
+    assert image.fit(128, 96)
+    assert _difference(image.decode(), _photo()) < 4
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(8, 300), st.integers(8, 200), st.sampled_from(["4:4:4", "4:2:2", "4:2:0"]), st.floats(-5, 320))
+def test_decoding_part_of_the_rows_gives_the_same_rows(height, width, subsampling, bottom):
+    noise = Image.fromarray(np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8))
+    data = _encoded(noise, quality=80, subsampling=subsampling)
+    whole = np.asarray(image_files.EncodedImage(data, "a.jpg").decode())
+    part = np.asarray(image_files.EncodedImage(data, "a.jpg").decode(bottom=bottom))
+    rows = min(height, max(int(np.ceil(bottom)) + 1, 0))
+    assert part.shape[0] >= rows
+    np.testing.assert_array_equal(part[:rows], whole[:rows])
+
+
+def test_rows_below_are_not_decoded():
+    data = _encoded(_photo(2000, 100), quality=80)
+    assert image_files.EncodedImage(data, "a.jpg").decode(bottom=100).height < 200
+    # Cut after the rows that are needed: whoever needs no more gets them, whoever does is told.
+    cut = data[: len(data) // 2]
+    assert image_files.EncodedImage(cut, "a.jpg").decode(bottom=300).height < 500
+    with pytest.raises(InputError, match="a.jpg: cannot be decoded"):
+        image_files.EncodedImage(cut, "a.jpg").decode()
+
+
+@pytest.mark.parametrize("options", [{"progressive": True}, {"restart_marker_blocks": 3}])
+def test_other_jpegs_are_decoded_as_well(options):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 80, 3), np.uint8))
+    data = _encoded(noise, **options)
+    whole = np.asarray(image_files.EncodedImage(data, "a.jpg").decode())
+    part = np.asarray(image_files.EncodedImage(data, "a.jpg").decode(bottom=60))
+    np.testing.assert_array_equal(part[:60], whole[:60])
+
+
+def test_much_larger_images_are_shrunk_while_decoding():
+    photo = _photo(1600, 2400)
+    image = image_files.EncodedImage(_encoded(photo, quality=95), "a.jpg")
+    shrunk = image.decode(shrink=4.7)
+    assert shrunk.size == (600, 400)
+    assert _difference(shrunk, photo.resize((600, 400), Image.Resampling.BOX)) < 2
+    assert image_files.EncodedImage(_encoded(photo, quality=95), "a.jpg").decode(shrink=1.9).size == (2400, 1600)
+
+
+def _png_header(width, height):
+    """A PNG of that size by its header, and of no pixels."""
+    chunks = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT"
+    framed = (struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
+
+
+def test_a_decompression_bomb_is_refused_by_its_header():
+    with pytest.raises(InputError, match="bomb.png: refused by its header.*3600000000 pixels") as error:
+        image_files.EncodedImage(_png_header(60_000, 60_000), "bomb.png")
+    helpers.one_line(error)
+
+
+def test_a_long_image_and_the_smallest_one():
+    line = Image.fromarray(np.full((3, 20_000, 3), 200, np.uint8))
+    assert image_files.EncodedImage(_encoded(line, quality=95), "line.jpg").decode().size == (20_000, 3)
+    dot = Image.new("RGB", (1, 1), (10, 200, 30))
+    assert _difference(image_files.EncodedImage(_encoded(dot, "PNG"), "dot.png").decode(), dot) == 0
+
+
+@pytest.mark.parametrize("data", [b"", b"<html>", b"\xff\xd8\xff", b"GIF89a", _png_header(10, 10)])
+def test_what_is_no_image_is_one_line(data):
+    with pytest.raises(InputError, match="^bad.jpg: ") as error:
+        image_files.EncodedImage(data, "bad.jpg").decode()
+    helpers.one_line(error)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_damaged_bytes_never_do_more_than_an_input_error(data):
+    encoded = bytearray(_encoded(_photo(40, 50), quality=60))
+    for _ in range(data.draw(st.integers(1, 6))):
+        encoded[data.draw(st.integers(0, len(encoded) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        assert image_files.EncodedImage(bytes(encoded), "a.jpg").decode(bottom=20).mode == "RGB"
+    except InputError as error:
+        assert str(error).startswith("a.jpg: ")

@@ -1,0 +1,123 @@
+"""Results with boxes of their own against labels."""
+
+import numpy as np
+import pytest
+
+from kpose.core.errors import InputError
+from kpose.core.skeletons import COCO
+from kpose.evaluate import on_detections
+from kpose.metrics import coco, tables
+from tests import helpers
+
+BOXES = [[10.0, 10.0, 80.0, 160.0], [200.0, 20.0, 60.0, 120.0], [10.0, 10.0, 90.0, 150.0]]
+
+
+@pytest.fixture
+def labels(tmp_path):
+    """Two persons in image 1, one in image 2, one nobody has labelled, and an image with nobody."""
+    persons = [
+        helpers.annotation(7 + i, image_id, box, helpers.keypoints_in(box, seed=i))
+        for i, (image_id, box) in enumerate(zip((1, 1, 2), BOXES, strict=True))
+    ]
+    blank = helpers.annotation(99, 2, [300.0, 300.0, 50.0, 50.0], np.zeros((17, 3)))
+    images = [helpers.image_entry(i, f"{i}.jpg", (400, 400)) for i in (1, 2, 3)]
+    return str(helpers.write_coco(tmp_path / "labels.json", images, [*persons, blank])), persons
+
+
+def answer(person, score=0.5, shift=0.0, **changes):
+    points = np.reshape(person["keypoints"], (-1, 3)) + [0.0, 0.0, 0.0]
+    points[:, 0] += shift
+    fields = {name: person[name] for name in ("image_id", "bbox", "category_id")}
+    return fields | {"keypoints": points.ravel().tolist(), "score": score} | changes
+
+
+def write(tmp_path, some):
+    helpers.write_json(tmp_path / "results.json", some)
+    return str(tmp_path / "results.json")
+
+
+def test_perfect_results_for_some_persons(labels, tmp_path):
+    path, persons = labels
+    table = on_detections.evaluate(write(tmp_path, [answer(p) for p in persons[:2]]), path, str(tmp_path))
+    assert table["pcp"]["strict"]["average"] == 1 and table["pdj"]["0.1"] == 1
+    assert (table["num_persons"], table["num_labelled_persons"], table["num_images_with_results"]) == (2, 3, 1)
+    # One person of three is not found: a third of each limb, all are labelled; COCO's recall says the same.
+    assert table["pcp_of_all"]["strict"]["average"] == pytest.approx(2 / 3)
+    assert table["oks_ap"]["AR"] == pytest.approx(2 / 3) and table["oks_ap"]["AP"] == pytest.approx(67 / 101, abs=0.01)
+    # What the evaluation by records writes, and the contract of metrics.json names.
+    keys = {
+        "records",
+        "flip_test",
+        "checkpoint",
+        "box_source",
+        "intervals",
+        "pdj_curve",
+        "pck",
+        "joint_errors",
+        "subsets",
+    }
+    assert keys <= table.keys() and table["flip_test"] is None
+    assert [subset["num_persons"] for subset in table["subsets"] if subset["name"] == "fully visible"] == [2]
+    page = (tmp_path / "report.html").read_text()
+    assert "results.json" in page and "those not found counted as wrong" in page and "None" not in page
+    lines = on_detections.describe(table)
+    assert "of 3 labelled persons, 2 are found" in lines[0] and "66.7%" in lines[-1]
+    assert 0 < table["mean_pose_pcp"]["strict"]["average"] < 1 or table["mean_pose_pcp"]["strict"]["average"] == 0
+
+
+def test_the_labels_boxes_give_what_the_evaluation_by_records_gives(labels, tmp_path):
+    path, persons = labels
+    some = [answer(p, shift=6.0) for p in persons]
+    table = on_detections.evaluate(write(tmp_path, some), path, str(tmp_path))
+    truth, prediction = (np.array([p["keypoints"] for p in x]).reshape(3, 17, 3) for x in (persons, some))
+    assert table["pcp"] == table["pcp_of_all"] == tables.pcp_table(truth, prediction[..., :2], COCO)
+    assert table["oks_ap"] == coco.oks_ap(path, some, [p["id"] for p in persons], COCO)
+
+
+def test_results_that_name_their_files_need_no_ids(labels, tmp_path):
+    path, persons = labels
+    named = [answer(p, image_id=50 + p["image_id"], file_name=f"some/folder/{p['image_id']}.jpg") for p in persons]
+    table = on_detections.evaluate(write(tmp_path, named), path, str(tmp_path))
+    assert table["num_persons"] == 3 and table["oks_ap"]["AP"] == pytest.approx(1)
+
+
+def test_each_person_is_answered_for_once_and_by_the_surest(labels):
+    _, persons = labels
+    x, y, w, h = persons[0]["bbox"]
+    sure, doubtful = answer(persons[0], 0.9, bbox=[x + 5, y, w, h]), answer(persons[0], 0.4)
+    elsewhere, beside = answer(persons[0], 0.8, image_id=2, bbox=[150, 150, 40, 40]), answer(persons[1], 0.7)
+    pairs = on_detections.match(persons, [doubtful, sure, elsewhere, beside])
+    assert [(person["id"], result["score"]) for person, result in pairs] == [(7, 0.9), (8, 0.7)]
+
+
+def test_overlap_is_counted_in_cells():
+    random = np.random.default_rng(0)
+    boxes = random.integers(0, 12, (12, 4)) + [0, 0, 1, 1]
+    masks = np.zeros((12, 30, 30), bool)
+    for mask, (x, y, w, h) in zip(masks, boxes, strict=True):
+        mask[y : y + h, x : x + w] = True
+    expected = [[(a & b).sum() / (a | b).sum() for b in masks[7:]] for a in masks[:7]]
+    np.testing.assert_allclose(on_detections.overlap(boxes[:7].astype(float), boxes[7:].astype(float)), expected)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda some: [], "empty"),
+        (lambda some: [{k: v for k, v in some[0].items() if k != "bbox"}], "result 0 lacks 'bbox'"),
+        (lambda some: [some[0] | {"keypoints": [1.0] * 30}], "10 joints a person"),
+        (lambda some: [some[0] | {"keypoints": [1.0] * 50}], "three for each joint"),
+        (lambda some: [some[0] | {"keypoints": [1.0] * 42}], "has 14 joints a person, .*labels.json 17"),
+        (lambda some: [some[0] | {"keypoints": ["1"] * 51}], "result 0 has 'keypoints' that is no list of numbers"),
+        (lambda some: [some[0] | {"bbox": [1, 2, None, 4]}], "result 0 has 'bbox' that is no list of numbers"),
+        (lambda some: [some[0] | {"bbox": [1, 2, 3]}], "'bbox' must be four numbers"),
+        (lambda some: [some[0] | {"score": "high"}], "'score' a number"),
+        (lambda some: [some[0] | {"image_id": 77}], "image 77 is not in"),
+        (lambda some: [some[0] | {"bbox": [390, 390, 5, 5]}], "none of 1 results overlaps"),
+    ],
+)
+def test_bad_results_are_one_line(labels, tmp_path, change, message):
+    path, persons = labels
+    with pytest.raises(InputError, match=message) as error:
+        on_detections.evaluate(write(tmp_path, change([answer(persons[0])])), path, str(tmp_path))
+    helpers.one_line(error)

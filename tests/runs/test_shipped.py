@@ -1,0 +1,98 @@
+"""The model that kpose ships: by name, checked, and as its training left it."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import kpose
+from kpose.core import skeletons
+from kpose.core.errors import InputError
+from kpose.evaluate import on_records
+from kpose.export import converted, saved_model, shipped_model
+from kpose.models import decoding
+from kpose.predict import model as model_lib
+from kpose.runs import shipped as shipped_lib
+from kpose.runs import workdir
+from tests import helpers
+
+
+def test_kpose_load_is_the_shipped_model(tiny_data):
+    model = kpose.load()
+    photo = os.path.join(tiny_data["folder"], "images", "val", "000000000001.jpg")
+    people = model.predict(photo, [[10, 10, 80, 90], [0, 0, 40, 40]])
+    assert model.skeleton is skeletons.COCO and people.keypoints.shape == (2, 17, 3)
+    assert 0 < people.scores.min() and people.scores.max() < 1
+
+
+def test_the_shipped_model_is_small_and_refused_when_damaged(tmp_path, monkeypatch):
+    sizes = [os.path.getsize(os.path.join(shipped_lib.FOLDER, name)) for name in os.listdir(shipped_lib.FOLDER)]
+    assert sum(sizes) < 12e6 and shipped_lib.DEFAULT in shipped_lib.names()
+    shutil.copytree(shipped_lib.FOLDER, tmp_path / "models")
+    monkeypatch.setattr(shipped_lib, "FOLDER", str(tmp_path / "models"))
+    for suffix, load in (("npz", shipped_lib.load_network), ("tflite", model_lib.load)):
+        path = tmp_path / "models" / f"{shipped_lib.DEFAULT}.{suffix}"
+        path.write_bytes(path.read_bytes()[:-1000])
+        with pytest.raises(InputError, match="damaged .*install kpose again"):
+            load()
+        path.unlink()
+        with pytest.raises(InputError, match="missing: install kpose again"):
+            load()
+    with pytest.raises(InputError, match="no model is called 'other': there are movenet"):
+        model_lib.load("other")
+
+
+def test_a_run_is_shipped_as_it_answers(tiny_run, tmp_path, monkeypatch):
+    shipped_model.ship(tiny_run, "tiny_v1", {"note": "of a test"}, folder=str(tmp_path))
+    monkeypatch.setattr(shipped_lib, "FOLDER", str(tmp_path))
+    _, network = shipped_lib.load_network("tiny_v1")
+    trained, _ = workdir.load_network(tiny_run, workdir.load_config(tiny_run))
+    images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
+    # The weights are stored in float16.
+    np.testing.assert_allclose(network(images)["keypoints"], trained(images)["keypoints"], atol=5e-3)
+    card = json.loads((tmp_path / "tiny_v1.json").read_text())
+    assert card["note"] == "of a test" and card["recipe"]["name"] == "tiny"
+
+
+@pytest.mark.slow
+def test_a_shipped_model_is_evaluated_and_exported_by_its_name(tiny_run, tiny_data, tmp_path, monkeypatch):
+    folder = tmp_path / "models"
+    folder.mkdir()
+    shipped_model.ship(tiny_run, "tiny_v1", {}, folder=str(folder))
+    monkeypatch.setattr(shipped_lib, "FOLDER", str(folder))
+    found, expected = (
+        on_records.evaluate(source, tiny_data["val"], output_dir=str(tmp_path / "evaluation"))
+        for source in ("tiny_v1", tiny_run)
+    )
+    assert found["checkpoint"] == "tiny_v1" and found["recipe"] == "tiny"
+    for name in ("pcp", "mean_pose_pcp"):
+        assert found[name]["mean"]["average"] == pytest.approx(expected[name]["mean"]["average"], abs=0.03)
+    with pytest.raises(InputError, match="--output_dir is missing") as error:
+        on_records.evaluate("tiny_v1", tiny_data["val"])
+    helpers.one_line(error)
+    # Not into a folder of the model's name in the folder where the command happens to run.
+    for export in (saved_model.export, lambda name: converted.export(name, None, "tflite")):
+        with pytest.raises(InputError, match="--output_dir is missing") as error:
+            export("tiny_v1")
+        helpers.one_line(error)
+    version = saved_model.export("tiny_v1", str(tmp_path / "serving"))
+    photo = os.path.join(tiny_data["folder"], "images", "val", "000000000001.jpg")
+    box = [[10, 10, 80, 90]]
+    served, shipped = (kpose.load(source).predict(photo, box).keypoints for source in (version, "tiny_v1"))
+    # The shipped one predicts in TensorFlow Lite, from weights in float16.
+    np.testing.assert_allclose(served, shipped, atol=0.05)
+
+
+def test_the_shipped_model_predicts_as_its_keras_network_does():
+    _, network = shipped_lib.load_network()
+    server, skeleton = model_lib.load()
+    crops = tf.random.Generator.from_seed(0).uniform((3, 192, 192, 3), 0, 255)
+    region = tf.constant([[0.0, 0.0, 192.0, 192.0]] * 3)
+    keypoints, scores = decoding.predict(network, crops, region, skeleton)
+    found = server.serve_images(crops)
+    np.testing.assert_allclose(found["keypoints"][..., :2], keypoints[..., :2], atol=0.1)
+    np.testing.assert_allclose(found["scores"], scores, atol=1e-3)
+    assert server.serve_images(crops[:0])["keypoints"].shape == (0, 17, 3)

@@ -1,0 +1,195 @@
+"""Losses against NumPy, finite differences, and what must not count."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kpose import config as config_lib
+from kpose.core.errors import InputError
+from kpose.train import losses
+
+NAMES = sorted(losses.LOSSES)
+
+
+def build(name):
+    config = config_lib.default().loss
+    config.name, config.flow_units = name, 5
+    keras.utils.set_random_seed(3)
+    loss = losses.build(config)
+    rng = np.random.default_rng(4)
+    # Far from where a flow begins, which is almost the identity.
+    for variable in loss.trainable_variables:
+        variable.assign(rng.normal(0, 0.4, variable.shape))
+    return loss
+
+
+def sample(seed=0, batch=5, joints=17):
+    """Labels [B, K, 3] and outputs, all that any loss asks for."""
+    rng = np.random.default_rng(seed)
+    truth = rng.uniform(-0.5, 0.5, (batch, joints, 3)).astype(np.float32)
+    truth[..., 2] = rng.integers(0, 3, (batch, joints))
+    return truth, {
+        "keypoints": rng.uniform(-0.5, 0.5, (batch, joints, 2)).astype(np.float32),
+        "scale": rng.uniform(0.05, 0.9, (batch, joints, 2)).astype(np.float32),
+        "visibility": rng.uniform(-0.2, 1.2, (batch, joints)).astype(np.float32),
+    }
+
+
+def log_flow(loss, point):
+    """The flow's log density at one point, by its weights, in plain Python."""
+    weights = [np.asarray(v, np.float64) for v in loss.trainable_variables]
+    size = len(weights) // (2 * loss.flow.layers)
+
+    def run(network, x, last):
+        a, b, c, d, e, f = network
+        for kernel, bias in ((a, b), (c, d)):
+            x = x @ kernel + bias
+            x = np.where(x > 0, x, 0.2 * x)
+        return last(x @ e + f)
+
+    networks = [weights[i : i + size] for i in range(0, len(weights), size)]
+    z, total = np.array(point, np.float64), 0.0
+    for layer in range(loss.flow.layers):
+        kept = layer % 2
+        s = run(networks[layer], z[[kept]], np.tanh)[0]
+        t = run(networks[loss.flow.layers + layer], z[[kept]], lambda v: v)[0]
+        z[1 - kept] = (z[1 - kept] - t) * np.exp(-s)
+        total -= s
+    return total - 0.5 * (z**2).sum() - np.log(2 * np.pi)
+
+
+def reference(loss, truth, outputs):
+    """Person by person and joint by joint, in float64."""
+    outputs = {name: value.astype(np.float64) for name, value in outputs.items()}
+    totals = []
+    for person in range(len(truth)):
+        total = 0.0
+        for joint, (x, y, flag) in enumerate(truth[person].astype(np.float64)):
+            error = outputs["keypoints"][person, joint] - (x, y)
+            scale = outputs["scale"][person, joint]
+            if loss.name == "masked_l2":
+                total += (outputs["visibility"][person, joint] - (flag > 0)) ** 2
+            if flag == 0:
+                continue
+            for d, s in zip(np.abs(error), scale, strict=True):
+                total += {
+                    "l2": d * d,
+                    "masked_l2": d * d,
+                    "l1": d,
+                    "smooth_l1": d * d / 0.04 if d < 0.02 else d - 0.01,
+                    "laplace": np.log(2 * s) + d / s,
+                    "rle": np.log(2 * s) + d / s + np.log(s),
+                }[loss.name]
+            if loss.name == "rle":
+                total -= log_flow(loss, error / scale)
+        totals.append(total)
+    return np.array(totals)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_losses_agree_with_a_plain_loop(name):
+    loss, (truth, outputs) = build(name), sample()
+    outputs["keypoints"][0, :6] = truth[0, :6, :2] + 0.003
+    value = keras.ops.convert_to_numpy(loss.call(truth, outputs))
+    assert value.dtype == np.float32
+    np.testing.assert_allclose(value, reference(loss, truth, outputs), rtol=1e-4)
+
+
+def test_the_published_loss_is_the_sum_over_the_batch():
+    truth, outputs = sample()
+    truth[..., 2] = 2
+    # Equation 3: the squared L2 distance of the 34-vectors, summed over the batch.
+    difference = outputs["keypoints"].reshape(5, 34) - truth[..., :2].reshape(5, 34)
+    expected = np.square(np.linalg.norm(difference, axis=1)).sum()
+    np.testing.assert_allclose(float(losses.L2Loss()(truth, outputs)), expected, rtol=1e-5)
+
+
+def test_the_published_masked_loss_weighs_the_51_numbers():
+    truth, outputs = sample()
+    # Equations 4 and 5, on vectors (x, y, v) of each joint.
+    weights = np.where(truth[..., 2:] == 0, [0.0, 0.0, 1.0], [1.0, 1.0, 1.0])
+    target = np.concatenate([truth[..., :2], np.minimum(truth[..., 2:], 1)], -1)
+    predicted = np.concatenate([outputs["keypoints"], outputs["visibility"][..., None]], -1)
+    expected = (weights * (predicted - target) ** 2).sum()
+    np.testing.assert_allclose(float(losses.MaskedL2Loss()(truth, outputs)), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_agree_with_finite_differences_and_vanish_for_unlabelled_joints(name):
+    loss, (truth, outputs) = build(name), sample(1, batch=2, joints=4)
+    watched = {key: tf.Variable(outputs[key]) for key in ("keypoints", *loss.outputs)}
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(loss.call(truth, watched))
+    step = 1e-5
+    for key, gradient in tape.gradient(total, watched).items():
+        for index in np.ndindex(outputs[key].shape):
+            sides = []
+            for sign in (1, -1):
+                moved = {name: value.astype(np.float64) for name, value in outputs.items()}
+                moved[key][index] += sign * step
+                sides.append(reference(loss, truth, moved).sum())
+            slope = (sides[0] - sides[1]) / (2 * step)
+            np.testing.assert_allclose(gradient.numpy()[index], slope, rtol=1e-3, atol=1e-3)
+        if key != "visibility":
+            assert (gradient.numpy()[truth[..., 2] == 0] == 0).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_predicted_for_an_unlabelled_joint_never_counts(name):
+    loss, (truth, outputs) = build(name), sample()
+    unlabelled = truth[..., 2] == 0
+    wild = {key: value.copy() for key, value in outputs.items()}
+    wild["keypoints"][unlabelled] = wild["scale"][unlabelled] = np.nan
+    variables = {key: tf.Variable(value) for key, value in wild.items()}
+    with tf.GradientTape() as tape:
+        values = loss.call(truth, variables)
+    np.testing.assert_array_equal(values, loss.call(truth, outputs))
+    assert all(np.isfinite(g).all() for g in tape.gradient(values, variables).values() if g is not None)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("magnitude", [0.0, 1e-30, 1e8, 3e38])
+def test_losses_and_gradients_are_finite_for_every_finite_input(name, magnitude):
+    loss, (truth, outputs) = build(name), sample()
+    variables = {key: tf.Variable(np.full_like(value, magnitude)) for key, value in outputs.items()}
+    with tf.GradientTape() as tape:
+        values = loss.call(truth, variables)
+    gradients = tape.gradient(values, [*variables.values(), *loss.trainable_variables])
+    assert np.isfinite(values).all()
+    assert all(np.isfinite(g).all() for g in gradients if g is not None)
+
+
+def test_the_flow_is_a_density():
+    flow = build("rle").flow
+    axis = np.linspace(-40, 40, 801, dtype=np.float32)
+    grid = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
+    density = np.exp(np.asarray(flow.log_density(grid), np.float64))
+    assert density.sum() * (axis[1] - axis[0]) ** 2 == pytest.approx(1, abs=0.01)
+
+
+def test_the_best_laplace_scale_is_the_mean_absolute_error():
+    rng = np.random.default_rng(0)
+    truth = np.zeros((4000, 1, 3), np.float32)
+    truth[..., 2] = 1
+    errors = rng.laplace(0, 0.07, (4000, 1, 2)).astype(np.float32)
+    scales = np.linspace(0.04, 0.12, 161, dtype=np.float32)
+    totals = [
+        float(losses.LaplaceLoss()(truth, {"keypoints": errors, "scale": np.full_like(errors, s)})) for s in scales
+    ]
+    assert scales[np.argmin(totals)] == pytest.approx(np.abs(errors).mean(), abs=0.001)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_losses_survive_serialisation_without_custom_objects(name):
+    loss = build(name)
+    again = keras.losses.deserialize(keras.losses.serialize(loss))
+    for variable, value in zip(again.trainable_variables, loss.trainable_variables, strict=True):
+        variable.assign(value)
+    truth, outputs = sample()
+    assert float(again(truth, outputs)) == float(loss(truth, outputs))
+
+
+def test_an_unknown_loss_is_named():
+    with pytest.raises(InputError, match="l17"):
+        build("l17")

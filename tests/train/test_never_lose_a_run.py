@@ -1,0 +1,350 @@
+"""Whatever befalls a training (damage, a full disk, SIGTERM, NaN), nothing is lost and it is said what was."""
+
+import glob
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kpose import config as config_lib
+from kpose.core.errors import InputError
+from kpose.evaluate import on_records
+from kpose.runs import checkpoints
+from kpose.runs.workdir import note_start
+from kpose.train import callbacks, nonfinite, setup, trainer
+from tests import helpers, tiny
+from tests.train.test_regressor import BATCH, make_data, make_regressor, train
+from tests.train.test_trainer import assert_same_weights, final_weights
+
+
+def _recipe(data, steps, **fields):
+    # Dropout, so that a lost seed would show.
+    return tiny.make_recipe(data["train"], steps=steps, **tiny.DEEPPOSE, **fields)
+
+
+def _start(config, workdir, folder, **options):
+    """Starts a training in a process of its own."""
+    path = os.path.join(folder, "config.json")
+    config_lib.save(config, path)
+    script = (
+        "from absl import logging; logging.set_verbosity('info'); from kpose import config\n"
+        "from kpose.core import errors; from kpose.train import trainer\n"
+        f"try: trainer.train(config.load({path!r}), {workdir!r})\n"
+        "except errors.InputError as error: raise SystemExit(str(error))"
+    )
+    return subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, **options)
+
+
+def _damage(path, how):
+    data, index = glob.glob(f"{path}.data-*")[0], f"{path}.index"
+    if how == "cut":
+        os.truncate(data, os.path.getsize(data) // 2)
+    elif how == "flipped":
+        with open(data, "r+b") as file:
+            file.seek(os.path.getsize(data) // 2)
+            byte = file.read(1)
+            file.seek(-1, os.SEEK_CUR)
+            file.write(bytes([byte[0] ^ 0xFF]))
+    elif how == "no data":
+        os.remove(data)
+    else:
+        os.remove(index)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(how, marks=() if how == "flipped" else pytest.mark.slow)
+        for how in ("cut", "flipped", "no data", "no index")
+    ],
+)
+def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_it_used(how, tiny_data, tmp_path, caplog):
+    whole, hurt = str(tmp_path / "whole"), str(tmp_path / "hurt")
+    trainer.train(_recipe(tiny_data, 8), whole)
+    trainer.train(_recipe(tiny_data, 6), hurt)
+    newest = checkpoints.latest(hurt)
+    _damage(newest, how)
+    with caplog.at_level("WARNING"):
+        trainer.train(_recipe(tiny_data, 8), hurt)
+    assert f"{newest}: damaged" in caplog.text and "going on from" in caplog.text and "step-4" in caplog.text
+    assert_same_weights(whole, hurt)
+    left = [os.path.basename(path) for path in checkpoints._by_name(os.path.join(hurt, checkpoints.FOLDER))]
+    assert left == ["step-4", "step-6", "step-8"], "the one before is still known"
+    if how != "no data":
+        assert glob.glob(f"{newest}.*.damaged"), "the damaged files are kept for whoever wants to look at them"
+
+
+def test_without_any_whole_checkpoint_it_does_not_begin_anew(tiny_data, tmp_path):
+    trainer.train(_recipe(tiny_data, 4), str(tmp_path))
+    for path in glob.glob(str(tmp_path / "checkpoints" / "*.index")):
+        _damage(path.removesuffix(".index"), "cut")
+    with pytest.raises(InputError, match="cannot be restored .*nor is one before it.*another --workdir") as error:
+        trainer.train(_recipe(tiny_data, 6), str(tmp_path))
+    helpers.one_line(error)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\xff\x00 garbled"], ids=["missing", "empty", "garbled"])
+def test_a_lost_list_of_the_checkpoints_is_made_anew(content, tmp_path, caplog):
+    workdir, regressor = str(tmp_path), make_regressor()
+    saver = checkpoints.Checkpoints(workdir, regressor, keep=2)
+    for step in (8, 9, 10):
+        saver.save(step, step)
+    saver.save_if_best(9, 9, 0.5)
+    for folder in ("checkpoints", "checkpoints/best"):
+        state = tmp_path / folder / "checkpoint"
+        state.unlink()
+        if content is not None:
+            state.write_bytes(content)
+    newest, best = (str(tmp_path / "checkpoints" / name) for name in ("step-10", "best/step-9"))
+    assert checkpoints.exist(workdir)
+    assert (checkpoints.latest(workdir), checkpoints.latest(workdir, best=True)) == (newest, best)
+    with caplog.at_level("WARNING"):
+        saver = checkpoints.Checkpoints(workdir, regressor, keep=2)
+    assert "checkpoint: missing or damaged: made anew, of step-9, step-10" in caplog.text
+    assert saver.restore() == (10, 10)
+    saver.save(11, 11)
+    kept = {os.path.basename(path) for path in glob.glob(str(tmp_path / "checkpoints" / "step-*.index"))}
+    assert kept == {"step-10.index", "step-11.index"}
+    assert checkpoints.latest(workdir, best=True) == best
+
+
+def test_what_a_killed_save_left_behind_is_removed(tiny_data, tmp_path):
+    trainer.train(_recipe(tiny_data, 2), str(tmp_path))
+    folder = tmp_path / "checkpoints"
+    (folder / "step-4_temp").mkdir()
+    (folder / "step-4_temp" / "part-00000-of-00001.data-00000-of-00001").write_bytes(b"half")
+    (folder / "step-9.index").write_bytes(b"no part of any checkpoint that is known")
+    trainer.train(_recipe(tiny_data, 3), str(tmp_path))
+    assert sorted({name.split(".")[0] for name in os.listdir(folder)}) == ["checkpoint", "step-2", "step-3"]
+
+
+@pytest.mark.slow
+def test_killed_twenty_times_at_random_steps_nothing_is_lost(tiny_data, tmp_path):
+    """kill -9, each time a random while after a new checkpoint, in the midst of a save or not."""
+    killed, whole = str(tmp_path / "killed"), str(tmp_path / "whole")
+    state, rng, steps = os.path.join(killed, "checkpoints", "checkpoint"), np.random.default_rng(), []
+    for _ in range(20):
+        before = os.stat(state).st_mtime_ns if os.path.exists(state) else 0
+        run = _start(_recipe(tiny_data, 1_000_000, checkpoint_every=3), killed, str(tmp_path))
+        deadline = time.monotonic() + 120
+        while not os.path.exists(state) or os.stat(state).st_mtime_ns == before:
+            assert run.poll() is None and time.monotonic() < deadline, run.stderr.read()
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 1))
+        run.kill()
+        run.communicate()
+        steps.append(int(checkpoints.latest(killed).rsplit("-", 1)[1]))
+    print("killed after step", steps)
+    assert steps == sorted(set(steps)), "each start went on from the last checkpoint"
+    for workdir in (killed, whole):
+        trainer.train(_recipe(tiny_data, steps[-1] + 5), workdir)
+    assert_same_weights(whole, killed)
+
+
+def test_sigterm_saves_ends_well_and_the_same_command_goes_on(tiny_data, tmp_path):
+    whole, ended = str(tmp_path / "whole"), str(tmp_path / "ended")
+    config = _recipe(tiny_data, 100_000, checkpoint_every=90_000)
+    process = _start(config, ended, str(tmp_path))
+    deadline = time.monotonic() + 120
+    events = os.path.join(ended, "tensorboard", "train", "events*")
+    # The first steps are logged: it is under way.
+    while not any(os.path.getsize(path) > 500 for path in glob.glob(events)):
+        assert process.poll() is None and time.monotonic() < deadline, "the training did not get going"
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0
+    done = int(checkpoints.latest(ended).rsplit("-", 1)[1])
+    assert f"stopped by SIGTERM at step {done} of 100000, saved: the same command goes on" in said
+    for workdir in (whole, ended):
+        trainer.train(_recipe(tiny_data, done + 3, checkpoint_every=90_000), workdir)
+    assert_same_weights(whole, ended)
+
+
+def test_sigterm_before_the_first_step_ends_well(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(trainer, "find_training_set", lambda config: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    with caplog.at_level("INFO", logger="absl"):
+        assert trainer.train(_recipe({"train": ""}, 4), str(tmp_path / "run")) == {}
+    assert "stopped by SIGTERM before the first step: the same command goes on" in caplog.text
+    assert signal.getsignal(signal.SIGTERM) == before and not os.path.exists(tmp_path / "run")
+
+
+def test_a_full_disk_is_one_line_and_the_last_checkpoint_is_whole(tiny_data, tmp_path):
+    """A limit on the size of files does what a full disk does."""
+    whole, full = str(tmp_path / "whole"), str(tmp_path / "full")
+    trainer.train(_recipe(tiny_data, 4), full)
+    largest = max(os.path.getsize(path) for path in glob.glob(os.path.join(full, "checkpoints", "*.data-*")))
+    limit = largest // 2
+
+    def starve():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    process = _start(_recipe(tiny_data, 8), full, str(tmp_path), preexec_fn=starve)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 1 and "Traceback" not in said
+    assert "the checkpoint of step 6 cannot be written" in said and "step-4 is whole" in said
+    for workdir in (whole, full):
+        trainer.train(_recipe(tiny_data, 8), workdir)
+    assert_same_weights(whole, full)
+
+
+@pytest.mark.parametrize(
+    "limit, what", [(300, "config.json"), pytest.param(6000, "tensorboard", marks=pytest.mark.slow)]
+)
+def test_a_full_disk_is_one_line_whatever_is_written(limit, what, tiny_data, tmp_path):
+    def starve():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    config = _recipe(tiny_data, 30, checkpoint_every=1000, log_every=1)
+    process = _start(config, str(tmp_path / "run"), str(tmp_path), preexec_fn=starve)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 1 and "Traceback" not in said
+    (line,) = (line for line in said.splitlines() if "make room, and give the same command again" in line)
+    assert what in line or "run: cannot be written" in line
+
+
+def test_an_evaluation_that_a_kill_has_cost_is_made_up_for(tiny_data, tmp_path):
+    """The last checkpoint is there, its row of history.csv and its copy as the best are not."""
+    workdir = str(tmp_path)
+    config = tiny.make_recipe(tiny_data["train"], tiny_data["val"], steps=4)
+    expected = trainer.train(config, workdir)
+    os.remove(tmp_path / "history.csv")
+    shutil.rmtree(tmp_path / "checkpoints" / "best")
+    logs = trainer.train(config, workdir)
+    validated = {name for name in expected if name.startswith("val_")}
+    assert {"step", "epoch"} | validated == logs.keys()
+    for name in logs:
+        assert logs[name] == pytest.approx(expected[name], rel=1e-5), name
+    assert checkpoints.latest(workdir, best=True).endswith("best/step-4")
+    before = (tmp_path / "history.csv").read_text()
+    trainer.train(config, workdir)
+    assert (tmp_path / "history.csv").read_text() == before, "once is enough"
+
+
+@pytest.mark.slow
+def test_the_best_checkpoint_is_kept_beside_the_newest(tiny_data, tmp_path):
+    workdir = str(tmp_path)
+    fields = {"optimizer__learning_rate": 0.01, "keep_checkpoints": 1, "checkpoint_every": 1}
+    config = tiny.make_recipe(tiny_data["train"], tiny_data["val"], steps=0, epochs=6, **fields)
+    trainer.train(config, workdir)
+    with open(os.path.join(workdir, "history.csv")) as file:
+        names, *lines = [line.strip().split(",") for line in file]
+    rows = [dict(zip(names, map(float, line), strict=True)) for line in lines]
+    scores = [row["val_pcp_strict"] for row in rows]
+    first_best = rows[int(np.argmax(scores))]
+    with open(os.path.join(workdir, "checkpoints", "best", "best.json")) as file:
+        best = json.load(file)
+    assert best["step"] == first_best["step"] and best["score"] == pytest.approx(max(scores))
+    assert checkpoints.latest(workdir, best=True).endswith(f"step-{best['step']}")
+    assert checkpoints.latest(workdir).endswith(f"step-{int(rows[-1]['step'])}")
+    measured = on_records.evaluate(workdir, tiny_data["val"], best=True)
+    assert measured["pcp"]["strict"]["average"] == pytest.approx(max(scores), abs=1e-6)
+
+
+BAD_BATCH = 3
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    """Batch number 3 has a label that is no number, for its second person."""
+    original = setup.training_batches
+
+    def batches(training_set, config, position, *share):
+        def poison(index, batch):
+            bad = np.zeros((config.batch_size, 1, 3), np.float32)
+            bad[1, :, :2] = np.nan
+            keypoints = batch["keypoints"] + tf.where(tf.equal(index + position, BAD_BATCH), bad, tf.zeros_like(bad))
+            return batch | {"keypoints": keypoints}
+
+        return original(training_set, config, position, *share).enumerate().map(poison)
+
+    monkeypatch.setattr(trainer, "_training_batches", batches)
+
+
+@pytest.mark.parametrize(
+    "replicas, steps_per_execution, precision",
+    [(1, 1, "float32"), pytest.param(2, 3, "float32", marks=pytest.mark.slow), (1, 1, "mixed_float16")],
+)
+def test_a_nan_stops_and_names_step_record_and_place(
+    replicas, steps_per_execution, precision, poisoned, tiny_data, tmp_path
+):
+    fields = {"replicas": replicas, "steps_per_execution": steps_per_execution, "precision": precision}
+    with pytest.raises(InputError, match="step 3 was not finite: keypoints of sample 1 of the batch") as error:
+        trainer.train(_recipe(tiny_data, 8, **fields), str(tmp_path))
+    message = helpers.one_line(error)
+    assert "on_nan=skip" in message and message.count(".jpg)") == 8
+    assert all(np.isfinite(value).all() for value in final_weights(str(tmp_path)).values())
+
+
+def test_a_nan_is_skipped_where_that_is_wanted(poisoned, tiny_data, tmp_path, caplog):
+    with caplog.at_level("WARNING"):
+        logs = trainer.train(_recipe(tiny_data, 8, on_nan="skip"), str(tmp_path))
+    assert "step 3 was not finite: skipped, 1 in all" in caplog.text
+    assert np.isfinite(logs["loss"])
+    weights = final_weights(str(tmp_path))
+    assert all(np.isfinite(value).all() for value in weights.values())
+    (iterations,) = (value for name, value in weights.items() if "optimizer/_iterations" in name)
+    assert iterations == 7
+
+
+@pytest.mark.slow
+def test_a_rollback_leaves_the_batch_out_and_resumes_beyond_it(poisoned, tiny_data, tmp_path, caplog, monkeypatch):
+    """Back to the checkpoint of step 2, which batch 4 follows then, and so on; killed and resumed, the same."""
+    workdir, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
+    with caplog.at_level("WARNING"):
+        trainer.train(_recipe(tiny_data, 8, on_nan="rollback"), workdir)
+    assert "step 3 was not finite" in caplog.text and "back to step 2, on from the batch after it" in caplog.text
+    weights = final_weights(workdir)
+    (iterations,) = (value for name, value in weights.items() if "optimizer/_iterations" in name)
+    assert iterations == 8
+    (position,) = (value for name, value in weights.items() if name.startswith("position"))
+    assert position == 10
+    for steps in (5, 8):
+        trainer.train(_recipe(tiny_data, steps, on_nan="rollback"), parts)
+    assert_same_weights(workdir, parts)
+
+
+@pytest.mark.parametrize("every", [3, 1000])
+def test_no_step_is_saved_before_it_was_looked_at(every):
+    """Else a rollback would begin beyond the bad step; an accelerator is looked at seldom."""
+    data = make_data()
+    data["keypoints"][BATCH, 0] = [np.nan, 0, 2]
+    saved = []
+    watch = nonfinite.WatchFinite("rollback", every=100)
+    saving = callbacks.SaveCheckpoints(
+        types.SimpleNamespace(save=lambda step, position: saved.append(step)), every, total_steps=8, watch=watch
+    )
+    with pytest.raises(nonfinite.NonFinite) as error:
+        train(make_regressor(), data, steps=8, steps_per_epoch=4, callbacks=[watch, saving])
+    assert error.value.step == 1 and not saved
+
+
+def test_a_layer_that_overflows_is_named(tiny_data, tmp_path):
+    fields = {"optimizer__name": "sgd", "optimizer__learning_rate": 1e30, "log_every": 1000, "checkpoint_every": 1000}
+    with pytest.raises(InputError, match=r"step \d was not finite: .*(layer|loss|gradient|weight)"):
+        trainer.train(_recipe(tiny_data, 8, **fields), str(tmp_path))
+
+
+def test_every_start_notes_code_and_packages(tiny_run, tmp_path):
+    with open(os.path.join(tiny_run, "starts.json")) as file:
+        starts = json.load(file)
+    assert starts
+    for _ in range(2):
+        note_start(str(tmp_path))
+    with open(tmp_path / "starts.json") as file:
+        noted = json.load(file)
+    assert len(noted) == 2
+    starts += noted
+    for start in starts:
+        assert {"time", "command", "versions"} == set(start)
+        assert start["versions"]["tensorflow"] == tf.__version__ and start["versions"]["kpose"]

@@ -1,0 +1,121 @@
+"""A teacher's answers beside the labels: where they go, what they weigh, and that figures stay the labels'."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kpose import config as config_lib
+from kpose import models
+from kpose.core import skeletons
+from kpose.core.errors import InputError
+from kpose.models.movenet import movenet
+from kpose.models.weights import movenet_tfjs
+from kpose.runs import workdir
+from kpose.runs.shipped import DEFAULT, load_network
+from kpose.train import losses, teacher, trainer
+from kpose.train.regressor import Regressor
+from tests import helpers, tiny
+from tests.models.test_movenet import graph_model
+
+
+@pytest.fixture(scope="module")
+def teacher_file(tmp_path_factory):
+    return graph_model(movenet((64, 64), width=0.25), tmp_path_factory.mktemp("teacher"))
+
+
+def _fields(path, **fields):
+    given = {"weights": path, "width": 0.25, "input_size": (64, 64), "min_score": 0.0} | fields
+    return {f"teacher__{name}": value for name, value in given.items()}
+
+
+def _batch(size=4):
+    rng = np.random.default_rng(0)
+    keypoints = np.concatenate([rng.uniform(-0.4, 0.4, (size, 17, 2)), np.full((size, 17, 1), 2.0)], -1)
+    keypoints[:, ::2] = 0
+    return {
+        "image": tf.constant(rng.integers(0, 256, (size, 32, 32, 3)), tf.uint8),
+        "keypoints": tf.constant(keypoints, tf.float32),
+        "weight": tf.constant([1.0] * (size - 1) + [0.0]),
+    }
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_it_teaches_the_joints_without_labels_or_all(everywhere, teacher_file):
+    config = tiny.make_recipe("", **_fields(teacher_file, everywhere=everywhere))
+    batch = _batch()
+    taught = teacher.build(config, skeletons.COCO)(batch)["taught"].numpy()
+    labelled = batch["keypoints"][..., 2].numpy() > 0
+    expected = np.ones_like(labelled) if everywhere else ~labelled
+    expected[-1] = False  # Of no person.
+    np.testing.assert_array_equal(taught[..., 2] > 0, expected)
+    network = models.movenet((64, 64), width=0.25)
+    movenet_tfjs.assign(network, teacher_file)
+    found = network(tf.image.resize(tf.cast(batch["image"], tf.float32), (64, 64)))["keypoints"].numpy()
+    np.testing.assert_allclose(taught[expected][:, :2], found[expected], atol=1e-5)
+    assert not taught[~expected].any()
+
+
+def test_what_it_is_unsure_of_is_not_taught(teacher_file):
+    config = tiny.make_recipe("", **_fields(teacher_file, min_score=1.0))
+    assert not teacher.build(config, skeletons.COCO)(_batch())["taught"].numpy().any()
+
+
+def test_its_share_of_the_loss_is_added_to_the_labels():
+    network = models.movenet((32, 32), width=0.25)
+    loss = losses.L1Loss()
+    batch = _batch() | {"taught": tf.constant(np.random.default_rng(1).uniform(-0.4, 0.4, (4, 17, 3)), tf.float32)}
+    outputs = network(tf.cast(batch["image"], tf.float32))
+    regressor = Regressor(network, loss, taught_share=0.5)
+    points = outputs["keypoints"].numpy()
+    expected = np.zeros(4)
+    for name, share in (("keypoints", 1.0), ("taught", 0.5)):
+        truth = batch[name].numpy()
+        for person in range(4):
+            for joint in range(17):
+                if truth[person, joint, 2] > 0:
+                    expected[person] += share * np.abs(points[person, joint] - truth[person, joint, :2]).sum()
+    np.testing.assert_allclose(regressor._loss_values([], batch, outputs), expected, rtol=1e-5)
+
+
+def test_a_recipe_trains_with_it_and_leaves_nothing_of_it(teacher_file, tiny_data, tiny_run, tmp_path):
+    """The same figures are told, of the same network, and evaluation needs no teacher."""
+    logs = trainer.train(
+        tiny.make_recipe(tiny_data["train"], tiny_data["val"], steps=1, **_fields(teacher_file)), str(tmp_path)
+    )
+    found, plain = (workdir.load_trained(folder).network for folder in (str(tmp_path), tiny_run))
+    assert [v.shape for v in found.variables] == [v.shape for v in plain.variables]
+    # That of the labels and of the teacher, beside that of the labels alone.
+    assert logs["loss"] > 1.1 * logs["val_loss"]
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"teacher__weights": "thunder.h5"}, "teacher.weights is 'thunder.h5'"),
+        ({"augment__on": "device"}, "augment.on is 'device'"),
+        ({"teacher__input_size": (60, 64)}, "teacher.input_size is .60, 64.: .* multiples of 32"),
+        ({"loss__name": "masked_l2"}, "loss.name is 'masked_l2'"),
+        ({"skeleton": "lsp"}, "skeleton is 'lsp'"),
+    ],
+)
+def test_a_recipe_that_no_teacher_suits_is_refused(fields, message):
+    config = tiny.make_recipe("", **({"teacher__weights": "thunder.json"} | fields))
+    with pytest.raises(InputError, match=message) as error:
+        config_lib.check(config)
+    helpers.one_line(error)
+
+
+def test_a_run_begins_with_another_s_weights(tiny_run):
+    config = config_lib.load_recipe("movenet")
+    config.model.weights, config.model.frozen_blocks = DEFAULT, 3
+    config.model.input_size = (64, 32)
+    network = workdir.build_network(config, None, begin=True)
+    _, shipped = load_network()
+    for new, old in zip(network.variables, shipped.variables, strict=True):
+        np.testing.assert_array_equal(new.numpy(), old.numpy(), err_msg=new.path)
+    frozen = {v.path for v in network.variables} - {v.path for v in network.trainable_variables}
+    assert len(frozen) == 18
+    assert all(name.startswith(("Conv1/", "expanded_conv", "block_1_", "block_2_")) for name in frozen)
+    config.model.weights = tiny_run
+    with pytest.raises(InputError, match="which are not those of this recipe's movenet"):
+        workdir.build_network(config, None, begin=True)

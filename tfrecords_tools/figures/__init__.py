@@ -1,0 +1,1 @@
+"""Drawn people as a COCO data set: python -m tfrecords_tools.figures."""

@@ -1,0 +1,103 @@
+"""Renders a data set of drawn people in COCO's format."""
+
+import functools
+import json
+import multiprocessing
+import os
+
+from absl import logging
+from PIL import Image
+
+from kpose.core import skeletons
+from kpose.core.errors import InputError
+from tfrecords_tools.figures.scenes import render_image
+
+LOG_EVERY = 500
+
+
+def _render_file(index, folder, seed, split):
+    """Writes image number `index` into `folder`; its entry for "images" and its annotations."""
+    pixels, annotations = render_image(seed, split, index)
+    name = f"{index + 1:012d}.jpg"
+    Image.fromarray(pixels).save(os.path.join(folder, name), quality=int(72 + 24 * ((index * 0.618034) % 1)))
+    height, width = pixels.shape[:2]
+    return {"id": index + 1, "file_name": name, "width": width, "height": height}, annotations
+
+
+def _category():
+    skeleton = [[a + 1, b + 1] for a, b in skeletons.COCO.bones]
+    names = list(skeletons.COCO.joints)
+    return {"supercategory": "person", "id": 1, "name": "person", "keypoints": names, "skeleton": skeleton}
+
+
+def _check(output_dir, num_images, seed, split, workers):
+    if not output_dir:
+        raise InputError("output_dir is empty: name the directory to write to")
+    if num_images < 1:
+        raise InputError(f"num_images is {num_images}: it must be at least 1")
+    if seed < 0:
+        raise InputError(f"seed is {seed}: it must be at least 0")
+    if not split or any(c in split for c in "/\\") or split in (".", ".."):
+        raise InputError(f"split is {split!r}: it must be a plain name such as train, without slashes")
+    if workers < 0:
+        raise InputError(f"workers is {workers}: it must be at least 0 (0: one a core)")
+
+
+def render_dataset(output_dir, num_images, seed=0, split="train", workers=0):
+    """Draws a split: `output_dir/images/<split>/*.jpg` and `output_dir/annotations/person_keypoints_<split>.json`.
+
+    The JSON file is removed first and put in place last: while there is one, its images are there.
+
+    Args:
+        output_dir: directory to write to; made if missing.
+        num_images: how many images, at least 1.
+        seed: an integer, at least 0.
+        split: a plain name.
+        workers: processes; 0: one a core; 1: in this process. More than one are spawned, so a script that
+            asks for them needs the usual `if __name__ == "__main__"`.
+
+    Returns:
+        Path of the JSON file.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
+    _check(output_dir, num_images, seed, split, workers)
+    folder = os.path.join(output_dir, "images", split)
+    path = os.path.join(output_dir, "annotations", f"person_keypoints_{split}.json")
+    os.makedirs(folder, exist_ok=True)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    if os.path.exists(path):
+        os.remove(path)
+
+    render = functools.partial(_render_file, folder=folder, seed=seed, split=split)
+    workers = min(workers or os.cpu_count() or 1, num_images)
+    if workers == 1:
+        images, annotations = _gather(map(render, range(num_images)), num_images)
+    else:
+        # Spawned, not forked: the caller may hold threads and locks, TensorFlow's for instance.
+        with multiprocessing.get_context("spawn").Pool(workers) as pool:
+            images, annotations = _gather(pool.imap(render, range(num_images), chunksize=8), num_images)
+
+    dataset = {
+        "info": {"description": f"Drawn figures, seed {seed}, split {split}", "version": "1.0"},
+        "licenses": [],
+        "images": images,
+        "annotations": annotations,
+        "categories": [_category()],
+    }
+    with open(path + ".tmp", "w", encoding="utf-8") as file:
+        json.dump(dataset, file)
+    os.replace(path + ".tmp", path)
+    logging.info("%s: %d images, %d people", path, num_images, len(annotations))
+    return path
+
+
+def _gather(results, num_images):
+    images, annotations = [], []
+    for done, (image, people) in enumerate(results, 1):
+        images.append(image)
+        annotations += people
+        if done % LOG_EVERY == 0:
+            logging.info("%d of %d images drawn", done, num_images)
+    return images, annotations

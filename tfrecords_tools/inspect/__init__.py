@@ -1,0 +1,1 @@
+"""What record shards hold: python -m tfrecords_tools.inspect."""

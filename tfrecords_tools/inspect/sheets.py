@@ -1,0 +1,142 @@
+"""What is in record shards: counts, sizes, a contact sheet; and what augmentation makes of them."""
+
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from kpose.augment import augmentation as augmentation_lib
+from kpose.core import geometry, skeletons
+from kpose.core.errors import InputError
+from kpose.data import pipeline, records
+from kpose.data.training_set import find_training_set
+from kpose.drawing import sheets
+from kpose.drawing.persons import draw_skeleton, save_image
+
+# Of each person on a sheet of augmented crops.
+VERSIONS = 7
+
+
+def inspect(pattern, sheet_path, persons=40, seed=0):
+    """Describes records and draws some of them.
+
+    Args:
+        pattern: glob of the record files.
+        sheet_path: the contact sheet's PNG.
+        persons: how many to draw.
+        seed: which ones.
+
+    Returns:
+        Lines of text.
+
+    Raises:
+        InputError: no records, damaged ones, or of another schema version.
+    """
+    files = records.find(pattern)
+    skeleton = files.skeleton
+    columns, shards = _read_labels(files)
+    count = len(columns["area"])
+    visibility, box = columns["visibility"], columns["box"]
+    shape = f"rectangle of aspect {files.aspect:g} round the " if files.aspect else ""
+    lines = [
+        f"{pattern}: {count:,} persons of {len(np.unique(columns['image_id'])):,} images in {len(files.paths)} shards, "
+        f"{sum(size for _, size in shards.values()) / 1e6:.1f} MB",
+        f"skeleton {skeleton.name} ({skeleton.num_joints} joints), crops {files.crop_size[0]} x {files.crop_size[1]} "
+        f"pixels of the {shape}box times {files.padding:g}",
+        "box height in pixels: " + _quartiles(box[:, 3]) + "; width: " + _quartiles(box[:, 2]),
+        f"fully visible: {(visibility == 2).all(1).sum():,} persons",
+        "joint               visible  occluded  unlabelled",
+    ]
+    for index, joint in enumerate(skeleton.joints):
+        flags = [100 * (visibility[:, index] == flag).mean() for flag in (2, 1, 0)]
+        lines.append(f"  {joint:<16}" + "".join(f"{share:9.1f}%" for share in flags))
+    lines += [f"  {os.path.basename(path)}: {n:,} persons, {size / 1e6:.1f} MB" for path, (n, size) in shards.items()]
+    save_image(sheet_path, _contact_sheet(files, count, min(persons, count), seed))
+    return [*lines, f"contact sheet: {sheet_path}"]
+
+
+def _quartiles(values):
+    low, middle, high = np.percentile(values, [25, 50, 75])
+    return f"{low:.0f} / {middle:.0f} / {high:.0f} (quartiles)"
+
+
+def _read_labels(files):
+    """All labels as arrays, and file -> (persons, bytes)."""
+    columns, shards = {}, {}
+    for path in files.paths:
+        seen = 0
+        dataset = tf.data.TFRecordDataset(path).batch(512).map(lambda s: records.parse(s, files.skeleton, image=False))
+        with records.reading(path):
+            for batch in dataset.as_numpy_iterator():
+                seen += len(batch["area"])
+                for name in ("image_id", "area", "box", "visibility"):
+                    columns.setdefault(name, []).append(batch[name])
+        shards[path] = (seen, os.path.getsize(path))
+    return {name: np.concatenate(values) for name, values in columns.items()}, shards
+
+
+def _contact_sheet(files, count, persons, seed):
+    chosen = set(np.random.default_rng(seed).choice(count, persons, replace=False).tolist())
+    tiles, captions = [], []
+    for index, serialised in enumerate(tf.data.TFRecordDataset(files.paths)):
+        if index not in chosen:
+            continue
+        features = records.parse(serialised, files.skeleton)
+        image = records.decode_jpeg(features["jpeg"]).numpy()
+        region = features["region"].numpy()
+        normalised = geometry.normalise(features["keypoints"].numpy(), region)
+        tile, points = sheets.unstretch(image, normalised, region)
+        tiles.append(draw_skeleton(tile, points, files.skeleton, visibility=features["visibility"].numpy()))
+        captions.append(f"{int(features['annotation_id'])}: {region[2]:.0f} x {region[3]:.0f}")
+    title = f"{persons} of {count:,} persons"
+    return sheets.contact_sheet(tiles, columns=min(8, persons), tile_size=192, captions=captions, title=title)
+
+
+def inspect_augmentation(pattern, config, sheet_path, persons=8, seed=0):
+    """Draws what a recipe's network sees in training: each person as stored, then augmented again and again.
+
+    Args:
+        pattern: glob of the record files.
+        config: the recipe.
+        sheet_path: the sheet's PNG.
+        persons: rows.
+        seed: which persons, and the random numbers.
+
+    Returns:
+        Lines of text.
+
+    Raises:
+        InputError: no records, or such as do not fit the recipe.
+    """
+    skeleton = skeletons.get(config.skeleton)
+    if not augmentation_lib.build_augmentation(config):
+        raise InputError(f"recipe {config.name!r} augments nothing: set fields of its augment section")
+    training_set = find_training_set(pattern, skeleton, config.data.padding, aspect=config.data.aspect)
+    augmentation = augmentation_lib.build_augmentation(config, training_set)
+    size = tuple(config.model.input_size)
+
+    def batch(**settings):
+        stream = pipeline.training_batches(training_set, input_size=size, batch_size=persons, seed=seed, **settings)
+        return next(iter(stream))
+
+    rows = [batch()]
+    stored = batch(stored_crops=augmentation.warps)
+    for version in range(1, VERSIONS + 1):
+        draws = augmentation_lib.draws(seed, tf.constant(version * persons, tf.int64), persons)
+        rows.append(augmentation.on_host(stored | {"draws": draws}))
+    drawn = [_draw_batch(row, skeleton) for row in rows]
+    tiles = [tiles[person] for person in range(persons) for tiles in drawn]
+    title = f"{config.name}: as stored, and augmented {VERSIONS} times"
+    save_image(sheet_path, sheets.contact_sheet(tiles, columns=VERSIONS + 1, tile_size=192, title=title))
+    settings = ", ".join(f"{name} {value}" for name, value in config.augment.items() if name != "on")
+    return [f"recipe {config.name}: {settings}", f"augmented crops: {sheet_path}"]
+
+
+def _draw_batch(batch, skeleton):
+    """A picture of each sample, in the shape of what it shows, with its labels."""
+    batch = {name: np.asarray(value) for name, value in batch.items()}
+    tiles = []
+    for image, keypoints, region in zip(batch["image"], batch["keypoints"], batch["region"], strict=True):
+        tile, points = sheets.unstretch(image, keypoints[:, :2], region)
+        tiles.append(draw_skeleton(tile, points, skeleton, visibility=keypoints[:, 2]))
+    return tiles

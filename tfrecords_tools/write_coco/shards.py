@@ -1,0 +1,140 @@
+"""Writes one shard: decodes images, cuts crops, encodes records."""
+
+import collections
+import hashlib
+import math
+import os
+
+from kpose.core import files, geometry
+from kpose.core.errors import InputError
+from kpose.data import records, tfrecord
+from kpose.data.image_files import ImageFolder
+from tfrecords_tools.write_coco import annotations, crops, problems
+from tfrecords_tools.write_coco.plan import is_inside, labelled_size
+
+
+def write_shard(persons, images, options, path, progress=lambda count: None):
+    """Writes one shard: aside, then renamed to `path`.
+
+    Args:
+        persons: its annotations, those of an image one after another.
+        images: image id -> its entry in the COCO file.
+        options: `WriteOptions`.
+        path: the shard.
+        progress: called with the number of persons done since the last call.
+
+    Returns:
+        Its summary: dict of `file`, `persons`, `images`, `bytes`, `sha256`, `skipped` and `skipped_examples` (by
+        kind), `kinds` (of unusual images).
+
+    Raises:
+        InputError: bad input, unless it is skipped; a disk that is full.
+    """
+    folder = ImageFolder(options.images)
+    found = problems.Problems(options.on_error)
+    kinds = collections.Counter()
+    written, used, size, digest = 0, 0, 0, hashlib.sha256()
+    try:
+        with files.replacing(path, "wb") as file:
+            for image_id, group in _by_image(persons):
+                made = list(_persons_of_image(folder, images[image_id], group, options, found, kinds))
+                for person in made:
+                    framed = tfrecord.frame(records.encode(person, options.skeleton))
+                    file.write(framed)
+                    digest.update(framed)
+                    size += len(framed)
+                written += len(made)
+                used += bool(made)
+                progress(len(group))
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror or error}): make room, or mend it, and give the same command "
+            "again: whole shards are kept"
+        ) from None
+    return {
+        "file": os.path.basename(path),
+        "persons": written,
+        "images": used,
+        "bytes": size,
+        "sha256": digest.hexdigest(),
+        "skipped": dict(found.counts),
+        "skipped_examples": found.examples,
+        "kinds": dict(kinds),
+    }
+
+
+def _by_image(persons):
+    groups = {}
+    for person in persons:
+        groups.setdefault(person["image_id"], []).append(person)
+    return groups.items()
+
+
+def _persons_of_image(folder, entry, group, options, found, kinds):
+    """The `records.Person`s of one image, those in trouble left out."""
+    try:
+        image = folder.open(entry["file_name"])
+        size = labelled_size(entry)
+        if size is not None and not image.fit(*size):
+            found.meet(
+                problems.OTHER_SIZE,
+                f"{entry['file_name']}: the image has {image.width} x {image.height} pixels, but its annotations are "
+                f"for {size[0]} x {size[1]}: give the images that they were made on",
+                len(group),
+            )
+            return
+        entry = entry | {"width": image.width, "height": image.height}
+        group = [person for person in group if is_inside(person, entry, found)]
+        regions = [
+            geometry.region_of(annotations.box_of(person), options.stored[1], options.aspect) for person in group
+        ]
+        if not group:
+            return
+        # Little is lost by halving the resolution while decoding where four times what is wanted is there.
+        shrink = min(min(region[2:] / options.stored[0][::-1]) for region in regions) / 2
+        picture = image.decode(bottom=max(region[1] + region[3] for region in regions), shrink=shrink)
+    except InputError as error:
+        if options.on_error == "stop":
+            raise
+        found.meet(problems.BAD_IMAGE, str(error), len(group))
+        return
+    kinds.update(image.kinds)
+    for person, region in zip(group, regions, strict=True):
+        kinds.update(_beyond(region, image))
+        yield make_person(picture, image, entry, person, region, options)
+
+
+def _beyond(region, image):
+    x, y, w, h = region
+    inside = x >= 0 and y >= 0 and x + w <= image.width and y + h <= image.height
+    return () if inside else ("crops that reach beyond the image",)
+
+
+def make_person(picture, image, entry, annotation, region, options):
+    """The `records.Person` of one annotation: its crop and everything needed to go back.
+
+    Args:
+        picture: the decoded original, perhaps shrunk and without its lowest rows, in RGB.
+        image: its `EncodedImage`.
+        entry: its entry in the COCO file.
+        annotation: the person's.
+        region: [4] xywh in the original's pixels: what the crop shows.
+        options: `WriteOptions`.
+    """
+    box = annotations.box_of(annotation)
+    size, padding = options.stored
+    scale = picture.width / image.width
+    area = annotation.get("area")
+    return records.Person(
+        jpeg=crops.encode_jpeg(crops.crop_image(picture, region * scale, size)),
+        image_id=annotation["image_id"],
+        annotation_id=annotation["id"],
+        file_name=entry["file_name"],
+        image_size=(image.height, image.width),
+        box=box,
+        padding=padding,
+        aspect=options.aspect,
+        region=region,
+        area=area if isinstance(area, (int, float)) and 0 < area < math.inf else box[2] * box[3],
+        keypoints=annotation["keypoints"],
+    )

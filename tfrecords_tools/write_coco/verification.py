@@ -1,0 +1,62 @@
+"""Records against their manifest."""
+
+import glob
+import hashlib
+import os
+
+from kpose.core import files
+from kpose.core.errors import InputError
+from kpose.data import records, tfrecord
+
+
+def verify(directory, split):
+    """Tests that a split's shards are those that were written, byte for byte, and whole.
+
+    Args:
+        directory: the records' folder.
+        split: the shards' name.
+
+    Returns:
+        Lines of text.
+
+    Raises:
+        InputError: no manifest, or the first shard that is missing, changed or not of this write.
+    """
+    path = records.manifest_path(directory, split)
+    manifest = files.read_json(path, "manifest")
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("shards"), list):
+        raise InputError(f"{path}: not the manifest of a write")
+    total = 0
+    for shard in manifest["shards"]:
+        total += _verify_shard(os.path.join(directory, shard["file"]), shard)
+    if total != manifest["persons"]:
+        raise InputError(f"{path}: the shards hold {total} persons, but the manifest says {manifest['persons']}")
+    known = {shard["file"] for shard in manifest["shards"]}
+    there = files.matching(glob.escape(os.path.join(directory, split)) + "-?????-of-?????")
+    for name in sorted(os.path.basename(shard) for shard in there):
+        if name not in known:
+            raise InputError(f"{os.path.join(directory, name)}: not in {path}: a shard of another write: remove it")
+    size = sum(shard["bytes"] for shard in manifest["shards"])
+    return [
+        f"{directory}: {total:,} persons in {len(known)} shards of {split}, {size / 1e6:.1f} MB: all as written by",
+        f"  {manifest.get('command', 'an unknown command')}",
+    ]
+
+
+def _verify_shard(path, shard):
+    """The number of records in a shard that is as its manifest says."""
+    size = files.size(path)
+    if size is None:
+        raise InputError(f"{path}: missing: write the records again")
+    if size != shard["bytes"]:
+        raise InputError(f"{path}: {size:,} bytes, but {shard['bytes']:,} were written: write the records again")
+    digest = hashlib.sha256()
+    with files.open_file(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    if digest.hexdigest() != shard["sha256"]:
+        raise InputError(f"{path}: changed since it was written (another SHA-256): write the records again")
+    persons = sum(1 for _ in tfrecord.read(path))
+    if persons != shard["persons"]:
+        raise InputError(f"{path}: {persons} records, but the manifest says {shard['persons']}")
+    return persons
