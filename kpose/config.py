@@ -81,6 +81,9 @@ def default():
     # Initial weights: a run's folder, a shipped model's name, a .pth, .h5 or .keras file, package:NAME, a
     # keras_cv preset; for movenet a .json file. Empty: random weights.
     config.model.weights = ""
+    # For backbone: scale and padding of images. keras: those of keras_cv. torchvision: mean and deviation of ImageNet,
+    # and torchvision's strides and padding. auto: those of the initial weights; the saved recipe holds the choice.
+    config.model.preprocessing = "auto"
     config.model.freeze_epochs = 0  # Number of first epochs in which the backbone is not trained.
 
     config.teacher = ConfigDict()
@@ -121,6 +124,7 @@ CHOICES = {
     "xla": ("auto", "on", "off"),
     "augment.on": ("host", "device"),
     "on_nan": ("stop", "skip", "rollback"),
+    "model.preprocessing": ("auto", "keras", "torchvision"),
 }
 # Field -> (lowest, highest) allowed value, both included.
 RANGES = {

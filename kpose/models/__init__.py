@@ -31,12 +31,17 @@ def check(config):
     """Raises `InputError` unless the recipe's `model` section makes a network."""
     checks.choice(config.name, "model.name", sorted(MODELS))
     checks.check_numbers(config, "input_size", 2)
-    weights = config.weights and config.name not in ("backbone", "movenet")
-    if weights or (config.freeze_epochs and config.name != "backbone"):
-        field = "weights" if weights else "freeze_epochs"
-        raise InputError(
-            f"config.model.{field} is {config[field]!r}, but {config.name} has no backbone: model.name=backbone has"
-        )
+    if config.name != "backbone":
+        useless = {
+            "weights": config.weights and config.name != "movenet",
+            "freeze_epochs": config.freeze_epochs,
+            "preprocessing": config.preprocessing == "torchvision",
+        }
+        for field in (name for name, wrong in useless.items() if wrong):
+            raise InputError(
+                f"config.model.{field} is {config[field]!r}, but {config.name} has no backbone: it is a field of "
+                "model.name=backbone"
+            )
     MODELS[config.name][0](config)
 
 

@@ -1,7 +1,8 @@
-"""The models that kpose ships: weights in the package, checked before they are used.
+"""Reads the models that kpose ships; `kpose.export.shipped_model` writes them.
 
-A model `<name>` is `models_shipped/<name>.json` (its recipe, the checksum of its weights and where it comes from) and
-`<name>.npz` (one array for each weight, in float16), and `<name>.tflite`, the same network for predictions on CPUs.
+models_shipped/<name>.json    card: recipe, checksums of the other files, mean pose, origin
+models_shipped/<name>.npz     weights: one float16 array per weight
+models_shipped/<name>.tflite  the same network for predictions on CPUs
 """
 
 import hashlib
@@ -15,19 +16,27 @@ from kpose import config as config_lib
 from kpose import models
 from kpose.core import devices, files, skeletons
 from kpose.core.errors import InputError
+from kpose.models.weights import sources
 
 FOLDER = os.path.join(os.path.dirname(kpose.__file__), "models_shipped")
 DEFAULT = "movenet_lightning_v1"
 
 
 def names():
-    """The names of all models that are shipped."""
-    there = os.listdir(FOLDER) if os.path.isdir(FOLDER) else ()
-    return sorted(name.removesuffix(".json") for name in there if name.endswith(".json"))
+    """Returns the names of all shipped models, sorted."""
+    found = os.listdir(FOLDER) if os.path.isdir(FOLDER) else ()
+    return sorted(name.removesuffix(".json") for name in found if name.endswith(".json"))
 
 
 def load_network(name=None):
-    """(recipe, network in float32) of a shipped model; arguments and errors as for `load`."""
+    """Returns the recipe and the Keras network, in float32, of a shipped model.
+
+    Args:
+        name: one of `names()`; None: the default model.
+
+    Raises:
+        InputError: there is no such model, or its files are damaged.
+    """
     card, config = read_card(name)
     content = read_checked(card, "npz")
     with devices.dtype_policy("float32"):
@@ -38,25 +47,43 @@ def load_network(name=None):
 
 
 def load_mean_pose(name):
-    """The mean pose of what a shipped model was trained on: [K, 2] normalised."""
+    """Returns the mean pose of a shipped model's training set: [K, 2] float32, normalised."""
     card, _ = read_card(name)
     return np.asarray(card["mean_pose"], np.float32)
 
 
 def read_card(name):
-    """(card, recipe) of a shipped model."""
+    """Returns the card, a dict, and the recipe of a shipped model.
+
+    Args:
+        name: one of `names()`; None: the default model.
+
+    Raises:
+        InputError: there is no such model, or its card is damaged.
+    """
     name = name or DEFAULT
     if name not in names():
-        raise InputError(f"no model is called {name!r}: there are {', '.join(names()) or 'none'}")
+        raise InputError(f"there is no model {name!r}: the shipped models are {', '.join(names()) or 'missing'}")
     card = files.read_json(os.path.join(FOLDER, f"{name}.json"), "card of a shipped model")
     config = config_lib.from_fields(card["recipe"])
-    # What it began with matters no more.
+    # Cards of older versions lack the field: there the name of the initial weights decides.
+    if config.model.preprocessing == "auto":
+        config.model.preprocessing = sources.preprocessing(config.model.weights)
+    # The initial weights are not needed any more.
     config.model.weights = ""
     return card, config
 
 
 def read_checked(card, suffix):
-    """The bytes of one of a model's files, if they are those that the card tells of."""
+    """Returns the bytes of a file of a shipped model.
+
+    Args:
+        card: the model's card.
+        suffix: of the file: "npz" or "tflite".
+
+    Raises:
+        InputError: the file is missing, or its checksum is not that of the card.
+    """
     path = os.path.join(FOLDER, f"{card['name']}.{suffix}")
     try:
         with open(path, "rb") as file:
@@ -64,5 +91,5 @@ def read_checked(card, suffix):
     except FileNotFoundError:
         raise InputError(f"{path}: missing: install kpose again") from None
     if hashlib.sha256(content).hexdigest() != card["sha256"][suffix]:
-        raise InputError(f"{path}: damaged (its checksum is not that of {card['name']}.json): install kpose again")
+        raise InputError(f"{path}: damaged (its checksum is not the one in {card['name']}.json): install kpose again")
     return content

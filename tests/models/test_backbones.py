@@ -42,7 +42,7 @@ def small_resnet(monkeypatch):
 def tiny_backbone(monkeypatch):
     """Five convolutions in place of any backbone: freezing and weights mind only its name."""
 
-    def features(name, input_size, weights, batch_norm_momentum, synchronized):
+    def features(name, input_size, preprocessing, batch_norm_momentum, synchronized):
         inputs = keras.Input((*input_size, 3))
         x, outputs = inputs, []
         for index in range(5):
@@ -106,25 +106,25 @@ def test_heads_give_what_losses_ask_for(tiny_backbone, head):
 
 
 @pytest.mark.parametrize(
-    "backbone, weights, black, white",
+    "backbone, preprocessing, black, white",
     [
-        ("resnet18", "", 0.0, 1.0),
-        ("resnet18", "resnet18.pth", -np.divide((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), None),
-        ("efficientnet_lite0", "", -127 / 128, 1.0),
-        ("efficientnet_lite0", "package:some-package", -127 / 128, 1.0),
+        ("resnet18", "keras", 0.0, 1.0),
+        ("resnet18", "torchvision", -np.divide((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), None),
+        ("efficientnet_lite0", "keras", -127 / 128, 1.0),
+        ("efficientnet_lite0", "torchvision", -127 / 128, 1.0),
     ],
 )
-def test_images_are_scaled_as_the_weights_want_them(small_resnet, backbone, weights, black, white):
-    rescale = backbone_regressor(backbone, "pooled", (32, 32), weights=weights).get_layer("rescale")
+def test_images_are_scaled_as_the_weights_want_them(small_resnet, backbone, preprocessing, black, white):
+    rescale = backbone_regressor(backbone, "pooled", (32, 32), preprocessing=preprocessing).get_layer("rescale")
     ends = np.asarray(rescale(np.stack([np.zeros((1, 1, 3)), np.full((1, 1, 3), 255.0)])))[:, 0, 0]
     np.testing.assert_allclose(ends[0], np.broadcast_to(black, 3), rtol=1e-5)
     if white is not None:
         np.testing.assert_allclose(ends[1], np.broadcast_to(white, 3), rtol=1e-5)
 
 
-@pytest.mark.parametrize("weights", ["", pytest.param("x.pth", marks=pytest.mark.slow)])
-def test_saved_networks_load_without_custom_objects_and_without_keras_cv(small_resnet, tmp_path, weights):
-    network = backbone_regressor("resnet18", "spatial", (32, 32), head_filters=4, weights=weights)
+@pytest.mark.parametrize("preprocessing", ["keras", pytest.param("torchvision", marks=pytest.mark.slow)])
+def test_saved_networks_load_without_custom_objects_and_without_keras_cv(small_resnet, tmp_path, preprocessing):
+    network = backbone_regressor("resnet18", "spatial", (32, 32), head_filters=4, preprocessing=preprocessing)
     path, inputs, outputs = (str(tmp_path / name) for name in ("n.keras", "x.npy", "y.npy"))
     network.save(path)
     np.save(inputs, images(2, 32))
@@ -140,7 +140,7 @@ def test_saved_networks_load_without_custom_objects_and_without_keras_cv(small_r
 
 @pytest.mark.parametrize("name", ["resnet18", pytest.param("resnet50", marks=pytest.mark.slow)])
 def test_weights_of_torchvision_meet_its_strides_and_padding(name):
-    plain, other = (backbones.features(name, (64, 64), weights) for weights in ("", "some.pth"))
+    plain, other = (backbones.features(name, (64, 64), choice) for choice in ("keras", "torchvision"))
     assert [v.path for v in other.variables] == [v.path for v in plain.variables]
     assert [v.shape for v in other.variables] == [v.shape for v in plain.variables]
     assert [o.shape for o in other.outputs] == [o.shape for o in plain.outputs]
@@ -183,6 +183,7 @@ def test_keras_cv_is_imported_only_for_a_backbone_and_quietly():
         ({"head": "spatial", "head_level": 0}, "head_level is 0.*levels 1 to 4"),
         ({"name": "deeppose", "freeze_epochs": 1}, "freeze_epochs is 1.*deeppose has no backbone"),
         ({"name": "deeppose", "weights": "resnet50_imagenet"}, "weights is 'resnet50_imagenet'.*no backbone"),
+        ({"name": "movenet", "input_size": (32, 32), "preprocessing": "torchvision"}, "'torchvision'.*no backbone"),
     ],
 )
 def test_impossible_sections_are_refused_before_anything_is_built(changes, message):

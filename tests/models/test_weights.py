@@ -39,9 +39,8 @@ class _Tensor:
 KINDS = {"f4": "FloatStorage", "i8": "LongStorage", "f2": "HalfStorage"}
 
 
-@pytest.fixture
-def torch_modules(monkeypatch):
-    """Stand-ins whose names the pickles hold."""
+def add_torch_modules(monkeypatch):
+    """Adds stand-ins for the modules of PyTorch whose names the pickles hold."""
     torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
     for name in (*KINDS.values(), "BFloat16Storage"):
         setattr(torch, name, type(name, (), {"__module__": "torch"}))
@@ -54,7 +53,12 @@ def torch_modules(monkeypatch):
     torch._utils = utils
     monkeypatch.setitem(sys.modules, "torch", torch)
     monkeypatch.setitem(sys.modules, "torch._utils", utils)
-    return torch
+
+
+@pytest.fixture
+def torch_modules(monkeypatch):
+    """The same, for one test."""
+    add_torch_modules(monkeypatch)
 
 
 class _Pickler(pickle.Pickler):

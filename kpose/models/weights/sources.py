@@ -29,6 +29,11 @@ def is_pytorch(source):
     return source.startswith(PACKAGE) or source.endswith(PYTORCH_SUFFIXES)
 
 
+def preprocessing(source):
+    """The preprocessing that belongs to a file, package or preset: "torchvision" for PyTorch, otherwise "keras"."""
+    return "torchvision" if is_pytorch(source) else "keras"
+
+
 def is_preset(source):
     """Whether a source is the name of a keras_cv preset."""
     return not is_pytorch(source) and not source.endswith(KERAS_SUFFIXES)

@@ -1,0 +1,164 @@
+"""Preprocessing of backbones: a saved choice, so that a network stays the same function wherever it is loaded from."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from kpose import config as config_lib
+from kpose.core import skeletons
+from kpose.core.errors import InputError
+from kpose.export import shipped_model, tflite
+from kpose.models.weights import sources
+from kpose.runs import shipped, workdir
+from kpose.train import trainer
+from tests import helpers, tiny
+from tests.models.test_weights import add_torch_modules, resnet_state, tensors, write_zip
+
+SIDE = 64
+
+
+@pytest.fixture(scope="module")
+def pytorch_file(tmp_path_factory):
+    """A .pth file of resnet18, with convolutions that keep the size of their input's numbers."""
+    path = tmp_path_factory.mktemp("weights") / "resnet18.pth"
+    state = resnet_state()
+    for name, array in state.items():
+        if array.ndim == 4:
+            state[name] = array / np.sqrt(np.prod(array.shape[1:]), dtype=np.float32)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        add_torch_modules(monkeypatch)
+        write_zip(path, *tensors(state))
+    return str(path)
+
+
+def recipe(data, weights, **fields):
+    given = {"model__name": "backbone", "model__input_size": (SIDE, SIDE), "model__weights": weights, "steps": 1}
+    return tiny.make_recipe(data["train"], **given | fields)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_data, pytorch_file, tmp_path_factory):
+    """Folder of a run of one step that started from the .pth file."""
+    folder = str(tmp_path_factory.mktemp("run") / "run")
+    config = recipe(tiny_data, pytorch_file)
+    trainer.train(config, folder)
+    assert config.model.preprocessing == "auto"
+    return folder
+
+
+def keypoints(network):
+    images = np.random.default_rng(0).integers(0, 256, (4, SIDE, SIDE, 3)).astype(np.float32)
+    return np.asarray(network(images, training=False)["keypoints"])
+
+
+def begun(config):
+    """The keypoints of a recipe's network before the first step."""
+    return keypoints(workdir.build_network(config, skeletons.COCO, begin=True))
+
+
+def without_the_field(path, key=None):
+    """Removes the field from a saved recipe, as older versions wrote it."""
+    saved = json.loads(path.read_text())
+    del (saved[key] if key else saved)["model"]["preprocessing"]
+    path.write_text(json.dumps(saved))
+
+
+def test_a_run_saves_the_choice(run):
+    saved = json.loads(open(os.path.join(run, "config.json")).read())
+    assert saved["model"]["preprocessing"] == "torchvision"
+
+
+def test_fine_tuning_starts_as_the_function_of_its_source_run(run, tiny_data):
+    source = keypoints(workdir.load_trained(run).network)
+    assert np.abs(begun(recipe(tiny_data, run)) - source).max() < 1e-5
+    # The test can see a difference: this is the function with the preprocessing of Keras weights.
+    config = workdir.load_config(run)
+    network = workdir.load_trained(run).network
+    config.model.preprocessing = "keras"
+    other = workdir.build_network(config, skeletons.COCO)
+    other.set_weights(network.get_weights())
+    assert np.abs(keypoints(other) - source).max() > 1e-3
+
+
+def test_fine_tuning_starts_as_the_function_of_a_shipped_model(run, tiny_data, tmp_path, monkeypatch):
+    monkeypatch.setattr(tflite, "convert", lambda network: b"")
+    monkeypatch.setattr(shipped, "FOLDER", str(tmp_path))
+    shipped_model.ship(run, "resnet_v1", {}, folder=str(tmp_path))
+    source = keypoints(shipped.load_network("resnet_v1")[1])
+    # The weights are stored in float16.
+    np.testing.assert_allclose(source, keypoints(workdir.load_trained(run).network), atol=5e-3)
+    assert np.abs(begun(recipe(tiny_data, "resnet_v1")) - source).max() < 1e-5
+    without_the_field(tmp_path / "resnet_v1.json", "recipe")
+    np.testing.assert_array_equal(keypoints(shipped.load_network("resnet_v1")[1]), source)
+
+
+def test_a_run_of_an_older_version_loads_and_goes_on(run, tiny_data, pytorch_file, tmp_path):
+    old = str(tmp_path / "old")
+    shutil.copytree(run, old)
+    without_the_field(tmp_path / "old" / "config.json")
+    source = keypoints(workdir.load_trained(run).network)
+    np.testing.assert_array_equal(keypoints(workdir.load_trained(old).network), source)
+    assert np.abs(begun(recipe(tiny_data, old)) - source).max() < 1e-5
+    assert trainer.train(recipe(tiny_data, pytorch_file, steps=2), old)["step"] == 2
+
+
+def test_an_older_run_that_started_from_a_run_keeps_its_own_function(run, tiny_data, tmp_path):
+    """It was trained with the preprocessing of Keras weights, because its weights named a folder."""
+    old = tmp_path / "old"
+    trainer.train(recipe(tiny_data, run), str(old))
+    without_the_field(old / "config.json")
+    assert workdir.load_config(str(old)).model.preprocessing == "keras"
+    assert trainer.train(recipe(tiny_data, run, steps=2), str(old))["step"] == 2
+    assert workdir.load_config(str(old)).model.preprocessing == "keras"
+
+
+def test_the_source_run_is_not_needed_to_go_on(run, tiny_data, tmp_path):
+    source, folder = str(tmp_path / "source"), str(tmp_path / "run")
+    shutil.copytree(run, source)
+    trainer.train(recipe(tiny_data, source), folder)
+    shutil.rmtree(source)
+    trainer.train(recipe(tiny_data, source, steps=2), folder)
+    assert workdir.load_config(folder).model.preprocessing == "torchvision"
+
+
+def test_an_explicit_choice_other_than_that_of_the_source_run_is_refused(run, tiny_data, tmp_path):
+    config = recipe(tiny_data, run, model__preprocessing="keras")
+    with pytest.raises(InputError, match="preprocessing is 'keras', but .* was trained with 'torchvision'") as error:
+        trainer.train(config, str(tmp_path / "new"))
+    helpers.one_line(error)
+    assert not (tmp_path / "new").exists()
+    begun(recipe(tiny_data, run, model__preprocessing="torchvision"))
+
+
+@pytest.mark.parametrize(
+    "name, weights, choice",
+    [
+        ("backbone", "", "keras"),
+        ("backbone", "resnet50_imagenet", "keras"),
+        ("backbone", "w.weights.h5", "keras"),
+        ("backbone", "w.pth", "torchvision"),
+        ("backbone", "w.pt", "torchvision"),
+        ("backbone", "package:some-package", "torchvision"),
+        ("backbone", shipped.DEFAULT, "keras"),
+        ("movenet", shipped.DEFAULT, "keras"),
+        ("deeppose", "", "keras"),
+    ],
+)
+def test_auto_follows_from_the_initial_weights(name, weights, choice):
+    config = config_lib.default()
+    config.model.name, config.model.weights = name, weights
+    assert workdir.resolve_preprocessing(config).model.preprocessing == choice
+    assert config.model.preprocessing == "auto"
+    for explicit in ("keras", "torchvision"):
+        config.model.preprocessing = explicit
+        assert workdir.resolve_preprocessing(config).model.preprocessing == explicit
+
+
+def test_every_recipe_that_kpose_ships_keeps_the_function_that_its_weights_name_gave():
+    for name in config_lib.shipped():
+        config = config_lib.load_recipe(name)
+        resolved = workdir.resolve_preprocessing(config).model.preprocessing
+        assert resolved == ("keras" if config.model.name != "backbone" else sources.preprocessing(config.model.weights))
