@@ -1,7 +1,7 @@
-"""Reads image files, with one clear error for each way in which they can be bad.
+"""Reads image files and reports each kind of bad file with a clear error.
 
-Whatever an image is (grey-scale, CMYK, with a palette or an alpha channel, 16 bits deep, of another format than its
-name says), it becomes RGB. One of more pixels than Pillow's limit for decompression bombs is refused by its header.
+Every image becomes RGB: grey-scale, CMYK, palette, alpha channel, 16 bits per channel, or a format that its name does
+not say. An image with more pixels than Pillow's limit for decompression bombs is refused before it is decoded.
 """
 
 import io
@@ -18,55 +18,41 @@ from kpose.core.errors import InputError
 # EXIF orientations that exchange width and height.
 _TURNED = (5, 6, 7, 8)
 _ORIENTATION = 0x0112
-
-
-def read_image(path):
-    """The image of a file as a PIL image in RGB, fully decoded.
-
-    Raises:
-        InputError: the file is missing, no image, or cut short.
-    """
-    return open_image(path).decode()
+_MODES = {"L": "grey-scale", "1": "grey-scale", "LA": "grey-scale", "CMYK": "CMYK", "P": "palette", "RGBA": "alpha"}
 
 
 def open_image(path):
     """The `EncodedImage` of a file.
 
     Raises:
-        InputError: the file is missing, or no image.
+        InputError: the file is missing, or is not an image.
     """
     return EncodedImage(_read_file(path), path)
 
 
 class EncodedImage:
-    """An image whose header alone has been read.
+    """An image whose header has been read and whose pixels have not been decoded.
 
     Args:
-        data: the file's bytes.
-        name: what to call it in errors.
+        data: the bytes of the file.
+        name: name of the file in error messages.
 
     Attributes:
-        width, height: in pixels, as stored.
-        kinds: what is unusual about it: a set of "grey-scale", "CMYK", "not a JPEG" ...
+        width, height: in pixels, as stored or, after `fit` or `turn_upright`, as turned.
+        kinds: set of unusual properties, such as "grey-scale", "CMYK" or "PNG format".
 
     Raises:
-        InputError: no image, or one of too many pixels.
+        InputError: not an image, or too many pixels.
     """
 
     def __init__(self, data, name):
         self.name = name
-        self._data = data
+        self.kinds = set()
+        self._image = self._open(data)
         self._upright = False
         self._orientation = 1
-        self.kinds = set()
-        self._jpeg = _PlainJpeg.parse(data)
-        if self._jpeg:
-            # By far the most: Pillow then reads the header once, when it decodes.
-            self.width, self.height = self._jpeg.width, self._jpeg.height
-            return
-        self._image = self._open(data)
         self.width, self.height = self._image.size
-        # Of a PNG, Pillow would decode the pixels to look for it.
+        # For the EXIF data of a PNG, Pillow would decode its pixels.
         if self._image.format != "PNG":
             self._orientation = self._image.getexif().get(_ORIENTATION, 1)
         if self._image.format != "JPEG":
@@ -77,13 +63,13 @@ class EncodedImage:
     def _open(self, data):
         try:
             with warnings.catch_warnings():
-                # Half of the limit is worth a warning to Pillow, and the whole an error.
+                # Pillow warns above its limit and raises an error above twice the limit.
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
                 return Image.open(io.BytesIO(data))
         except Image.DecompressionBombError as error:
             raise InputError(f"{self.name}: refused by its header: {error}") from None
         except UnidentifiedImageError:
-            raise InputError(f"{self.name}: not an image, or of an unknown format") from None
+            raise InputError(f"{self.name}: not an image, or its format is not known") from None
         except (OSError, SyntaxError, ValueError) as error:
             raise self._damaged(error) from None
 
@@ -91,13 +77,13 @@ class EncodedImage:
         return InputError(f"{self.name}: cannot be decoded ({error}): the file is damaged or cut short")
 
     def fit(self, width, height):
-        """Chooses between the stored pixels and those turned as EXIF says, by the size that labels were made for.
+        """Chooses the stored or the EXIF-turned pixels by the image size for which labels were made.
 
-        COCO's labels are for the stored pixels. Other tools label what a viewer shows; where that has another shape,
-        the labels' size tells.
+        COCO's labels are for the stored pixels. Other tools label the image as a viewer shows it. If the turned image
+        has another shape, the size says which of the two was labelled.
 
         Returns:
-            Whether the image has that size, one way or the other.
+            Whether the stored or the turned image has this size.
         """
         if (width, height) == (self.width, self.height):
             if self._orientation != 1:
@@ -111,7 +97,7 @@ class EncodedImage:
         return False
 
     def turn_upright(self):
-        """Chooses the pixels as a viewer shows them: turned as EXIF says."""
+        """Chooses the pixels as a viewer shows them: turned by the EXIF orientation."""
         if self._orientation == 1:
             return
         self._upright = True
@@ -119,20 +105,17 @@ class EncodedImage:
             self.width, self.height = self.height, self.width
         self.kinds.add("turned as EXIF says")
 
-    def decode(self, bottom=None, shrink=1):
-        """The pixels.
+    def decode(self, shrink=1):
+        """The pixels as a PIL image in RGB.
 
         Args:
-            bottom: the row below which nothing is needed: a JPEG is decoded no further.
-            shrink: the image may come smaller by as much, or less, if that saves decoding.
-
-        Returns:
-            PIL image in RGB, perhaps shrunk and without its lowest rows.
+            shrink: the image may be smaller than stored by up to this factor. A JPEG is then decoded at 1/2, 1/4 or
+                1/8 of its size, which is faster.
 
         Raises:
             InputError: the file is cut short or damaged.
         """
-        image = self._open(self._jpeg.until(bottom)) if self._jpeg else self._image
+        image = self._image
         try:
             if image.format == "JPEG" and not self._upright and shrink >= 2:
                 image.draft(None, (-(-image.width // int(shrink)), -(-image.height // int(shrink))))
@@ -144,9 +127,6 @@ class EncodedImage:
             raise self._damaged(error) from None
 
 
-_MODES = {"L": "grey-scale", "1": "grey-scale", "LA": "grey-scale", "CMYK": "CMYK", "P": "palette", "RGBA": "alpha"}
-
-
 def _to_rgb(image):
     if image.mode == "RGB":
         return image
@@ -156,45 +136,9 @@ def _to_rgb(image):
     return image.convert("RGB")
 
 
-class _PlainJpeg:
-    """The header of a JPEG of the usual kind: baseline, in colour, one scan, nothing in it that turns the image."""
-
-    def __init__(self, data, frame):
-        self._data, self._frame = data, frame
-        self.height = int.from_bytes(data[frame + 5 : frame + 7], "big")
-        self.width = int.from_bytes(data[frame + 7 : frame + 9], "big")
-
-    @classmethod
-    def parse(cls, data):
-        """None where it is another kind of file."""
-        position, frame = 2, None
-        if data[:2] != b"\xff\xd8":
-            return None
-        while position + 10 < len(data) and data[position] == 0xFF:
-            marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
-            if marker in (0xC0, 0xC1) and frame is None and data[position + 4] == 8 and data[position + 9] == 3:
-                frame = position
-            elif marker == 0xDA:
-                return cls(data, frame) if frame and data[position + 4] == 3 and cls(data, frame).height else None
-            elif marker not in (0xC4, 0xDB, 0xDD, 0xE0, 0xFE):
-                # Other kinds of frame; EXIF, colour transforms, several pictures in one file.
-                return None
-            position += 2 + length
-        return None
-
-    def until(self, bottom):
-        """The file with a header that says that it ends below row `bottom` (None: whole): decoding then ends there."""
-        # Blocks are up to 32 rows high, and the rows of colour next to the last are interpolated.
-        kept = self.height if bottom is None else max(int(bottom) // 32 + 2, 1) * 32
-        if kept >= self.height:
-            return self._data
-        frame = self._frame
-        return b"".join((self._data[: frame + 5], kept.to_bytes(2, "big"), self._data[frame + 7 :]))
-
-
 def _read_file(path):
     if not files.is_file(path):
-        raise InputError(f"{path}: no such image file: check the folder that its name is relative to")
+        raise InputError(f"{path}: no such image file: check the folder that contains the images")
     try:
         return files.read_bytes(path)
     except OSError as error:
@@ -202,15 +146,16 @@ def _read_file(path):
 
 
 class ImageFolder:
-    """The images that annotations name: in a folder, or in a .zip file that is read in place.
+    """Images by file name, in a folder or in a .zip file that is not unpacked.
 
-    In a .zip file the images may lie in a folder of their own, as in COCO's (`train2017/000000000009.jpg`).
+    The images of a .zip file may be in a folder inside it, as in COCO's (`train2017/000000000009.jpg`); they have
+    their name with and without that folder.
 
     Args:
         path: the folder or .zip file; a URL such as gs://bucket/train2017 is read through TensorFlow.
 
     Raises:
-        InputError: it does not exist, or is no .zip file.
+        InputError: it does not exist, or is neither a folder nor a .zip file.
     """
 
     def __init__(self, path):
@@ -226,7 +171,7 @@ class ImageFolder:
             raise InputError(f"{path}: neither a folder nor a .zip file ({error})") from None
         self._members = {}
         for name in self._zip.namelist():
-            # None: in several folders, as in LSP's, which has each picture again with its skeleton drawn over it.
+            # None: the name is in several folders. LSP's .zip has each image again with its skeleton drawn on it.
             base = os.path.basename(name)
             self._members[base] = None if base in self._members else name
         self._members |= {name: name for name in self._zip.namelist()}
@@ -237,28 +182,29 @@ class ImageFolder:
         return file_name in self._members
 
     def size(self, file_name):
-        """(width, height) in pixels of the image called `file_name`, as stored.
+        """(width, height) in pixels, as stored, of an image.
 
         Raises:
-            InputError: it is missing, or no image.
+            InputError: the image is missing, or is not an image.
         """
         image = self.open(file_name)
         return image.width, image.height
 
     def open(self, file_name):
-        """The `EncodedImage` called `file_name`.
+        """The `EncodedImage` with a file name.
 
         Raises:
-            InputError: it is missing, or no image.
+            InputError: the image is missing, or is not an image.
         """
         if self._zip is None:
-            path = os.path.join(self.path, file_name)
-            return EncodedImage(_read_file(path), path)
+            return open_image(os.path.join(self.path, file_name))
         name = f"{self.path}/{file_name}"
         if file_name not in self._members:
             raise InputError(f"{name}: no such image in the .zip file")
         if self._members[file_name] is None:
-            raise InputError(f"{name}: several folders of the .zip file have it: unpack it and name the right one")
+            raise InputError(
+                f"{name}: several folders of the .zip file have this image: unpack it and give one folder as the images"
+            )
         try:
             data = self._zip.read(self._members[file_name])
         except (zipfile.BadZipFile, OSError, zlib.error, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""COCO annotation files: the counts the report's selection must give, and one clear line for each bad file."""
+"""COCO annotation files: the counts of the selections, and a one-line error for each bad file."""
 
 import functools
 import gzip
@@ -43,7 +43,7 @@ def test_fully_visible_persons_of_coco(split, persons, zero_coordinate):
 
 
 def test_mean_pose_of_cocos_fully_visible_persons():
-    """The README's floor: what the average of the report's training persons scores on its validation persons."""
+    """The mean pose of the training persons, scored on the validation persons: the lowest score in the README."""
     selected = {split: select_persons(_real_labels(split), "fully_visible")[0] for split in ("train", "val")}
     boxes = {split: np.array([p["bbox"] for p in persons], np.float64) for split, persons in selected.items()}
     truth = {split: np.array([p["keypoints"] for p in persons]) for split, persons in selected.items()}
@@ -114,7 +114,7 @@ def test_plain_and_gzipped_files_read_alike(tmp_path):
     assert list(first.images) == [1] and first.persons[0]["id"] == 1
 
 
-def test_annotations_without_keypoints_are_passed_over(tmp_path):
+def test_annotations_without_keypoints_are_ignored(tmp_path):
     """A file of several categories: a dog has a box and no keypoints."""
     person = helpers.annotation(1, 1, BOX, helpers.keypoints_in(BOX))
     dog = {"id": 2, "image_id": 1, "category_id": 18, "bbox": list(BOX), "area": 1.0}
@@ -129,7 +129,7 @@ def test_keypoints_become_x_y_flag(tmp_path):
 
 
 def test_one_category_of_several_with_keypoints(tmp_path):
-    """Horses have 20 keypoints of their own: only the category that is asked for is read."""
+    """Horses have 20 other keypoints: only the given category is read."""
     person = helpers.annotation(1, 1, BOX, helpers.keypoints_in(BOX))
     horse = helpers.annotation(2, 1, BOX, np.ones((20, 3))) | {"category_id": 19}
     categories = [{"id": 1, "name": "person"}, {"id": 19, "name": "horse"}]
@@ -139,7 +139,7 @@ def test_one_category_of_several_with_keypoints(tmp_path):
     with pytest.raises(InputError, match="annotation 2 has 60 keypoint numbers"):
         read_annotations(path, skeletons.COCO)
     assert [p["id"] for p in read_annotations(path, skeletons.COCO, category="person").persons] == [1]
-    with pytest.raises(InputError, match="no category is called 'dog': there are 'person', 'horse'"):
+    with pytest.raises(InputError, match="no category is named 'dog': the file has 'person', 'horse'"):
         read_annotations(path, skeletons.COCO, category="dog")
 
 
@@ -157,7 +157,7 @@ BAD_CONTENTS = {
     "not JSON": (b"<html>404</html>", "not JSON"),
     "binary": (bytes(range(256)), "not JSON"),
     "cut short": (b'{"images": [', "not JSON"),
-    "a list": (b"[1, 2]", "no COCO annotation file"),
+    "a list": (b"[1, 2]", "not a COCO annotation file"),
     "no annotations": (b'{"images": []}', "'annotations'"),
     "annotations no list": (b'{"images": [], "annotations": {}}', "'annotations'"),
     "instances": (
@@ -166,27 +166,27 @@ BAD_CONTENTS = {
     ),
     "too few keypoints": (
         json.dumps({"images": [IMAGE], "annotations": [_person(keypoints=[1, 2, 2] * 14)]}).encode(),
-        "annotation 7 has 42 keypoint numbers.*wants 51",
+        "annotation 7 has 42 keypoint numbers.*needs 51",
     ),
     "orphan": (
         json.dumps({"images": [IMAGE], "annotations": [_person(image_id=5)]}).encode(),
-        "annotation 7 is of an image that the file does not list",
+        "the image of annotation 7 is not in the file",
     ),
     "image without id": (
         json.dumps({"images": [_without(IMAGE, "id")], "annotations": [_person()]}).encode(),
-        "lacks the field 'id'",
+        "an image has no field 'id'",
     ),
     "image without file name": (
         json.dumps({"images": [_without(IMAGE, "file_name")], "annotations": [_person()]}).encode(),
-        "lacks the field 'file_name'",
+        "an image has no field 'file_name'",
     ),
     "person without image": (
         json.dumps({"images": [IMAGE], "annotations": [_without(_person(), "image_id")]}).encode(),
-        "lacks the field 'image_id'",
+        "has no whole number in the field 'image_id'",
     ),
     "person without id": (
         json.dumps({"images": [IMAGE], "annotations": [_without(_person(), "id")]}).encode(),
-        "lacks the field 'id'",
+        "has no whole number in the field 'id'",
     ),
 }
 

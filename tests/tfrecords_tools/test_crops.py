@@ -1,4 +1,4 @@
-"""Crops: dots stay where they were painted, and PIL's cut equals the graph's on whole photographs."""
+"""Crops: painted dots are at the right place, and the crop equals the graph's crop of the whole image."""
 
 import io
 
@@ -14,7 +14,7 @@ from kpose.data import resampling
 from tests import helpers
 from tfrecords_tools.write_coco import crops
 
-SIZE = (120, 160)  # of the photographs: height, width
+SIZE = (120, 160)  # of the images: height, width
 CROP = (96, 64)  # height, width
 
 
@@ -26,22 +26,22 @@ CROP = (96, 64)  # height, width
         (-40, 10, 160, 80),  # beyond the left edge
         (50, -30, 90, 120),  # beyond the upper edge
         (80, 45, 130, 110),  # beyond the lower right corner
-        (-60, -50, 280, 230),  # all round the photograph
+        (-60, -50, 280, 230),  # all around the image
         (85, 50, 20, 30),  # small: enlarged
     ],
 )
 def test_painted_dots_are_where_geometry_says(region):
     middle = np.array([[95.3, 65.2], [98.0, 60.5], [92.1, 70.8]])
-    photograph = Image.fromarray(helpers.paint_dots(SIZE, middle, sigma=1.5))
-    crop = np.asarray(crops.crop_image(photograph, region, CROP))
+    image = Image.fromarray(helpers.paint_dots(SIZE, middle, sigma=1.5))
+    crop = np.asarray(crops.crop_image(image, region, CROP))
     assert crop.shape == (*CROP, 3) and crop.dtype == np.uint8
     expected = geometry.to_crop(geometry.normalise(middle, np.array(region, float)), CROP)
     for channel, point in enumerate(expected):
         assert np.abs(helpers.find_dot(crop[..., channel], 20) - point).max() < 0.4
 
 
-def test_the_picture_is_stretched_to_the_crop():
-    """A white square of half the region's width and a quarter of its height keeps those shares."""
+def test_the_region_is_stretched_to_the_crop():
+    """A white rectangle of half the region's width and a quarter of its height keeps these proportions."""
     pixels = np.zeros((*SIZE, 3), np.uint8)
     pixels[40:60, 40:80] = 255
     crop = np.asarray(crops.crop_image(Image.fromarray(pixels), (20, 10, 80, 80), (80, 40)))
@@ -57,7 +57,7 @@ def test_a_region_of_the_crops_own_size_is_copied():
 
 def test_outside_is_black_and_inside_is_not_darkened():
     white = Image.fromarray(np.full((*SIZE, 3), 255, np.uint8))
-    # One crop pixel is one photograph pixel; the photograph covers columns 20... and rows 10... of the crop.
+    # One pixel of the crop is one pixel of the image, which covers columns 20... and rows 10... of the crop.
     crop = np.asarray(crops.crop_image(white, (-20, -10, 64, 96), CROP))
     expected = np.zeros((*CROP, 3), np.uint8)
     expected[10:, 20:] = 255
@@ -87,23 +87,23 @@ def _clear_of(edges, centres):
     st.tuples(st.floats(-0.9, 1), st.floats(-0.9, 1), st.floats(0.06, 2), st.floats(0.06, 2)),
     st.tuples(st.integers(8, 80), st.integers(8, 80)),
 )
-@example(1, (40, 50), (0, 0, 1, 1), (40, 50))  # the whole photograph
+@example(1, (40, 50), (0, 0, 1, 1), (40, 50))  # the whole image
 @example(2, (40, 50), (0, 0, 1, 1), (9, 11))  # shrunk
 @example(3, (40, 50), (0.3, 0.3, 0.1, 0.1), (80, 80))  # enlarged
 @example(4, (40, 50), (-0.9, -0.9, 1.2, 1.2), (64, 64))  # a corner
-@example(5, (40, 50), (-0.5, -0.5, 2, 2), (64, 64))  # all round
+@example(5, (40, 50), (-0.5, -0.5, 2, 2), (64, 64))  # all around
 def test_the_same_crop_as_inside_the_graph(seed, size, shares, crop_size):
     height, width = size
     region = np.float32(np.array(shares) * [width, height, width, height])
     x, y, w, h = region.astype(float)
-    # A sample exactly on the photograph's edge is in or out by the last digit.
+    # Rounding decides whether a sample exactly on the edge of the image is inside.
     assume(_clear_of((0, width), x + (np.arange(crop_size[1]) + 0.5) * w / crop_size[1]))
     assume(_clear_of((0, height), y + (np.arange(crop_size[0]) + 0.5) * h / crop_size[0]))
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     ours = np.asarray(crops.crop_image(Image.fromarray(pixels), region, crop_size)).astype(int)
     graph = resampling.crop_image(tf.constant(pixels), tf.constant(region), crop_size).numpy()
     inside = x >= 0 and y >= 0 and x + w <= width and y + h <= height
-    # At the photograph's corners little of the kernel is left, and dividing by it enlarges the rounding.
+    # At the corners a small share of the kernel is inside, and dividing by it increases the rounding error.
     assert np.abs(ours - graph.astype(int)).max() <= (1 if inside else 4)
     assert np.abs(ours - graph.astype(int)).mean() < 0.5
 

@@ -1,4 +1,4 @@
-"""Downloads from a server that misbehaves: nothing is fetched twice, and nothing wrong gets a name."""
+"""Downloads from a server with faults: no byte is downloaded twice, and no wrong file gets the final name."""
 
 import hashlib
 import http.server
@@ -25,17 +25,16 @@ class _Server(http.server.ThreadingHTTPServer):
     """Serves `files` (path -> bytes).
 
     Attributes:
-        cuts: after how many bytes each coming answer is cut; none: not at all.
-        ranges: whether it knows of ranges.
-        tag: the ETag of everything; None: no tag and no date.
-        served: bytes of bodies sent.
-        asked: (path, Range) of the requests.
-        status: what it answers instead of a file.
+        cuts: number of bytes after which each of the next answers is cut; empty: answers are complete.
+        ranges: whether it answers range requests.
+        served: number of bytes sent in bodies.
+        asked: (path, Range header) of each request.
+        status: status codes of the next answers, instead of a file.
     """
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.files, self.cuts, self.ranges, self.tag = {"/data": DATA}, [], True, '"one"'
+        self.files, self.cuts, self.ranges = {"/data": DATA}, [], True
         self.served, self.asked, self.status = 0, [], []
 
 
@@ -49,8 +48,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_error(server.status.pop(0) if server.status else 404)
             return
         start = 0
-        same = self.headers.get("If-Range") in (None, server.tag)
-        if wanted and server.ranges and same:
+        if wanted and server.ranges:
             start = int(wanted.removeprefix("bytes=").removesuffix("-"))
             if start >= len(data):
                 self.send_response(416)
@@ -61,8 +59,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data) - start))
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-        if server.tag:
-            self.send_header("ETag", server.tag)
         self.end_headers()
         body = data[start:]
         cut = server.cuts.pop(0) if server.cuts else len(body)
@@ -94,7 +90,7 @@ def _md5(data):
     return hashlib.md5(data).hexdigest()
 
 
-def test_a_file_comes_whole_and_is_not_fetched_again(server, tmp_path):
+def test_a_complete_file_is_not_downloaded_again(server, tmp_path):
     path = tmp_path / "folder" / "data"
     for _ in range(2):
         download_coco.download(_address(server), str(path), _md5(DATA))
@@ -103,7 +99,7 @@ def test_a_file_comes_whole_and_is_not_fetched_again(server, tmp_path):
 
 
 @pytest.mark.parametrize("cuts", [[1], [100_000, 0, 0, 150_000, 7], [399_999]])
-def test_cut_connections_cost_nothing_but_the_rest(cuts, server, tmp_path):
+def test_after_a_cut_only_the_rest_is_downloaded(cuts, server, tmp_path):
     server.cuts = list(cuts)
     download_coco.download(_address(server), str(tmp_path / "data"), _md5(DATA))
     assert (tmp_path / "data").read_bytes() == DATA
@@ -111,68 +107,68 @@ def test_cut_connections_cost_nothing_but_the_rest(cuts, server, tmp_path):
     assert [wanted for _, wanted in server.asked][1] == f"bytes={cuts[0]}-"
 
 
-def test_after_too_many_cuts_it_stops_and_the_next_one_goes_on(server, tmp_path):
-    server.cuts = [250_000] + [0] * download_coco.TRIES
-    with pytest.raises(InputError, match="250,000 bytes are kept in .*data.part; give the same command again") as error:
-        download_coco.download(_address(server), str(tmp_path / "data"))
+def _fail_after(count, server, tmp_path):
+    """Downloads `count` bytes to data.part; every later request fails."""
+    server.cuts = [count] + [0] * download_coco.TRIES
+    complaint = f"{count:,} bytes are in .*data.part; run the same command again"
+    with pytest.raises(InputError, match=complaint) as error:
+        download_coco.download(_address(server), str(tmp_path / "data"), _md5(DATA))
     helpers.one_line(error)
-    assert not (tmp_path / "data").exists() and (tmp_path / "data.part").read_bytes() == DATA[:250_000]
+    assert not (tmp_path / "data").exists() and (tmp_path / "data.part").read_bytes() == DATA[:count]
     server.cuts = []
+
+
+def test_after_too_many_cuts_it_stops_and_the_next_download_continues(server, tmp_path):
+    _fail_after(250_000, server, tmp_path)
     download_coco.download(_address(server), str(tmp_path / "data"), _md5(DATA))
     assert (tmp_path / "data").read_bytes() == DATA and server.served == len(DATA)
     assert os.listdir(tmp_path) == ["data"]
 
 
-def test_a_server_without_ranges_sends_it_anew(server, tmp_path):
+def test_a_server_without_ranges_sends_the_whole_file_again(server, tmp_path):
     server.ranges, server.cuts = False, [123_456]
     download_coco.download(_address(server), str(tmp_path / "data"), _md5(DATA))
     assert (tmp_path / "data").read_bytes() == DATA
+    assert [wanted for _, wanted in server.asked] == [None, "bytes=123456-"]
 
 
-def test_a_file_that_changes_meanwhile_is_not_glued_together(server, tmp_path):
-    server.cuts = [200_000] + [0] * download_coco.TRIES
-    with pytest.raises(InputError, match="are kept"):
-        download_coco.download(_address(server), str(tmp_path / "data"))
-    other = DATA[::-1][:300_000]
-    server.files["/data"], server.tag, server.cuts = other, '"two"', []
+@pytest.mark.parametrize("length", [300_000, 150_000])
+def test_a_file_that_changed_on_the_server_is_downloaded_again(length, server, tmp_path):
+    """The part of the old file and the rest of the new one have a wrong MD5; the next download starts anew."""
+    _fail_after(200_000, server, tmp_path)
+    other = DATA[::-1][:length]
+    server.files["/data"] = other
+    with pytest.raises(InputError, match=f"MD5 of the downloaded file is not {_md5(other)}"):
+        download_coco.download(_address(server), str(tmp_path / "data"), _md5(other))
+    assert os.listdir(tmp_path) == ["data.bad"]
     download_coco.download(_address(server), str(tmp_path / "data"), _md5(other))
     assert (tmp_path / "data").read_bytes() == other
 
 
-def test_a_server_without_tags_is_asked_for_all_of_it(server, tmp_path):
-    """Nothing would tell whether the rest is of the same file."""
-    server.tag, server.cuts = None, [200_000]
-    download_coco.download(_address(server), str(tmp_path / "data"), _md5(DATA))
-    assert (tmp_path / "data").read_bytes() == DATA
-    assert [wanted for _, wanted in server.asked] == [None, None]
-
-
-def test_a_part_that_is_whole_already_is_finished(server, tmp_path):
-    server.cuts = [399_999] + [0] * download_coco.TRIES
-    with pytest.raises(InputError):
-        download_coco.download(_address(server), str(tmp_path / "data"))
+def test_a_part_that_is_complete_only_gets_its_name(server, tmp_path):
     (tmp_path / "data.part").write_bytes(DATA)
     download_coco.download(_address(server), str(tmp_path / "data"), _md5(DATA))
-    assert (tmp_path / "data").read_bytes() == DATA and server.served == 399_999
+    assert (tmp_path / "data").read_bytes() == DATA and server.served == 0
+    assert os.listdir(tmp_path) == ["data"]
 
 
-def test_a_wrong_checksum_gets_no_name(server, tmp_path):
-    with pytest.raises(InputError, match=f"another checksum than {'0' * 32}: .*data.bad") as error:
+def test_a_file_with_a_wrong_checksum_is_kept_as_bad(server, tmp_path):
+    with pytest.raises(InputError, match=f"is not {'0' * 32}: the file is kept as .*data.bad; run") as error:
         download_coco.download(_address(server), str(tmp_path / "data"), "0" * 32)
     helpers.one_line(error)
-    assert os.listdir(tmp_path) == ["data.bad"]
+    assert os.listdir(tmp_path) == ["data.bad"] and (tmp_path / "data.bad").read_bytes() == DATA
     (tmp_path / "data").write_bytes(b"another file")
-    with pytest.raises(InputError, match="another checksum.*remove it"):
+    with pytest.raises(InputError, match="data: its MD5 is not .*: remove the file"):
         download_coco.download(_address(server), str(tmp_path / "data"), _md5(DATA))
     assert (tmp_path / "data").read_bytes() == b"another file"
 
 
-def test_a_busy_server_is_asked_again_and_a_refusal_is_final(server, tmp_path):
+def test_a_busy_server_is_asked_again_but_not_after_a_refusal(server, tmp_path):
     server.status = [503, 429]
-    download_coco.download(_address(server), str(tmp_path / "data"))
+    download_coco.download(_address(server), str(tmp_path / "data"), _md5(DATA))
     assert len(server.asked) == 3
     with pytest.raises(InputError, match="answers 404 Not Found: check the address") as error:
-        download_coco.download(_address(server, "/none"), str(tmp_path / "none"))
+        download_coco.download(_address(server, "/none"), str(tmp_path / "none"), _md5(DATA))
     helpers.one_line(error)
     assert len(server.asked) == 4
 
@@ -180,16 +176,17 @@ def test_a_busy_server_is_asked_again_and_a_refusal_is_final(server, tmp_path):
 def test_no_server_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(download_coco, "FIRST_WAIT", 0.001)
     with pytest.raises(InputError, match="refused, 8 times in a row") as error:
-        download_coco.download("http://127.0.0.1:9/data", str(tmp_path / "data"))
+        download_coco.download("http://127.0.0.1:9/data", str(tmp_path / "data"), _md5(DATA))
     helpers.one_line(error)
 
 
-def test_a_disk_too_small_is_told_before_it_is_full(server, tmp_path, monkeypatch):
+def test_a_disk_that_is_too_small_is_an_error_before_it_is_full(server, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100_000))
-    with pytest.raises(InputError, match="cannot be written .*0.0 GB are to come.*make room") as error:
-        download_coco.download(_address(server), str(tmp_path / "data"))
+    with pytest.raises(InputError, match="cannot be written .*0.0 GB are missing.*free some disk space") as error:
+        download_coco.download(_address(server), str(tmp_path / "data"), _md5(DATA))
     helpers.one_line(error)
+    assert len(server.asked) == 1 and not os.listdir(tmp_path)
 
 
 def _archive(**members):
@@ -200,7 +197,7 @@ def _archive(**members):
     return buffer.getvalue()
 
 
-def test_command_fetches_coco_and_says_what_comes_next(server, tmp_path):
+def test_command_downloads_coco_and_prints_the_next_command(server, tmp_path):
     splits = ("train", "val")
     labels = {f"person_keypoints_{split}2017": json.dumps({"split": split, "x": [1] * 5000}) for split in splits}
     server.files = {
@@ -218,12 +215,12 @@ def test_command_fetches_coco_and_says_what_comes_next(server, tmp_path):
     assert sorted(os.listdir(tmp_path / "annotations")) == [f"person_keypoints_{s}2017.json" for s in ("train", "val")]
     assert json.loads((tmp_path / "annotations" / "person_keypoints_val2017.json").read_text())["split"] == "val"
     done = subprocess.run([*command, "--files=test"], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1 and "no archive is called 'test'" in done.stderr
+    assert done.returncode == 1 and "no archive is named 'test'" in done.stderr
 
 
 def test_an_archive_of_something_else_is_one_line(tmp_path):
     (tmp_path / "a.zip").write_bytes(_archive(captions="{}"))
-    with pytest.raises(InputError, match="holds no annotations/person_keypoints_train2017.json"):
+    with pytest.raises(InputError, match="has no annotations/person_keypoints_train2017.json"):
         download_coco.unpack(str(tmp_path / "a.zip"), download_coco.LABELS[0], str(tmp_path))
     (tmp_path / "b.zip").write_bytes(DATA)
     with pytest.raises(InputError, match="damaged"):

@@ -1,4 +1,4 @@
-"""A write that is killed, starved or fed bad input loses nothing and says what it did."""
+"""Writes that are killed, that have no disk space or bad input: no data is lost, and the error says what to do."""
 
 import json
 import os
@@ -45,8 +45,8 @@ def _run(*arguments, **options):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_killed_at_any_moment_the_same_command_finishes(workers, drawn, tmp_path):
-    """kill -9, again and again, each time when one more shard is whole; no half shard ever has a final name."""
+def test_after_a_kill_the_same_command_continues(workers, drawn, tmp_path):
+    """SIGKILL several times, each time when more shards are complete; no incomplete shard has a final name."""
     whole, output = tmp_path / "whole", tmp_path / "records"
     writer.write_records(helpers.options(*drawn, whole, shards=12))
     command = _command(drawn, output, "--shards=12", f"--workers={workers}")
@@ -65,7 +65,7 @@ def test_killed_at_any_moment_the_same_command_finishes(workers, drawn, tmp_path
         assert process.returncode == -signal.SIGKILL
         assert not list(output.glob("train-*"))
         for path in before:
-            assert path.exists(), "a shard that was whole is gone"
+            assert path.exists(), "a complete shard was removed"
     assert kills >= 1
     assert not staged.exists()
     ours, theirs = _files(output), _files(whole)
@@ -75,7 +75,7 @@ def test_killed_at_any_moment_the_same_command_finishes(workers, drawn, tmp_path
     assert ours == theirs
 
 
-def test_shards_that_are_whole_are_not_made_again(drawn, tmp_path, monkeypatch):
+def test_complete_shards_are_not_written_again(drawn, tmp_path, monkeypatch):
     options = helpers.options(*drawn, tmp_path, shards=4)
     made, write_shard = [], shards_lib.write_shard
 
@@ -92,14 +92,14 @@ def test_shards_that_are_whole_are_not_made_again(drawn, tmp_path, monkeypatch):
     monkeypatch.setattr(writer, "write_shard", lambda *a, **k: made.append(a[3]) or write_shard(*a, **k))
     manifest = writer.write_records(options)
     assert len(made) == len(set(made)) == 4 == len(manifest["shards"])
-    # Done, it is done: nothing is written any more.
+    # A finished write is not repeated.
     assert writer.write_records(options) == manifest and len(made) == 4
-    # A shard that somebody removed is.
+    # It is if a shard was removed.
     os.remove(tmp_path / manifest["shards"][1]["file"])
     assert writer.write_records(options)["shards"] == manifest["shards"] and len(made) == 8
 
 
-def test_killed_between_the_renames_it_goes_on(drawn, tmp_path, monkeypatch):
+def test_a_write_killed_between_the_renames_continues(drawn, tmp_path, monkeypatch):
     options = helpers.options(*drawn, tmp_path, shards=4)
     replace, renamed = os.replace, []
 
@@ -115,7 +115,7 @@ def test_killed_between_the_renames_it_goes_on(drawn, tmp_path, monkeypatch):
         writer.write_records(options)
     assert records.read_manifest(str(tmp_path), "train") is None
     monkeypatch.setattr(os, "replace", replace)
-    monkeypatch.setattr(writer, "write_shard", lambda *a, **k: pytest.fail("a whole shard is made again"))
+    monkeypatch.setattr(writer, "write_shard", lambda *a, **k: pytest.fail("a complete shard is written again"))
     assert writer.write_records(options)["persons"] == sum(
         s["persons"] for s in writer.write_records(options)["shards"]
     )
@@ -144,7 +144,7 @@ def test_two_writes_of_one_split_at_once_are_refused(drawn, tmp_path, monkeypatc
     write_shard = shards_lib.write_shard
 
     def meanwhile(*args, **named):
-        with pytest.raises(InputError, match="another write of this split is under way"):
+        with pytest.raises(InputError, match="another process is writing this split"):
             writer.write_records(options)
         return write_shard(*args, **named)
 
@@ -153,8 +153,8 @@ def test_two_writes_of_one_split_at_once_are_refused(drawn, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_full_disk_is_one_line_and_keeps_whole_shards(workers, drawn, tmp_path):
-    """A limit on the size of files does what a full disk does: writing fails in the midst of a shard."""
+def test_a_full_disk_is_a_one_line_error_and_keeps_complete_shards(workers, drawn, tmp_path):
+    """A limit on the size of files acts as a full disk: writing fails in the middle of a shard."""
 
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
@@ -162,16 +162,15 @@ def test_a_full_disk_is_one_line_and_keeps_whole_shards(workers, drawn, tmp_path
     command = _command(drawn, tmp_path, "--shards=3", f"--workers={workers}")
     done = _run(command, preexec_fn=limit)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert (
-        "cannot be written" in done.stderr.splitlines()[-1] and "give the same command" in done.stderr.splitlines()[-1]
-    )
+    last = done.stderr.splitlines()[-1]
+    assert "cannot be written" in last and "run the same command again" in last
     assert not list(tmp_path.glob("train-*"))
     assert _run(command).returncode == 0
     assert _run(_command(drawn, tmp_path, "--verify")).returncode == 0
 
 
 def _bad_data(tmp_path):
-    """A COCO file with something of every kind wrong in it, and one sound person."""
+    """A COCO file with a problem of every kind, and one good person."""
     photos = tmp_path / "photos"
     photos.mkdir()
     pixels = helpers.paint_dots((90, 120), [(40, 30)] * 3, sigma=6)
@@ -226,17 +225,17 @@ def test_skipping_counts_every_kind(tmp_path):
     assert verification.verify(str(tmp_path / "records"), "train")
 
 
-def test_stopping_is_the_default_and_names_the_way_out(tmp_path):
+def test_stop_is_the_default_and_the_error_names_skip(tmp_path):
     annotations, photos = _bad_data(tmp_path)
     with pytest.raises(InputError, match="--on_error=skip") as error:
         writer.write_records(helpers.options(annotations, photos, tmp_path / "records"))
     helpers.one_line(error)
 
 
-def test_nothing_but_bad_input_writes_nothing(tmp_path):
+def test_only_bad_input_writes_nothing(tmp_path):
     annotations, photos = _bad_data(tmp_path)
     os.remove(photos / "good.jpg")
-    with pytest.raises(InputError, match="all of its selected persons were skipped"):
+    with pytest.raises(InputError, match="all selected persons were skipped"):
         writer.write_records(helpers.options(annotations, photos, tmp_path / "records", on_error="skip"))
     assert not list((tmp_path / "records").glob("train*manifest*"))
 
@@ -313,7 +312,7 @@ def test_verify_without_a_manifest(tmp_path):
         verification.verify(str(tmp_path), "train")
 
 
-def test_the_manifest_tells_how_to_do_it_again(drawn, tmp_path):
+def test_the_command_of_the_manifest_writes_the_same_files(drawn, tmp_path):
     manifest = writer.write_records(helpers.options(*drawn, tmp_path / "one", shards=2, context=1.25, padding=1.1))
     arguments = manifest["command"].split()
     assert arguments[:3] == ["python", "-m", "tfrecords_tools.write_coco"]
@@ -324,8 +323,8 @@ def test_the_manifest_tells_how_to_do_it_again(drawn, tmp_path):
 
 
 @pytest.mark.parametrize("context", [1.25, 1.3])
-def test_a_margin_leaves_the_middle_exactly_as_it_was(context, tmp_path):
-    """Before JPEG: the stored crop's middle is the published crop, pixel for pixel."""
+def test_the_middle_of_a_crop_with_margin_is_the_crop_without(context, tmp_path):
+    """Before JPEG encoding, pixel by pixel."""
     from tfrecords_tools.write_coco import crops
 
     pixels = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8))
@@ -347,7 +346,7 @@ def test_a_margin_leaves_the_middle_exactly_as_it_was(context, tmp_path):
 
 
 def test_a_beam_pipeline_writes_the_same_bytes(drawn, tmp_path):
-    pytest.importorskip("apache_beam", reason="no Apache Beam: pip install 'kpose[beam]'")
+    pytest.importorskip("apache_beam", reason="no Apache Beam: pip install apache-beam")
     writer.write_records(helpers.options(*drawn, tmp_path / "plain", shards=3))
     command = _command(drawn, tmp_path / "beam", "--shards=3", "--beam=--runner=DirectRunner")
     done = _run(command)
@@ -356,8 +355,8 @@ def test_a_beam_pipeline_writes_the_same_bytes(drawn, tmp_path):
     assert not (tmp_path / "beam" / "train.partial").exists()
 
 
-def test_what_goes_wrong_in_a_beam_pipeline_is_one_line(drawn, tmp_path):
-    pytest.importorskip("apache_beam", reason="no Apache Beam: pip install 'kpose[beam]'")
+def test_an_error_in_a_beam_pipeline_is_one_line(drawn, tmp_path):
+    pytest.importorskip("apache_beam", reason="no Apache Beam: pip install apache-beam")
     photos = tmp_path / "photos"
     shutil.copytree(drawn[1], photos)
     sorted(photos.iterdir())[3].write_text("<html>404</html>")

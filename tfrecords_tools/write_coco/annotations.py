@@ -1,4 +1,4 @@
-"""COCO keypoint annotations: read, checked, and the persons to train on selected."""
+"""Reads and checks COCO keypoint annotations, and selects the persons to train on."""
 
 import collections
 import contextlib
@@ -16,11 +16,11 @@ class Annotations:
     """A COCO keypoint file.
 
     Attributes:
-        path: where it was read from.
+        path: the file.
         images: image id -> its entry (`file_name`, `width`, `height`).
-        persons: the annotations of all persons, in file order, each with an `image_id` among `images`; their
-            `keypoints` are [K, 3] float64 arrays: x, y in pixels, visibility flag.
-        skeleton: the `Skeleton` the labels were checked against.
+        persons: the annotations of all persons, in file order. Each `image_id` is in `images`; `keypoints` is a
+            [K, 3] float64 array of x, y in pixels and the visibility flag.
+        skeleton: the `Skeleton` of the labels.
     """
 
     path: str
@@ -30,43 +30,43 @@ class Annotations:
 
 
 def read_annotations(path, skeleton, found=None, category=""):
-    """Reads a COCO keypoint JSON file, plain or .gz.
+    """The `Annotations` of a COCO keypoint JSON file, plain or .gz.
 
     Args:
         path: the file.
         skeleton: the `Skeleton` of the labels.
-        found: `Problems`: what to do about bad entries (None: stop).
+        found: `Problems`, to which bad entries are reported; None: a bad entry raises an error.
         category: name of the category whose annotations are the persons; "": all that have keypoints.
 
     Raises:
-        InputError: the file is missing, empty, no JSON, no COCO file, or holds no keypoints of this skeleton.
+        InputError: the file is missing, empty, not JSON, not a COCO file, or has no keypoints of this skeleton.
     """
     found = found or problems.Problems()
     data = files.read_json(path, "annotation file", _compact)
     if not isinstance(data, dict) or not all(isinstance(data.get(key), list) for key in ("images", "annotations")):
-        raise InputError(f"{path}: no COCO annotation file: it needs the lists 'images' and 'annotations'")
+        raise InputError(f"{path}: not a COCO annotation file: it needs the lists 'images' and 'annotations'")
     candidates = [a for a in data["annotations"] if isinstance(a, dict) and "keypoints" in a]
     if category:
         wanted = _category_ids(path, data, category)
         candidates = [a for a in candidates if a.get("category_id") in wanted]
     if not candidates:
         raise InputError(
-            f"{path}: none of its {len(data['annotations'])} annotations has keypoints: "
-            "give a person_keypoints file, not an instances or captions file"
+            f"{path}: none of its {len(data['annotations'])} annotations has keypoints: give a person_keypoints file, "
+            "not an instances or captions file"
         )
     images = {}
     for image in data["images"]:
-        _take_image(path, image, images, found)
+        _add_image(path, image, images, found)
     persons, seen = [], set()
     for person in candidates:
-        if _is_sound(path, person, images, skeleton, seen, found):
+        if _is_good(path, person, images, skeleton, seen, found):
             persons.append(person)
             seen.add(person["id"])
     return Annotations(path, images, persons, skeleton)
 
 
 def _compact(entry):
-    """Drops outlines, which are most of COCO's file, and packs keypoints, which are most of the rest."""
+    """An object of the file without its segmentation and with its keypoints as an array, to save memory."""
     entry.pop("segmentation", None)
     numbers = entry.get("keypoints")
     if isinstance(numbers, list) and len(numbers) % 3 == 0:
@@ -82,52 +82,52 @@ def _category_ids(path, data, category):
     wanted = {c.get("id") for c in categories if c.get("name") == category}
     if not wanted:
         names = ", ".join(repr(c.get("name")) for c in categories) or "none"
-        raise InputError(f"{path}: no category is called {category!r}: there are {names}")
+        raise InputError(f"{path}: no category is named {category!r}: the file has {names}")
     return wanted
 
 
-def _take_image(path, image, images, found):
+def _add_image(path, image, images, found):
     try:
         number, name = image["id"], image["file_name"]
     except (KeyError, TypeError) as error:
-        found.meet(problems.BAD_ENTRY, f"{path}: an image lacks the field {error}")
+        found.report(problems.BAD_ENTRY, f"{path}: an image has no field {error}")
         return
     if not isinstance(name, str) or not name:
-        found.meet(problems.BAD_ENTRY, f"{path}: image {number} has no file name")
+        found.report(problems.BAD_ENTRY, f"{path}: image {number} has no file name")
     elif images.setdefault(number, image) != image:
-        found.meet(problems.DUPLICATE_IMAGE, f"{path}: two different images have the id {number}")
+        found.report(problems.DUPLICATE_IMAGE, f"{path}: two different images have the id {number}")
 
 
-def _is_sound(path, person, images, skeleton, seen, found):
+def _is_good(path, person, images, skeleton, seen, found):
     for field in ("id", "image_id"):
         if not isinstance(person.get(field), int):
-            found.meet(problems.BAD_ENTRY, f"{path}: an annotation lacks the field {field!r}, a whole number")
+            found.report(problems.BAD_ENTRY, f"{path}: an annotation has no whole number in the field {field!r}")
             return False
     number, keypoints = person["id"], person["keypoints"]
     if person["image_id"] not in images:
-        found.meet(problems.NO_IMAGE_ENTRY, f"{path}: annotation {number} is of an image that the file does not list")
+        found.report(problems.NO_IMAGE_ENTRY, f"{path}: the image of annotation {number} is not in the file")
     elif number in seen:
-        found.meet(problems.DUPLICATE_PERSON, f"{path}: two annotations have the id {number}")
+        found.report(problems.DUPLICATE_PERSON, f"{path}: two annotations have the id {number}")
     elif not isinstance(keypoints, np.ndarray) and len(keypoints or ()) in (0, 3 * skeleton.num_joints):
-        found.meet(problems.BAD_KEYPOINTS, f"{path}: the keypoints of annotation {number} are no list of numbers")
+        found.report(problems.BAD_KEYPOINTS, f"{path}: the keypoints of annotation {number} are not a list of numbers")
     elif len(keypoints) != skeleton.num_joints:
         count = len(keypoints) if isinstance(keypoints, list) else keypoints.size
-        found.meet(
+        found.report(
             problems.BAD_KEYPOINTS,
-            f"{path}: annotation {number} has {count} keypoint numbers, but skeleton "
-            f"{skeleton.name!r} wants {3 * skeleton.num_joints} (x, y, v of {skeleton.num_joints} joints)",
+            f"{path}: annotation {number} has {count} keypoint numbers, but skeleton {skeleton.name!r} needs "
+            f"{3 * skeleton.num_joints} (x, y, v of {skeleton.num_joints} joints)",
         )
     elif not np.isfinite(keypoints).all() or not np.isin(keypoints[:, 2], (0, 1, 2)).all():
-        found.meet(
+        found.report(
             problems.BAD_KEYPOINTS,
-            f"{path}: the keypoints of annotation {number} are not all finite, with flags of 0, 1 or 2",
+            f"{path}: the keypoints of annotation {number} must be finite, with the flags 0, 1 or 2",
         )
     else:
         return True
     return False
 
 
-# Why a person is not selected, in the order the reasons are looked for; the first that holds is counted.
+# Why a person is not selected, in the order of the checks. The first reason that holds is counted.
 CROWD = "a crowd"
 NO_JOINT = "no joint labelled"
 UNLABELLED_JOINT = "some joint not labelled"
@@ -139,12 +139,12 @@ SELECTIONS = ("fully_visible", "labelled")
 
 
 def drop_reason(person, select):
-    """Why `person` is not in the selection; None when it is.
+    """The reason why a person is not selected; None if it is selected.
 
     Args:
         person: a COCO annotation.
-        select: "fully_visible": every joint has v == 2 and no joint a coordinate of 0 (the report's 4,037 and 159
-            persons of COCO 2017); "labelled": at least one joint has v > 0. Crowds are in neither.
+        select: "fully_visible": every joint has v == 2 and no joint has a coordinate of 0 (4,037 and 159 persons of
+            COCO 2017's splits train and val); "labelled": at least one joint has v > 0. Neither selects crowds.
     """
     if person.get("iscrowd"):
         return CROWD
@@ -162,7 +162,7 @@ def drop_reason(person, select):
 
 
 def box_of(person):
-    """A person's box as [4] float64 xywh in pixels; None where there is none, or one without an area."""
+    """The box of a person, [4] float64 xywh in pixels; None if it has no box, or a box without area."""
     try:
         box = np.asarray(person.get("bbox", ()), np.float64)
     except (TypeError, ValueError):
@@ -173,16 +173,20 @@ def box_of(person):
 
 
 def select_persons(annotations, select):
-    """The persons of a selection, and how many were dropped for which reason.
+    """The persons of a selection, and the number of persons that were dropped for each reason.
+
+    Args:
+        annotations: `Annotations`.
+        select: one of `SELECTIONS`.
 
     Returns:
-        (list of COCO annotations in file order, Counter reason -> persons).
+        (list of COCO annotations in file order, Counter of reason -> persons).
 
     Raises:
-        InputError: no such selection.
+        InputError: there is no such selection.
     """
     if select not in SELECTIONS:
-        raise InputError(f"no selection is called {select!r}: there are {', '.join(SELECTIONS)}")
+        raise InputError(f"no selection is named {select!r}: it is one of {', '.join(SELECTIONS)}")
     selected, dropped = [], collections.Counter()
     for person in annotations.persons:
         reason = drop_reason(person, select)

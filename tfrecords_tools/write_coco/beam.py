@@ -1,8 +1,9 @@
-"""Writes records on Dataflow, Flink or Spark: each shard is an element of an Apache Beam pipeline.
+"""Writes records with Apache Beam (Dataflow, Flink, Spark): each shard is an element of a pipeline.
 
-The labels are read and the persons selected where the pipeline is started; its workers cut and write, by the same code
-and with the same bytes as the processes of one machine do. They must reach the images and the output folder, so
-beyond one machine both are URLs, and kpose must be installed on them (Beam's --setup_file or --sdk_container_image).
+The process that starts the pipeline reads the labels and selects the persons. The workers cut the crops and write the
+shards, with the code that local processes use, so the bytes are the same. The workers must reach the images and the
+output folder: on more than one machine both must be URLs. kpose must be installed on the workers (Beam's options
+--setup_file or --sdk_container_image).
 """
 
 from kpose.core import files
@@ -14,28 +15,30 @@ try:
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
 except ImportError:
-    raise InputError("apache-beam is not installed: pip install 'kpose[beam]'") from None
+    raise InputError(
+        "apache-beam is not installed: pip install apache-beam, or from a checkout pip install '.[beam]'"
+    ) from None
 
 
 def write_records(options, pipeline_options):
-    """As `writer.write_records`, by a pipeline.
+    """Writes the shards and the manifest, as `writer.write_records`, with a Beam pipeline.
 
     Args:
-        options: `plan.WriteOptions`; `workers` is the runner's affair.
+        options: `WriteOptions`; `workers` is not used: the number of workers is handled by the Beam runner.
         pipeline_options: Beam's own options, as on a command line.
 
     Returns:
         The manifest, as written.
 
     Raises:
-        InputError: as `writer.write_records`, or a pipeline that failed.
+        InputError: as `writer.write_records`, or the pipeline failed.
     """
 
     def run(jobs, total):
         stage = [(*job, f"{job[-1]}.json") for job in jobs]
         try:
             with beam.Pipeline(options=PipelineOptions(pipeline_options)) as pipeline:
-                # Fusion would otherwise make all shards on the worker that made the list.
+                # Without Reshuffle, Beam fuses the steps and one worker writes all shards.
                 shards = pipeline | beam.Create(stage) | beam.Reshuffle()
                 shards | "WriteShard" >> beam.Map(_write_shard)
         except Exception as error:
@@ -53,7 +56,7 @@ def _write_shard(job):
 
 
 def _cause(error):
-    """Beam appends where in the pipeline it was to a message, and wraps the exception in others."""
+    """The message of the first exception: Beam wraps it in others and appends its place in the pipeline."""
     while error.__cause__ is not None:
         error = error.__cause__
     return str(error).split(" [while running")[0]

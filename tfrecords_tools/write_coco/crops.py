@@ -1,4 +1,4 @@
-"""Cutting a region out of an image: what the network will see of a person."""
+"""Cuts the crop of a person out of an image, and encodes it."""
 
 import functools
 import io
@@ -8,15 +8,15 @@ import numpy as np
 from PIL import Image
 
 JPEG_QUALITY = 95
-# Chroma at half the resolution, as nearly every photograph has it: crops decode half as fast again without it.
+# Chroma at half the resolution, as in most photos. Crops with it decode 1.5 times as fast as crops without it.
 CHROMA_SUBSAMPLING = "4:2:0"
 
 
 def crop_image(image, region, size):
-    """The pixels of a region, stretched to `size`; black outside the image.
+    """The pixels of a region, resized to `size`; black outside the image.
 
-    Bilinear, with the kernel widened when the picture shrinks (no aliasing), and renormalised at the image's edge:
-    to rounding the same as TensorFlow's ScaleAndTranslate, which the exported model uses on whole photographs.
+    The method is bilinear. Its kernel widens if the image shrinks (no aliasing) and is renormalised at the image's
+    edge. The result equals that of TensorFlow's ScaleAndTranslate, which the exported model uses, up to rounding.
 
     Args:
         image: PIL image in RGB.
@@ -30,7 +30,7 @@ def crop_image(image, region, size):
     height, width = size
     if x >= 0 and y >= 0 and x + w <= image.width and y + h <= image.height:
         return _resample(image, (x, y, w, h), size)
-    # Outside, the zeros of the enlarged image have to be weighted out again, row by row and column by column.
+    # PIL pads the part with zeros. Divide them out of each row and column that the kernel shares with the outside.
     columns, left, right = _inside(image.width, x, w, width)
     rows, top, bottom = _inside(image.height, y, h, height)
     part = image.crop((left, top, right, bottom))
@@ -46,11 +46,16 @@ def crop_image(image, region, size):
 
 
 def _inside(side, start, length, count):
-    """How much of each sample's kernel lies within the image, on one axis.
+    """The share of each sample's kernel that is inside the image, on one axis.
+
+    Args:
+        side: size of the image in pixels.
+        start, length: the region in pixels.
+        count: number of samples.
 
     Returns:
-        ([count] share of the kernel, 0 where the sample's centre is outside; first and last + 1 pixel that the
-        kernels reach, which may lie outside).
+        ([count] share of the kernel, 0 where the centre of the sample is outside; first pixel and last + 1 pixel that
+        the kernels reach, which may be outside).
     """
     reach = length / count
     first, last = int(np.floor(start - reach)) - 1, int(np.ceil(start + length + reach)) + 1

@@ -1,4 +1,4 @@
-"""What is wrong with the input: it stops the work, or is left out and counted (`--on_error`)."""
+"""Problems of the input. They stop the write, or the write skips and counts them (`--on_error`)."""
 
 import collections
 
@@ -7,7 +7,7 @@ from absl import logging
 from kpose.core.errors import InputError
 
 POLICIES = ("stop", "skip")
-# Of each kind this many are told by name.
+# Number of messages that are kept of each kind of problem.
 EXAMPLES = 3
 
 # The kinds of problem, as the manifest counts them.
@@ -22,39 +22,43 @@ OTHER_SIZE = "an image of another size than its labels were made for"
 
 
 class Problems:
-    """Meets each problem by the policy.
+    """Raises or counts problems.
 
     Args:
-        on_error: "stop": the first problem is an `InputError`; "skip": what has it is left out and counted.
+        on_error: "stop": the first problem raises `InputError`; "skip": each problem is counted.
 
     Attributes:
-        counts: kind -> how many were skipped.
-        examples: kind -> messages of the first of them.
+        counts: Counter of kind -> number skipped.
+        examples: kind -> messages of the first ones, at most `EXAMPLES`.
+
+    Raises:
+        InputError: `on_error` is not one of `POLICIES`.
     """
 
     def __init__(self, on_error="stop"):
         if on_error not in POLICIES:
-            raise InputError(f"on_error {on_error!r}: there are {', '.join(POLICIES)}")
+            raise InputError(f"on_error is {on_error!r}: it is one of {', '.join(POLICIES)}")
         self.on_error = on_error
         self.counts = collections.Counter()
         self.examples = {}
 
-    def meet(self, kind, message, count=1):
-        """Raises `InputError(message)`, or counts `count` of this kind."""
+    def report(self, kind, message, count=1):
+        """Raises `InputError` with the message, or counts `count` problems of a kind."""
         if self.on_error == "stop":
-            raise InputError(f"{message} (--on_error=skip leaves such out and counts them)")
+            raise InputError(f"{message} (--on_error=skip skips and counts such input)")
         self.counts[kind] += count
         examples = self.examples.setdefault(kind, [])
         if len(examples) < EXAMPLES:
             examples.append(message)
 
     def add(self, counts, examples):
-        """Takes in what another process counted."""
+        """Adds the counts and examples of another process."""
         self.counts.update(counts)
         for kind, messages in examples.items():
             known = self.examples.setdefault(kind, [])
             known += messages[: EXAMPLES - len(known)]
 
     def log(self):
+        """Logs the counts, each with one example."""
         for kind, count in self.counts.most_common():
-            logging.warning("skipped %d: %s; such as: %s", count, kind, self.examples[kind][0])
+            logging.warning("skipped %d: %s; for example: %s", count, kind, self.examples[kind][0])

@@ -1,48 +1,44 @@
-"""Jobs shared out among processes, with progress; nothing outlives the program."""
+"""Runs jobs in several processes and shows their progress. The processes end when the program ends."""
 
 import concurrent.futures
 import multiprocessing
 import multiprocessing.connection
 import os
-import sys
 import threading
-import time
-
-from absl import logging
-from tqdm import tqdm
 
 from kpose.core.errors import InputError
-
-# Seconds between two lines of progress where no terminal is attached.
-LOG_EVERY = 10.0
+from kpose.core.progress import Progress
 
 _STOP = -1
-_done = None  # In a worker: the counter of persons done, shared by all.
+
+# Only in a worker process: the shared counter of finished units. It is module state because a counter in shared memory
+# can only be passed to a spawned process when that process starts, that is to the initializer of the pool.
+_done = None
 
 
-def run(function, jobs, workers, total, noun="persons"):
-    """Calls `function(*job, progress=...)` for each job, in as many processes as asked for.
+def run(function, jobs, workers, total, unit="persons"):
+    """Calls `function(*job, progress=...)` for each job, in several processes.
 
     Args:
-        function: a module's function; `progress(count)` tells how much is done.
-        jobs: argument tuples.
-        workers: processes; 0: one a core.
-        total: what all jobs' counts add up to.
-        noun: what is counted.
+        function: a function of a module; it calls `progress(count)` when `count` more units are finished.
+        jobs: list of argument tuples.
+        workers: number of processes; 0: one per core.
+        total: number of units in all jobs.
+        unit: name of the units in the plural.
 
     Yields:
-        (index of the job, its result), in the order in which they end.
+        (index of the job, its result), in the order in which the jobs end.
 
     Raises:
-        InputError: of the first job that failed, or when a process was killed.
+        InputError: from the first job that failed, or because a process was killed.
     """
     workers = min(workers or os.cpu_count() or 1, len(jobs))
-    with _Progress(total, noun) as progress:
+    with Progress(total, unit) as progress:
         if workers <= 1:
             for index, job in enumerate(jobs):
                 yield index, function(*job, progress=progress.add)
             return
-        # Forking a process that runs TensorFlow's threads can deadlock.
+        # A fork of a process in which TensorFlow runs threads can deadlock.
         context = multiprocessing.get_context("spawn")
         counter = context.Value("q", 0)
         with concurrent.futures.ProcessPoolExecutor(workers, context, _begin, (counter,)) as pool:
@@ -60,12 +56,13 @@ def run(function, jobs, workers, total, noun="persons"):
                 if not isinstance(error, concurrent.futures.process.BrokenProcessPool):
                     raise
                 raise InputError(
-                    "a writing process was killed, perhaps for want of memory: give the same command again (with fewer "
-                    "--workers) to go on"
+                    "a writer process was killed, perhaps because it was out of memory: run the same command again "
+                    "to continue, with a smaller --workers"
                 ) from None
 
 
 def _begin(counter):
+    """Initializes a worker process."""
     global _done
     _done = counter
     parent = multiprocessing.parent_process()
@@ -74,7 +71,7 @@ def _begin(counter):
         multiprocessing.connection.wait([parent.sentinel])
         os._exit(1)
 
-    # A parent that was killed cannot tell its children, and a second start must not meet them at work.
+    # A parent that was killed cannot stop its workers. They must not write beside those of the next run.
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
@@ -87,31 +84,3 @@ def _add(count):
         if _done.value == _STOP:
             raise InterruptedError("another process failed")
         _done.value += count
-
-
-class _Progress:
-    """A bar on a terminal, otherwise lines with rate and time left."""
-
-    def __init__(self, total, noun):
-        self.total, self.noun, self.done = total, noun, 0
-        self.started = self.logged = time.monotonic()
-
-    def __enter__(self):
-        self.bar = tqdm(total=self.total, unit=f" {self.noun}", disable=not sys.stderr.isatty(), dynamic_ncols=True)
-        return self
-
-    def __exit__(self, *error):
-        self.bar.close()
-
-    def add(self, count):
-        self.set(self.done + count)
-
-    def set(self, done):
-        self.bar.update(done - self.done)
-        changed, self.done = done > self.done, done
-        now = time.monotonic()
-        if self.bar.disable and changed and (now - self.logged >= LOG_EVERY or done == self.total):
-            self.logged = now
-            rate = done / max(now - self.started, 1e-9)
-            left = (self.total - done) / max(rate, 1e-9)
-            logging.info("%d of %d %s (%.0f a second, %.0f s left)", done, self.total, self.noun, rate, left)

@@ -14,21 +14,21 @@ from tfrecords_tools.write_coco.plan import is_inside, labelled_size
 
 
 def write_shard(persons, images, options, path, progress=lambda count: None):
-    """Writes one shard: aside, then renamed to `path`.
+    """Writes one shard, first to a temporary file, which is then renamed to `path`.
 
     Args:
-        persons: its annotations, those of an image one after another.
-        images: image id -> its entry in the COCO file.
+        persons: list of the shard's annotations.
+        images: image id -> the image's entry in the COCO file.
         options: `WriteOptions`.
-        path: the shard.
-        progress: called with the number of persons done since the last call.
+        path: the shard's file.
+        progress: called with the number of persons that were processed since the last call.
 
     Returns:
-        Its summary: dict of `file`, `persons`, `images`, `bytes`, `sha256`, `skipped` and `skipped_examples` (by
-        kind), `kinds` (of unusual images).
+        Summary of the shard: dict of `file`, `persons`, `images`, `bytes`, `sha256`, `skipped` and `skipped_examples`
+        (by kind of problem), `kinds` (Counter of unusual properties of images).
 
     Raises:
-        InputError: bad input, unless it is skipped; a disk that is full.
+        InputError: bad input, unless it is skipped; the shard cannot be written.
     """
     folder = ImageFolder(options.images)
     found = problems.Problems(options.on_error)
@@ -48,8 +48,8 @@ def write_shard(persons, images, options, path, progress=lambda count: None):
                 progress(len(group))
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be written ({error.strerror or error}): make room, or mend it, and give the same command "
-            "again: whole shards are kept"
+            f"{path}: cannot be written ({error.strerror or error}): free some disk space, or fix this, and run the "
+            "same command again: it keeps the complete shards"
         ) from None
     return {
         "file": os.path.basename(path),
@@ -71,15 +71,15 @@ def _by_image(persons):
 
 
 def _persons_of_image(folder, entry, group, options, found, kinds):
-    """The `records.Person`s of one image, those in trouble left out."""
+    """Yields the `records.Person` of each annotation of one image, without those that have problems."""
     try:
         image = folder.open(entry["file_name"])
         size = labelled_size(entry)
         if size is not None and not image.fit(*size):
-            found.meet(
+            found.report(
                 problems.OTHER_SIZE,
                 f"{entry['file_name']}: the image has {image.width} x {image.height} pixels, but its annotations are "
-                f"for {size[0]} x {size[1]}: give the images that they were made on",
+                f"for {size[0]} x {size[1]}: give the images for which the annotations were made",
                 len(group),
             )
             return
@@ -90,13 +90,12 @@ def _persons_of_image(folder, entry, group, options, found, kinds):
         ]
         if not group:
             return
-        # Little is lost by halving the resolution while decoding where four times what is wanted is there.
-        shrink = min(min(region[2:] / options.stored[0][::-1]) for region in regions) / 2
-        picture = image.decode(bottom=max(region[1] + region[3] for region in regions), shrink=shrink)
+        # An image that has at least four times the resolution of its crops loses little if it is decoded at half size.
+        picture = image.decode(shrink=min(min(region[2:] / options.stored[0][::-1]) for region in regions) / 2)
     except InputError as error:
         if options.on_error == "stop":
             raise
-        found.meet(problems.BAD_IMAGE, str(error), len(group))
+        found.report(problems.BAD_IMAGE, str(error), len(group))
         return
     kinds.update(image.kinds)
     for person, region in zip(group, regions, strict=True):
@@ -111,14 +110,14 @@ def _beyond(region, image):
 
 
 def make_person(picture, image, entry, annotation, region, options):
-    """The `records.Person` of one annotation: its crop and everything needed to go back.
+    """The `records.Person` of one annotation.
 
     Args:
-        picture: the decoded original, perhaps shrunk and without its lowest rows, in RGB.
+        picture: the decoded image in RGB, perhaps smaller than the original.
         image: its `EncodedImage`.
         entry: its entry in the COCO file.
-        annotation: the person's.
-        region: [4] xywh in the original's pixels: what the crop shows.
+        annotation: the person's COCO annotation.
+        region: [4] xywh of the crop, in pixels of the original image.
         options: `WriteOptions`.
     """
     box = annotations.box_of(annotation)

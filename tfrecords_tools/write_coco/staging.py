@@ -1,7 +1,7 @@
-"""Where the shards of a write lie until all are whole: OUTPUT_DIR/SPLIT.partial.
+"""The folder OUTPUT_DIR/SPLIT.partial, where the shards of a write are until all are complete.
 
-The folder holds `inputs.json` (what the write depends on), the shards that are done and, beside each, a summary that is
-written after it. A write with the same inputs goes on with them; one with others starts anew.
+It holds `inputs.json` (the inputs of the write), the complete shards, and beside each shard a summary that is written
+after it. A write with the same inputs continues with these shards; a write with other inputs starts again.
 """
 
 import contextlib
@@ -16,19 +16,25 @@ LOCK_FILE = "lock"
 
 
 def folder(options):
+    """The path of the staging folder of a write."""
     return os.path.join(options.output_dir, f"{options.split}.partial")
 
 
 def exists(options):
+    """Whether an unfinished write left its staging folder."""
     return files.is_folder(folder(options))
 
 
 @contextlib.contextmanager
 def open_staging(options, inputs):
-    """The `Staging` of a write; it vanishes when the write is finished and stays when it is not.
+    """A context with the `Staging` of a write. The folder is removed when the write is finished.
+
+    Args:
+        options: `WriteOptions`.
+        inputs: the manifest's entries on which the bytes depend.
 
     Raises:
-        InputError: another write to it is under way.
+        InputError: another process is writing this split.
     """
     path = folder(options)
     files.make_folder(path)
@@ -45,26 +51,31 @@ def open_staging(options, inputs):
 @contextlib.contextmanager
 def _locked(path):
     if files.is_url(path):
-        # No object store has locks.
+        # Object stores have no locks.
         yield
         return
     with open(os.path.join(path, LOCK_FILE), "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise InputError(f"{path}: another write of this split is under way: wait for it or end it") from None
+            raise InputError(f"{path}: another process is writing this split: wait until it ends, or stop it") from None
         yield
 
 
 class Staging:
-    """The shards of one write."""
+    """The complete shards of one write.
+
+    Args:
+        path: the staging folder.
+        output_dir: the folder to which the shards are moved.
+    """
 
     def __init__(self, path, output_dir):
         self._path = path
         self._output_dir = output_dir
 
     def claim(self, inputs):
-        """Throws away what a write with other inputs left, and what was half written."""
+        """Removes the files of a write with other inputs, and incomplete files."""
         path = os.path.join(self._path, INPUTS_FILE)
         same = False
         if files.is_file(path):
@@ -77,14 +88,15 @@ class Staging:
             files.write_json(path, inputs)
 
     def path(self, name):
+        """The path of a shard in the folder."""
         return os.path.join(self._path, name)
 
     def keep(self, name, summary):
-        """Notes that a shard is whole."""
+        """Records that a shard is complete."""
         files.write_json(self.path(f"{name}.json"), summary)
 
     def summary(self, name):
-        """What `keep` noted, where the shard is still there, here or in place already; else None."""
+        """The recorded summary of a shard that exists, here or already in the output folder; else None."""
         path = self.path(f"{name}.json")
         if not files.is_file(path):
             return None
@@ -95,14 +107,17 @@ class Staging:
         return None
 
     def move_into_place(self, names):
+        """Moves shards to the output folder."""
         for name in names:
             if files.is_file(self.path(name)):
                 files.move(self.path(name), os.path.join(self._output_dir, name))
 
     def clear(self):
+        """Removes all files except the lock."""
         for name in files.names_in(self._path):
             if name != LOCK_FILE:
                 files.remove(self.path(name))
 
     def is_empty(self):
+        """Whether the folder holds no shard and no summary."""
         return not set(files.names_in(self._path)) - {LOCK_FILE, INPUTS_FILE}

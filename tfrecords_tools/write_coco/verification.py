@@ -1,4 +1,4 @@
-"""Records against their manifest."""
+"""Checks shards against their manifest."""
 
 import glob
 import hashlib
@@ -10,17 +10,17 @@ from kpose.data import records, tfrecord
 
 
 def verify(directory, split):
-    """Tests that a split's shards are those that were written, byte for byte, and whole.
+    """Checks that the shards of a split are complete and have the bytes that were written.
 
     Args:
-        directory: the records' folder.
-        split: the shards' name.
+        directory: folder of the records.
+        split: name of the shards.
 
     Returns:
         Lines of text.
 
     Raises:
-        InputError: no manifest, or the first shard that is missing, changed or not of this write.
+        InputError: there is no manifest; or the first shard that is missing, changed, or not in the manifest.
     """
     path = records.manifest_path(directory, split)
     manifest = files.read_json(path, "manifest")
@@ -32,8 +32,8 @@ def verify(directory, split):
     if total != manifest["persons"]:
         raise InputError(f"{path}: the shards hold {total} persons, but the manifest says {manifest['persons']}")
     known = {shard["file"] for shard in manifest["shards"]}
-    there = files.matching(glob.escape(os.path.join(directory, split)) + "-?????-of-?????")
-    for name in sorted(os.path.basename(shard) for shard in there):
+    found = files.matching(glob.escape(os.path.join(directory, split)) + "-?????-of-?????")
+    for name in sorted(os.path.basename(shard) for shard in found):
         if name not in known:
             raise InputError(f"{os.path.join(directory, name)}: not in {path}: a shard of another write: remove it")
     size = sum(shard["bytes"] for shard in manifest["shards"])
@@ -44,7 +44,7 @@ def verify(directory, split):
 
 
 def _verify_shard(path, shard):
-    """The number of records in a shard that is as its manifest says."""
+    """The number of records in a shard; `InputError` if the shard differs from its entry in the manifest."""
     size = files.size(path)
     if size is None:
         raise InputError(f"{path}: missing: write the records again")
@@ -55,7 +55,7 @@ def _verify_shard(path, shard):
         while block := file.read(1 << 20):
             digest.update(block)
     if digest.hexdigest() != shard["sha256"]:
-        raise InputError(f"{path}: changed since it was written (another SHA-256): write the records again")
+        raise InputError(f"{path}: changed after it was written (another SHA-256): write the records again")
     persons = sum(1 for _ in tfrecord.read(path))
     if persons != shard["persons"]:
         raise InputError(f"{path}: {persons} records, but the manifest says {shard['persons']}")

@@ -1,8 +1,8 @@
-"""Selected persons -> crops -> record shards and their manifest.
+"""Writes the record shards of the selected persons, and their manifest.
 
-A write is three steps, so that processes or a cluster (`beam_writer`) can share the second one: `prepare` reads the
-labels and deals persons out to shards, `write_shard` makes one of them, `finish` puts the shards in place and writes
-the manifest.
+A write has three steps: `plan.prepare` reads the labels and distributes the persons over shards,
+`shards.write_shard` writes one shard, `manifest.finish` moves the shards into place and writes the manifest. The
+second step runs in local processes or in a Beam pipeline (`beam`).
 """
 
 from absl import logging
@@ -15,10 +15,10 @@ from tfrecords_tools.write_coco.shards import write_shard
 
 
 def write_records(options):
-    """Writes the shards and, last of all, the manifest.
+    """Writes the shards and then the manifest.
 
-    Shards are made in a folder beside the records and move into place when all are whole, so a write that fails leaves
-    earlier records as they were. One that was interrupted goes on where it was; one that is done already is left alone.
+    The shards are written to a staging folder and moved when all are complete, so a write that fails does not change
+    earlier records. An interrupted write continues; a finished write with the same inputs is not repeated.
 
     Args:
         options: `WriteOptions`.
@@ -27,28 +27,33 @@ def write_records(options):
         The manifest, as written.
 
     Raises:
-        InputError: bad annotations, a missing or damaged image, nothing selected, a full disk.
+        InputError: bad annotations, a missing or damaged image, no person selected, a full disk.
     """
     return carry_out(options, lambda jobs, total: processes.run(write_shard, jobs, options.workers, total))
 
 
 def carry_out(options, run):
-    """As `write_records`, the shards being made by `run`.
+    """Writes the shards and the manifest, as `write_records`, with another way to run the jobs.
 
     Args:
         options: `WriteOptions`.
-        run: (arguments of `write_shard` for each shard that is missing, persons in all of them) -> iterable of (index
-            of the shard among them, its summary).
+        run: function of (argument tuples of `write_shard`, one for each missing shard; number of persons in them) ->
+            iterable of (index of the job, summary of its shard).
+
+    Returns:
+        The manifest, as written.
     """
     plan = prepare(options)
-    there = records.read_manifest(options.output_dir, options.split)
-    if there and inputs_of(there) == plan.inputs and not staging.exists(options) and sizes_agree(there, options):
-        logging.info("%s holds these records already", options.output_dir)
-        return there
+    existing = records.read_manifest(options.output_dir, options.split)
+    same = existing and inputs_of(existing) == plan.inputs and not staging.exists(options)
+    if same and sizes_agree(existing, options):
+        logging.info("%s already contains these records", options.output_dir)
+        return existing
     with staging.open_staging(options, plan.inputs) as stage:
         missing = [index for index in range(len(plan.shards)) if not stage.summary(plan.file_name(index))]
         if len(missing) < len(plan.shards):
-            logging.info("going on: %d of %d shards are there", len(plan.shards) - len(missing), len(plan.shards))
+            complete = len(plan.shards) - len(missing)
+            logging.info("continuing: %d of %d shards are complete", complete, len(plan.shards))
         jobs = [(*plan.shards[index], options, stage.path(plan.file_name(index))) for index in missing]
         for index, summary in run(jobs, sum(len(job[0]) for job in jobs)):
             stage.keep(plan.file_name(missing[index]), summary)
