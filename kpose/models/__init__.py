@@ -1,6 +1,6 @@
 """Networks by name: images [B, H, W, 3] of 0..255 -> dict with "keypoints" [B, K, 2], normalised, float32.
 
-The dict also holds the outputs of `kpose.models.layers` that the recipe's loss asks for.
+The dict also holds the further outputs (`kpose.models.layers`) that the recipe's loss needs.
 """
 
 from kpose.core import checks
@@ -12,6 +12,7 @@ from kpose.models.integral import build_integral, check_integral
 from kpose.models.movenet import build_movenet, check_movenet
 from kpose.models.weights import movenet_tfjs, sources
 
+# Name -> (check of the recipe's `model` section, function that builds the network).
 MODELS = {
     "backbone": (check_backbone, build_backbone),
     "cascade": (check_cascade, build_cascade),
@@ -21,14 +22,8 @@ MODELS = {
 }
 
 
-@checks.register
-def check_recipe(config):
-    """Raises `InputError` unless the recipe's `model` section makes a network."""
-    check(config.model)
-
-
 def check(config):
-    """Raises `InputError` unless the recipe's `model` section makes a network."""
+    """Raises `InputError` unless a recipe's `model` section describes a network that can be built."""
     checks.choice(config.name, "model.name", sorted(MODELS))
     checks.check_numbers(config, "input_size", 2)
     if config.name != "backbone":
@@ -45,37 +40,43 @@ def check(config):
     MODELS[config.name][0](config)
 
 
+@checks.register
+def check_recipe(config):
+    """Raises `InputError` unless the `model` section of a recipe describes a network that can be built."""
+    check(config.model)
+
+
 def build(config, skeleton, outputs=(), synchronized=False, base=None):
     """The network of a recipe.
 
     Args:
         config: the recipe's `model` section.
-        skeleton: the `Skeleton` it predicts.
-        outputs: what it predicts beside the keypoints (`kpose.models.layers`).
-        synchronized: BatchNorm over all replicas together.
-        base: of a cascade: the network of the stages before.
+        skeleton: the `Skeleton` that it predicts.
+        outputs: further outputs beside the keypoints (`kpose.models.layers`).
+        synchronized: BatchNorm over the batches of all replicas together.
+        base: for a cascade: the network of the previous stages.
 
     Raises:
-        InputError: no such model, or a section that makes no network.
+        InputError: as for `check`.
     """
     check(config)
     return MODELS[config.name][1](config, skeleton, tuple(outputs), synchronized, base)
 
 
 def load_weights(network, config):
-    """Sets the weights that a recipe's backbone begins with; a no-op where it names none.
+    """Sets initial weights from the file, package or preset `config.weights`; does nothing if it is empty.
 
-    Apart from `build`, because a network that a checkpoint will fill needs neither the file nor the time.
+    Not part of `build`: a network that a checkpoint fills does not need the file. `kpose.runs.workdir` handles weights
+    of runs and of shipped models.
 
     Args:
-        network: what `build` made of `config`.
+        network: the network that `build` made from `config`.
         config: the recipe's `model` section.
 
     Raises:
-        InputError: `config.weights` is not there or not this backbone's.
+        InputError: `config.weights` is missing, cannot be read or does not fit the network.
     """
     if config.weights and config.name == "movenet":
-        # That, or a run, which `kpose.runs.workdir` looks up.
         movenet_tfjs.assign(network, config.weights)
     elif config.weights:
         sources.assign(network.get_layer("backbone"), BACKBONES[config.backbone], config.weights)

@@ -13,7 +13,6 @@ from keras import layers
 
 from kpose.core import startup
 from kpose.core.errors import InputError
-from kpose.models.depthwise import DepthwiseConv2D
 from kpose.models.integral import top_down
 from kpose.models.layers import BatchNormalization, SoftArgmax, extra_outputs
 from kpose.models.weights import sources
@@ -196,8 +195,6 @@ def features(name, input_size, preprocessing="keras", batch_norm_momentum=0.9, s
         if isinstance(layer, layers.BatchNormalization):
             # keras_cv has no arguments for these.
             return BatchNormalization(**options | {"momentum": batch_norm_momentum, "synchronized": synchronized})
-        if isinstance(layer, layers.DepthwiseConv2D):
-            return DepthwiseConv2D(**options)
         return type(layer).from_config(options)
 
     return keras.models.clone_model(model, clone_function=clone)

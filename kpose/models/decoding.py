@@ -1,4 +1,4 @@
-"""From crops to keypoints in original pixels, one way for evaluation, export and prediction."""
+"""From crops to keypoints in original pixels; evaluation, export and prediction all use these functions."""
 
 import tensorflow as tf
 from keras import ops
@@ -7,18 +7,19 @@ from kpose.core import geometry
 
 
 def predict(network, images, regions, skeleton, flip_test=False):
-    """The network's answer for crops, in original pixels.
+    """Keypoints and scores for crops, in original pixels.
 
     Args:
-        network: images [N, H, W, 3] of 0..255 -> dict with "keypoints" [N, K, 2] normalised and perhaps the outputs of
-            `kpose.models.layers`.
+        network: images [N, H, W, 3] of 0..255 -> dict with "keypoints" [N, K, 2] normalised, and possibly further
+            outputs (`kpose.models.layers`).
         images: [N, H, W, 3] uint8 or float32.
-        regions: [N, 4] what the crops show, xywh in original pixels.
-        skeleton: the `Skeleton` it predicts.
-        flip_test: average the answer with the one for the mirror image.
+        regions: [N, 4] xywh in original pixels: the part of the image that each crop shows.
+        skeleton: the `Skeleton` that the network predicts.
+        flip_test: average the outputs with those for the mirrored crops.
 
     Returns:
-        keypoints [N, K, 3] float32 (x, y in original pixels, the joint's score) and scores [N] float32, in [0, 1].
+        keypoints [N, K, 3] float32 (x, y in original pixels, score of the joint) and scores [N] float32 of the
+        persons; all scores are in [0, 1].
     """
     images = ops.cast(images, "float32")
     outputs = network(images, training=False)
@@ -31,17 +32,17 @@ def predict(network, images, regions, skeleton, flip_test=False):
 
 
 def _mirror_back(name, value, skeleton):
-    """An output [N, K, ...] for mirror images, as it is for the images themselves."""
+    """Converts an output [N, K, ...] for mirrored crops to one for the crops themselves."""
     value = ops.take(value, list(skeleton.flip_order), axis=1)
     return value * ops.cast([-1.0, 1.0], "float32") if name == "keypoints" else value
 
 
 def confidence(outputs, regions, input_size):
-    """How sure the network is: ([N, K] for each joint, [N] for the person), in [0, 1].
+    """Scores in [0, 1] from the outputs of a network: [N, K] for the joints and [N] for the persons.
 
-    A learned scale s says it best: 1 - s (Li et al., "Human Pose Regression with Residual Log-likelihood Estimation",
-    ICCV 2021). A regressed visibility is the joint's score as it is, their mean the person's. A plain regressor does
-    not say; see `resolution_score`.
+    With a learned scale s, the score of a joint is 1 - s (Li et al., "Human Pose Regression with Residual
+    Log-likelihood Estimation", ICCV 2021). With a regressed visibility, it is the visibility. The score of a person is
+    the mean over the joints. For a plain regressor, all scores are the `resolution_score`.
     """
     if "scale" in outputs:
         joints = 1.0 - ops.clip(ops.mean(outputs["scale"], axis=-1), 0.0, 1.0)
@@ -54,27 +55,30 @@ def confidence(outputs, regions, input_size):
 
 
 def resolution_score(regions, input_size):
-    """[N] in (0, 1): how much of the detail that the network can see was in the photograph.
+    """Scores [N] in (0, 1) from the resolution of each person in the image.
 
-    A plain regressor does not say how sure it is. Its errors grow with the blur of a small person, so the person's
-    size ranks predictions better than the equal scores that would leave average precision to chance: s / (s + n), with
-    s the region's longer side in pixels and n the input's.
+    s / (s + n), where s is the longer side of the region and n that of the network's input, in pixels. A plain
+    regressor gives no confidence. Its errors are larger for small, blurred persons, so the size ranks the predictions
+    better than equal scores, with which average precision would depend on chance.
     """
     side = ops.max(regions[:, 2:], axis=-1)
     return side / (side + float(max(input_size)))
 
 
 def place(pose, regions):
-    """One normalised pose [K, 2] put into each of the regions [N, 4]: [N, K, 2] in original pixels."""
+    """The normalised pose [K, 2], placed in each of the regions [N, 4]: [N, K, 2] in original pixels."""
     return geometry.denormalise(pose[None], regions)
 
 
 def to_pixels(batch, keypoints):
-    """A batch's labels and predictions in original pixels: [B, K, 3] with the visibility flag, and [B, K, 2].
+    """The labels and the predictions of a batch, in original pixels.
 
     Args:
         batch: dict with "keypoints" [B, K, 3] normalised and "region" [B, 4].
         keypoints: predictions, [B, K, 2] normalised.
+
+    Returns:
+        Labels [B, K, 3] with the visibility flag, and predictions [B, K, 2].
     """
     points, visibility = batch["keypoints"][..., :2], batch["keypoints"][..., 2:]
     truth = tf.concat([geometry.denormalise(points, batch["region"]), visibility], -1)

@@ -1,8 +1,8 @@
 """The DeepPose network (Toshev and Szegedy, "DeepPose", CVPR 2014), as Gupta and Gritton trained it on COCO.
 
 conv 96 11x11 stride 4 - pool - conv 256 5x5 - pool - conv 384 3x3 - conv 384 3x3 - conv 256 3x3 - pool - FC 4096 -
-FC 4096 - FC 2K. Each conv is conv, ReLU, BatchNorm; each pool is max 3x3 stride 2; dropout of 0.6 after each hidden FC
-layer.
+FC 4096 - FC 2K. Each conv is convolution, ReLU, BatchNorm; each pool is max 3x3 stride 2; each hidden FC layer is
+followed by dropout with a rate of 0.6.
 """
 
 import keras
@@ -12,12 +12,13 @@ from kpose.core.checks import check_numbers
 from kpose.core.errors import InputError
 from kpose.models.layers import BatchNormalization, extra_outputs
 
-# A pool follows the convolutions of these places.
+# Indices of the convolutions that are followed by a pool.
 POOLED = (0, 1, 4)
 
-# Of the fully connected layers: a normal distribution. The papers do not say how they began. With initial weights of
-# the usual size (He, Glorot) the published loss, a sum over the batch, diverges within steps at the published
-# learning rate: its curvature in the last layer is 2 sum |h|^2, h being the activations before it.
+# Standard deviation of the initial weights of the fully connected layers (normal distribution). The papers do not give
+# it. With initial weights of the usual size (He, Glorot) the published loss, a sum over the batch, diverges within
+# steps at the published learning rate: its curvature in the last layer is 2 sum |h|^2, where h are the activations
+# before that layer.
 INITIAL_STD = 0.002
 
 
@@ -38,35 +39,22 @@ def deeppose(
     Args:
         input_size: (height, width) in pixels.
         num_joints: K.
-        outputs: what is predicted beside the keypoints (`kpose.models.layers`). Visibility is regressed as a third
-            number of each joint, 3K in all: 51 for COCO (Gupta and Gritton, 4.5.2).
+        outputs: further outputs beside the keypoints (`kpose.models.layers`). Visibility is regressed as a third
+            number for each joint, 3K numbers in all: 51 for COCO (Gupta and Gritton, 4.5.2).
         filters, kernels: of the five convolutions.
         first_stride: of the first convolution; the others have stride 1.
         hidden: units of the hidden fully connected layers.
-        dropout: the probability after each of them.
-        batch_norm_momentum: weight of the old BatchNorm statistics in the running mean.
+        dropout: rate after each hidden fully connected layer.
+        batch_norm_momentum: weight of the old value in the running statistics of BatchNorm.
         synchronized: BatchNorm over the batches of all replicas together.
 
     Returns:
         `keras.Model`: images [B, H, W, 3] of 0..255 -> {"keypoints": [B, K, 2] float32, normalised}.
     """
-
-    def small():
-        # One for each layer: an initialiser gives all its layers the same numbers.
-        return keras.initializers.RandomNormal(stddev=INITIAL_STD)
-
     images = keras.Input((*input_size, 3), name="images")
     x = layers.Rescaling(1 / 127.5, -1.0, name="rescale")(images)
     for index, (channels, kernel) in enumerate(zip(filters, kernels, strict=True)):
-        x = layers.Conv2D(
-            channels,
-            kernel,
-            strides=first_stride if index == 0 else 1,
-            padding="same",
-            activation="relu",
-            kernel_initializer="he_normal",
-            name=f"conv{index + 1}",
-        )(x)
+        x = _convolution(x, index, channels, kernel, first_stride if index == 0 else 1)
         x = BatchNormalization(momentum=batch_norm_momentum, synchronized=synchronized, name=f"batch_norm{index + 1}")(
             x
         )
@@ -74,32 +62,34 @@ def deeppose(
             x = layers.MaxPooling2D(3, 2, name=f"pool{index + 1}")(x)
     x = layers.Flatten(name="flatten")(x)
     for index, units in enumerate(hidden):
-        x = layers.Dense(units, activation="relu", kernel_initializer=small(), name=f"fc{index + 1}")(x)
+        x = layers.Dense(units, activation="relu", kernel_initializer=_small(), name=f"fc{index + 1}")(x)
         x = layers.Dropout(dropout, name=f"dropout{index + 1}")(x)
-    # In float32 always: a bfloat16 of 0.4 is off by up to a thousandth of the crop.
+    # Always in float32: a bfloat16 near 0.4 has an error of up to a thousandth of the crop.
     numbers = 3 if "visibility" in outputs else 2
-    joints = layers.Dense(numbers * num_joints, kernel_initializer=small(), dtype="float32", name="regressor")(x)
+    joints = layers.Dense(numbers * num_joints, kernel_initializer=_small(), dtype="float32", name="regressor")(x)
     joints = layers.Reshape((num_joints, numbers), dtype="float32", name="joints")(joints)
     answer = {"keypoints": joints[..., :2]}
     if "visibility" in outputs:
         answer["visibility"] = joints[..., 2]
-    rest = [name for name in outputs if name != "visibility"]
-    return keras.Model(images, answer | extra_outputs(x, num_joints, rest, small), name="deeppose")
+    others = [name for name in outputs if name != "visibility"]
+    return keras.Model(images, answer | extra_outputs(x, num_joints, others, _small), name="deeppose")
 
 
 def check_deeppose(config):
+    """Raises `InputError` unless the recipe's `model` section is that of a DeepPose network."""
     check_numbers(config, "filters", 5)
     check_numbers(config, "kernels", 5)
     check_numbers(config, "hidden")
     smallest = 14 * config.first_stride + 1
     if min(config.input_size) < smallest:
         raise InputError(
-            f"config.model.input_size is {tuple(config.input_size)}: three pools after stride {config.first_stride} "
-            f"leave nothing of less than {smallest} pixels"
+            f"config.model.input_size is {tuple(config.input_size)}: with a first stride of {config.first_stride} and "
+            f"three pools, both sides must be at least {smallest} pixels"
         )
 
 
 def build_deeppose(config, skeleton, outputs, synchronized, base):
+    """The network of a recipe's `model` section; arguments as for `kpose.models.build`, `base` is not used."""
     return deeppose(
         input_size=tuple(config.input_size),
         num_joints=skeleton.num_joints,
@@ -112,3 +102,20 @@ def build_deeppose(config, skeleton, outputs, synchronized, base):
         batch_norm_momentum=config.batch_norm_momentum,
         synchronized=synchronized,
     )
+
+
+def _convolution(x, index, channels, kernel, strides):
+    return layers.Conv2D(
+        channels,
+        kernel,
+        strides=strides,
+        padding="same",
+        activation="relu",
+        kernel_initializer="he_normal",
+        name=f"conv{index + 1}",
+    )(x)
+
+
+def _small():
+    # A new initializer for each layer: one that is used twice gives the same numbers.
+    return keras.initializers.RandomNormal(stddev=INITIAL_STD)

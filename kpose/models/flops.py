@@ -1,20 +1,20 @@
-"""How much arithmetic a network takes."""
+"""The number of floating-point operations of a network."""
 
 import tensorflow as tf
 from tensorflow.compat.v1 import profiler
 
 from kpose.core import startup
 
-# The gradient by the inputs and that by the weights each take as much as the forward pass.
+# A training step costs about three forward passes: one forward, one each for the gradients of inputs and of weights.
 PASSES_OF_TRAINING = 3
 
 
 def forward(network, input_size):
-    """Floating-point operations for one image, a multiplication and its addition counting as two.
+    """Floating-point operations of one forward pass for one image; a multiplication and an addition count as two.
 
     Args:
         network: images [B, H, W, 3] -> a structure of tensors.
-        input_size: (height, width).
+        input_size: (height, width) in pixels.
     """
     traced = tf.function(lambda images: network(images, training=False), autograph=False)
     graph = traced.get_concrete_function(tf.TensorSpec([1, *input_size, 3])).graph

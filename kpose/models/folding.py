@@ -1,4 +1,4 @@
-"""A trained network for inference: BatchNorm folded into the convolutions before it."""
+"""Folding of BatchNorm into convolutions, for faster inference."""
 
 import keras
 import numpy as np
@@ -8,11 +8,14 @@ from keras import layers
 def fold_batch_norm(network):
     """The same function of the images with fewer layers: w -> w * g / s, b -> beta + (b - mean) * g / s.
 
+    g, beta, mean: of the BatchNorm; s: the square root of its variance plus epsilon.
+
     Args:
-        network: a functional `keras.Model` in float32, or one whose layers are such models.
+        network: a functional `keras.Model` in float32; its layers can be such models too.
 
     Returns:
-        A new network, for inference only. BatchNorm that follows anything but a convolution without activation stays.
+        A new network, for inference only. BatchNorm is folded only if it follows a convolution without activation.
+        A network that is not a functional model is returned as it is.
     """
     if not isinstance(network, keras.Model) or not hasattr(network, "operations"):
         return network
@@ -39,7 +42,7 @@ def fold_batch_norm(network):
 
 
 def _foldable(network):
-    """(name of a convolution, name of the BatchNorm that alone follows it) pairs."""
+    """Pairs (name of a convolution, name of the BatchNorm that is the only layer after it)."""
     for layer in network.layers:
         plain = (
             isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D) and layer.activation is keras.activations.linear

@@ -1,8 +1,8 @@
-"""A small regressor with a spatial head: coordinates as the expectation over a map for each joint.
+"""A small regressor with a spatial head: each joint is the expectation over a map.
 
 Integral pose regression (Sun et al., "Integral Human Pose Regression", ECCV 2018) on a feature pyramid (Lin et al.,
-"Feature Pyramid Networks", CVPR 2017) of plain 3x3 convolutions. Still a regressor, trained by coordinate losses, but
-one that need not learn every place anew: it learns many times faster than a fully connected head.
+"Feature Pyramid Networks", CVPR 2017) of plain 3x3 convolutions. It is trained with coordinate losses, like any
+regressor. It learns many times faster than a fully connected head, which must learn each position separately.
 """
 
 import keras
@@ -28,18 +28,16 @@ def integral(
     Args:
         input_size: (height, width) in pixels, multiples of 2 ** len(filters).
         num_joints: K.
-        outputs: what is predicted beside the keypoints (`kpose.models.layers`), from the coarsest
-            features' mean.
-        filters: of the bottom-up levels; each halves the resolution.
-        head_filters: of the top-down path.
-        head_level: the level, counted from 0, whose resolution the maps have: 1 is a quarter of the input's.
-        batch_norm_momentum: weight of the old BatchNorm statistics in the running mean.
+        outputs: further outputs beside the keypoints (`kpose.models.layers`), from the mean of the coarsest features.
+        filters: channels of the bottom-up levels; each level halves the resolution.
+        head_filters: channels of the top-down path.
+        head_level: level that gives the resolution of the maps, counted from 0; 1: a quarter of the input's.
+        batch_norm_momentum: weight of the old value in the running statistics of BatchNorm.
         synchronized: BatchNorm over the batches of all replicas together.
 
     Returns:
         `keras.Model`: images [B, H, W, 3] of 0..255 -> {"keypoints": [B, K, 2] float32, normalised}.
     """
-
     images = keras.Input((*input_size, 3), name="images")
     x = layers.Rescaling(1 / 127.5, -1.0, name="rescale")(images)
     levels = []
@@ -49,7 +47,7 @@ def integral(
             x = _conv(x, channels, f"level{index + 1}", batch_norm_momentum, synchronized)
         levels.append(x)
     x, top = top_down(levels, head_filters, head_level, batch_norm_momentum, synchronized)
-    # The head in float32 always: a softmax of bfloat16 maps is off by several percent.
+    # The head is always in float32: a softmax of bfloat16 maps has errors of several percent.
     maps = layers.Conv2D(num_joints, 1, dtype="float32", name="maps")(x)
     answer = {"keypoints": SoftArgmax(name="keypoints")(maps)}
     pooled = layers.GlobalAveragePooling2D(name="pooled")(top) if outputs else None
@@ -57,7 +55,7 @@ def integral(
 
 
 def top_down(levels, filters, head_level, batch_norm_momentum, synchronized):
-    """A feature pyramid's top-down path, from the smallest level to level `head_level`.
+    """The top-down path of a feature pyramid, from the smallest level to level `head_level`.
 
     Args:
         levels: feature maps, each half the resolution of the one before it. Those below `head_level` are not used.
@@ -66,7 +64,7 @@ def top_down(levels, filters, head_level, batch_norm_momentum, synchronized):
         batch_norm_momentum, synchronized: as for `integral`.
 
     Returns:
-        ([B, h, w, filters] at that level, the same where the path begins).
+        Two feature maps [B, h, w, filters]: at the end of the path, and at its start.
     """
 
     def conv(x, name, kernel=3):
@@ -80,27 +78,23 @@ def top_down(levels, filters, head_level, batch_norm_momentum, synchronized):
     return x, top
 
 
-def _conv(x, channels, name, batch_norm_momentum, synchronized, kernel=3, strides=1):
-    x = layers.Conv2D(
-        channels, kernel, strides, padding="same", use_bias=False, kernel_initializer="he_normal", name=name
-    )(x)
-    x = BatchNormalization(momentum=batch_norm_momentum, synchronized=synchronized, name=f"{name}_norm")(x)
-    return layers.ReLU(name=f"{name}_relu")(x)
-
-
 def check_integral(config):
+    """Raises `InputError` unless the recipe's `model` section is that of an integral network."""
     check_numbers(config, "filters")
     levels = len(config.filters)
     if any(side % 2**levels for side in config.input_size):
         raise InputError(
-            f"config.model.input_size is {tuple(config.input_size)}: {levels} levels of filters halve it {levels} "
-            f"times, so both sides must be multiples of {2**levels}"
+            f"config.model.input_size is {tuple(config.input_size)}: {levels} levels halve it {levels} times, so both "
+            f"sides must be multiples of {2**levels}"
         )
     if config.head_level >= levels:
-        raise InputError(f"config.model.head_level is {config.head_level}: filters give the levels 0 to {levels - 1}")
+        raise InputError(
+            f"config.model.head_level is {config.head_level}: config.model.filters gives the levels 0 to {levels - 1}"
+        )
 
 
 def build_integral(config, skeleton, outputs, synchronized, base):
+    """The network of a recipe's `model` section; arguments as for `kpose.models.build`, `base` is not used."""
     return integral(
         input_size=tuple(config.input_size),
         num_joints=skeleton.num_joints,
@@ -111,3 +105,11 @@ def build_integral(config, skeleton, outputs, synchronized, base):
         batch_norm_momentum=config.batch_norm_momentum,
         synchronized=synchronized,
     )
+
+
+def _conv(x, channels, name, batch_norm_momentum, synchronized, kernel=3, strides=1):
+    x = layers.Conv2D(
+        channels, kernel, strides, padding="same", use_bias=False, kernel_initializer="he_normal", name=name
+    )(x)
+    x = BatchNormalization(momentum=batch_norm_momentum, synchronized=synchronized, name=f"{name}_norm")(x)
+    return layers.ReLU(name=f"{name}_relu")(x)

@@ -1,4 +1,10 @@
-"""BatchNorm at the speed of the fused kernel."""
+"""Layers that several networks share: BatchNorm with the fused kernel, soft-argmax, and the further outputs.
+
+A network predicts "keypoints" [B, K, 2], and beside them the further outputs that the recipe's loss needs:
+
+scale       [B, K, 2] in (0, 1): the scale of the error in x and y, as a fraction of the crop
+visibility  [B, K]: an estimate of whether the joint is labelled or visible; the loss or the network defines it
+"""
 
 import keras
 from keras import layers, ops
@@ -6,17 +12,18 @@ from keras import layers, ops
 
 @keras.saving.register_keras_serializable("kpose")
 class BatchNormalization(layers.BatchNormalization):
-    """Keras' BatchNormalization (Ioffe and Szegedy, ICML 2015) of images, in one kernel forward and one backward.
+    """BatchNormalization of Keras (Ioffe and Szegedy, ICML 2015), in training with the fused kernel of TensorFlow.
 
-    Keras 3 writes it as a dozen elementwise operations in float32, each of which goes through memory: on a CPU with
-    AVX512_BF16, six 3 x 3 convolutions of 64 channels with BatchNorm train 2.7 times as fast in bfloat16 with
-    TensorFlow's fused kernel, and 1.4 times in float32. The numbers are the same up to rounding. Synchronised over
-    replicas, on other backends and for anything but [B, H, W, C], it is Keras' own. Arguments as for Keras'.
+    Keras 3 uses about a dozen elementwise operations in float32, and each one reads and writes the whole tensor. With
+    the fused kernel, six 3 x 3 convolutions of 64 channels with BatchNorm train 2.7 times as fast in bfloat16 and 1.4
+    times as fast in float32 (CPU with AVX512_BF16). The results are the same up to rounding. Synchronised over
+    replicas, on other backends and for inputs other than [B, H, W, C], the layer uses the operations of Keras.
+    Arguments as for the layer of Keras.
     """
 
     def call(self, inputs, training=None, mask=None):
         learning = bool(training and self.trainable)
-        # By known statistics in float32 it is a product and a sum, which converters fold into convolutions.
+        # With fixed statistics in float32, Keras gives a product and a sum, which converters fold into convolutions.
         exact = keras.backend.standardize_dtype(inputs.dtype) == "float32"
         if (exact and not learning) or not self._fits_the_kernel(inputs, mask):
             return super().call(inputs, training=training, mask=mask)
@@ -35,7 +42,7 @@ class BatchNormalization(layers.BatchNormalization):
             is_training=learning,
         )
         if learning:
-            # The kernel's variance is that of a sample, with n - 1; Keras' is the batch's.
+            # The kernel returns the variance with n - 1, Keras uses that with n.
             count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:3]), "float32")
             variance = variance * (count - 1.0) / count
             for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
@@ -57,7 +64,7 @@ class BatchNormalization(layers.BatchNormalization):
 
 @keras.saving.register_keras_serializable("kpose")
 class SoftArgmax(layers.Layer):
-    """Maps [B, h, w, K] -> [B, K, 2]: the expectation of the normalised x, y under each map's softmax, in float32."""
+    """Maps [B, h, w, K] -> [B, K, 2]: the expectation of the normalised x, y under the softmax of each map, float32."""
 
     def __init__(self, **kwargs):
         super().__init__(dtype="float32", **kwargs)
@@ -68,7 +75,7 @@ class SoftArgmax(layers.Layer):
         weights = ops.reshape(weights, (-1, height, width, joints))
         columns = (ops.arange(width, dtype="float32") + 0.5) / width - 0.5
         rows = (ops.arange(height, dtype="float32") + 0.5) / height - 0.5
-        # The sums over the other axis first. As einsums, TensorFlow Lite would not have them.
+        # Sums, because TensorFlow Lite does not support einsums.
         x = ops.sum(ops.sum(weights, axis=1) * columns[:, None], axis=1)
         y = ops.sum(ops.sum(weights, axis=2) * rows[:, None], axis=1)
         return ops.stack([x, y], axis=-1)
@@ -82,18 +89,17 @@ class SoftArgmax(layers.Layer):
         return config
 
 
-NAMES = ("scale", "visibility")
-# Loss (`config.loss.name`) -> the outputs that it needs beside the keypoints. Losses that are not here need none.
+# Loss (`config.loss.name`) -> the outputs that it needs beside the keypoints. The other losses need none.
 OUTPUTS_OF_LOSS = {"laplace": ("scale",), "masked_l2": ("visibility",), "rle": ("scale",)}
 
-
-# No likelihood grows without bound as the scale of a joint that is always right shrinks: a fiftieth of a pixel at 224.
+# A lower limit of scales: without it the likelihood of a joint without errors is unbounded. It is a fiftieth of a pixel
+# at 224 pixels.
 SMALLEST_SCALE = 1e-4
 
 
 @keras.saving.register_keras_serializable("kpose")
 class Scale(layers.Layer):
-    """Any number -> (SMALLEST_SCALE, 1), by a sigmoid."""
+    """Real numbers -> (SMALLEST_SCALE, 1), with a sigmoid."""
 
     def __init__(self, **kwargs):
         super().__init__(dtype="float32", **kwargs)
@@ -111,9 +117,16 @@ class Scale(layers.Layer):
 
 
 def extra_outputs(features, num_joints, names, initializer=keras.initializers.GlorotUniform):
-    """The outputs `names` as fully connected layers on `features` [B, F]: a dict.
+    """Further outputs of a network, as fully connected layers.
 
-    `initializer()` gives the initial weights of each.
+    Args:
+        features: [B, F].
+        num_joints: K.
+        names: of the outputs, of "scale" and "visibility".
+        initializer: function that returns a new initializer for the weights of a layer.
+
+    Returns:
+        dict name -> output, as described at the top of this module, float32.
     """
     outputs = {}
     if "scale" in names:

@@ -1,10 +1,10 @@
-"""A regressor on MoveNet's architecture, which can begin with MoveNet's published weights.
+"""A regressor with the architecture of MoveNet, which can start from the published MoveNet weights.
 
 MoveNet ("Next-Generation Pose Detection with MoveNet and TensorFlow.js", TensorFlow blog, 2021; weights Apache-2.0) is
-MobileNetV2 (Sandler et al., CVPR 2018) with a feature pyramid to stride 4 and CenterNet's heads (Zhou et al., "Objects
-as Points", 2019): a map of centres, from which each joint is regressed; a map for each joint; offsets within a cell. It
-picks cells by argmax. Here each pick is an expectation, a soft version of the same rule, so that coordinates are a
-differentiable function of the image and any coordinate loss trains the network.
+MobileNetV2 (Sandler et al., CVPR 2018) with a feature pyramid to stride 4 and the heads of CenterNet (Zhou et al.,
+"Objects as Points", 2019): a map of centres, a regression of each joint from the centre, a map for each joint, and
+offsets within a cell. MoveNet selects cells by argmax. Here each argmax is replaced by an expectation, so coordinates
+are a differentiable function of the image and can be trained with any coordinate loss.
 """
 
 import keras
@@ -12,36 +12,36 @@ from keras import layers, ops
 
 from kpose.core.errors import InputError
 from kpose.models.backbones import STRIDE
-from kpose.models.depthwise import DepthwiseConv2D
 from kpose.models.layers import extra_outputs
 
-# MobileNetV2: expansion, channels, blocks, stride of the first (table 2 of the paper).
+# MobileNetV2: expansion, channels, number of blocks, stride of the first block (table 2 of the paper).
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
-# Blocks whose outputs the pyramid takes, at strides 4, 8 and 16, and the pyramid's channels there.
+# Blocks with outputs to the pyramid, at strides 4, 8 and 16 -> channels of the pyramid there.
 _LATERALS = {2: 24, 5: 32, 9: 64}
 _HEAD_FILTERS = 96
-# A joint's map is divided by the distance, in cells, from where the regression from the centre expects the joint.
+# Added to distances, in cells, before a map is divided by them.
 _DISTANCE = 1.8
-# How much sharper than the maps themselves the expectations begin; it is learnt.
+# Initial exponent of the maps in the expectations; it is trained.
 _SHARPNESS = 4.0
 
 
 def movenet(input_size=(192, 192), num_joints=17, outputs=(), width=1.0, frozen_blocks=0):
     """The network as a functional Keras model.
 
-    Batch normalisation is folded into the convolutions, as in the published weights: train it gently.
+    BatchNorm is folded into the convolutions, as in the published weights, so train with a low learning rate.
 
     Args:
-        input_size: (height, width) in pixels, multiples of 32. Lightning sees 192 x 192, Thunder 256 x 256, both the
-            square round the box.
+        input_size: (height, width) in pixels, multiples of 32. Lightning takes 192 x 192, Thunder 256 x 256, both a
+            square around the box.
         num_joints: K.
-        outputs: what is predicted beside the keypoints (`kpose.models.layers`).
-        width: factor of the channels: 1 for Lightning, 1.75 for Thunder.
-        frozen_blocks: so many of MobileNetV2's first blocks, and what is before them, are not trained.
+        outputs: further outputs beside the keypoints (`kpose.models.layers`); visibility is always one.
+        width: factor of the number of channels: 1 for Lightning, 1.75 for Thunder.
+        frozen_blocks: number of first blocks of MobileNetV2 that are not trained; the layers before them are not
+            trained either.
 
     Returns:
         `keras.Model`: images [B, H, W, 3] of 0..255 -> {"keypoints": [B, K, 2] float32, normalised;
-        "visibility": [B, K], the joint's map where the joint was found, in [0, 1]}.
+        "visibility": [B, K] float32 in [0, 1], the map of the joint at the place of the joint}.
     """
     images = keras.Input((*input_size, 3), name="images")
     x = layers.Rescaling(1 / 127.5, -1.0, name="rescale")(images)
@@ -64,7 +64,7 @@ def movenet(input_size=(192, 192), num_joints=17, outputs=(), width=1.0, frozen_
         x = layers.Add(name=f"merge_{level}")([x, laterals[block]])
         following = sorted(_LATERALS, reverse=True)[min(level + 1, 2)]
         x = _separable(x, _LATERALS[following], f"pyramid_{level}")
-    # The heads in float32 always.
+    # The last convolution of each head is always in float32.
     maps = {}
     for head, numbers in (
         ("heatmap", num_joints),
@@ -83,41 +83,20 @@ def movenet(input_size=(192, 192), num_joints=17, outputs=(), width=1.0, frozen_
     return network
 
 
-def _rounded(channels):
-    """To the nearest multiple of 8 that is not much less, as MobileNetV2 does."""
-    rounded = max(8, int(channels + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * channels else rounded
-
-
-def _block(x, expansion, channels, strides, index):
-    name = f"block_{index}" if index else "expanded_conv"
-    y = x
-    if expansion > 1:
-        y = _conv(y, expansion * x.shape[-1], f"{name}_expand", activation="relu6")
-    y = DepthwiseConv2D(3, strides, padding="same", activation="relu6", name=f"{name}_depthwise")(y)
-    y = _conv(y, channels, f"{name}_project")
-    return layers.Add(name=f"{name}_add")([x, y]) if strides == 1 and x.shape[-1] == channels else y
-
-
-def _separable(x, channels, name):
-    x = DepthwiseConv2D(3, padding="same", use_bias=False, name=f"{name}_depthwise")(x)
-    return _conv(x, channels, f"{name}_pointwise", activation="relu")
-
-
-def _conv(x, channels, name, kernel=1, strides=1, activation=None, dtype=None):
-    return layers.Conv2D(channels, kernel, strides, "same", activation=activation, name=name, dtype=dtype)(x)
-
-
 @keras.saving.register_keras_serializable("kpose")
 class GuidedExpectation(layers.Layer):
-    """MoveNet's four maps -> keypoints, normalised: its rule for picking cells, with expectations for its argmaxes.
+    """Keypoints from the four maps of MoveNet, by its rules with an expectation in place of each argmax.
 
-    The centre is expected where the centre map, divided by the distance from the middle, is high; each joint where its
-    map, divided by the distance from the joint that the centre regresses, is high; the offsets are expected there.
+    The weights of the centre are the centre map divided by the distance from the middle of the map. The centre's
+    regression then gives an estimate of each joint. The weights of a joint are its map divided by the distance from
+    that estimate; the offsets are averaged with the same weights. Distances are in cells, plus `_DISTANCE`.
 
-    Call it with [heatmap [B, h, w, K], regress [B, h, w, 2K] (y, x in cells from the cell), center [B, h, w, 1],
-    offset [B, h, w, 2K] (y, x in cells)], heatmap and center as logits; it returns [B, K, 3], x, y and the
-    expectation of the joint's map, in [0, 1].
+    Args of the call:
+        maps: [heatmap [B, h, w, K], logits; regress [B, h, w, 2K], (y, x) in cells relative to the cell;
+            center [B, h, w, 1], logits; offset [B, h, w, 2K], (y, x) in cells].
+
+    Returns:
+        [B, K, 3] float32: x and y, normalised, and the expectation of the map of the joint, in [0, 1].
     """
 
     def __init__(self, **kwargs):
@@ -154,7 +133,7 @@ class GuidedExpectation(layers.Layer):
         down, right = split(regress)
         joint_y = ops.sum(chosen * (y + down), axis=1, keepdims=True)
         joint_x = ops.sum(chosen * (x + right), axis=1, keepdims=True)
-        # Away from zero, where the root has no gradient.
+        # The constant avoids the infinite gradient of the square root at zero.
         far = ops.sqrt(ops.square(y - joint_y) + ops.square(x - joint_x) + 1e-6)
         chosen = weights(heatmap, far, self.sharpness)
         down, right = split(offset)
@@ -173,18 +152,24 @@ class GuidedExpectation(layers.Layer):
 
 
 def check_movenet(config):
+    """Raises `InputError` unless the recipe's `model` section is that of a MoveNet network."""
     check_movenet_size("model.input_size", config.input_size)
 
 
 def check_movenet_size(field, size):
-    """Raises `InputError` unless MoveNet's network can see pictures of `size`, the value of a recipe's `field`."""
+    """Raises `InputError` unless `size`, the value of `config.<field>`, is a possible input size of the network."""
     if len(size) != 2 or any(side < STRIDE or side % STRIDE for side in size):
         raise InputError(
-            f"config.{field} is {tuple(size)}: movenet halves it five times, so both sides are multiples of {STRIDE}"
+            f"config.{field} is {tuple(size)}: movenet halves it five times, so both sides must be multiples of "
+            f"{STRIDE}"
         )
 
 
 def build_movenet(config, skeleton, outputs, synchronized, base):
+    """The network of a recipe's `model` section; arguments as for `kpose.models.build`.
+
+    `synchronized` and `base` are not used.
+    """
     return movenet(
         input_size=tuple(config.input_size),
         num_joints=skeleton.num_joints,
@@ -192,3 +177,28 @@ def build_movenet(config, skeleton, outputs, synchronized, base):
         width=config.width,
         frozen_blocks=config.frozen_blocks,
     )
+
+
+def _rounded(channels):
+    """The nearest multiple of 8, but not more than 10% below `channels`, as in MobileNetV2."""
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded
+
+
+def _block(x, expansion, channels, strides, index):
+    name = f"block_{index}" if index else "expanded_conv"
+    y = x
+    if expansion > 1:
+        y = _conv(y, expansion * x.shape[-1], f"{name}_expand", activation="relu6")
+    y = layers.DepthwiseConv2D(3, strides, padding="same", activation="relu6", name=f"{name}_depthwise")(y)
+    y = _conv(y, channels, f"{name}_project")
+    return layers.Add(name=f"{name}_add")([x, y]) if strides == 1 and x.shape[-1] == channels else y
+
+
+def _separable(x, channels, name):
+    x = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name=f"{name}_depthwise")(x)
+    return _conv(x, channels, f"{name}_pointwise", activation="relu")
+
+
+def _conv(x, channels, name, kernel=1, strides=1, activation=None, dtype=None):
+    return layers.Conv2D(channels, kernel, strides, "same", activation=activation, name=name, dtype=dtype)(x)

@@ -233,7 +233,7 @@ def test_a_cascade_is_evaluated_and_exported_as_one_model(cascade_run, tiny_data
     run, config = cascade_run
     table = on_records.evaluate(run, tiny_data["val"], output_dir=str(tmp_path / "evaluation"))
     assert table["pcp"]["strict"]["average"] is not None and table["recipe"] == config.name
-    network, _ = workdir.load_network(run, config)
+    network = workdir.load_trained(run).network
     folder = saved_model.export(run, str(tmp_path / "serving"))
     served = tf.saved_model.load(folder).signatures["serving_default"]
     image = tf.io.encode_png(tf.cast(picture(48, 48), tf.uint8))
@@ -257,8 +257,8 @@ def test_a_third_stage_follows_a_second(cascade_run, tiny_data, tmp_path):
     config = stage_recipe(tiny_data, run, loss__name="rle", steps=2)
     trainer.train(config, str(tmp_path / "third"))
     assert os.path.exists(tmp_path / "third" / "base" / "base" / "config.json")
-    network, _ = workdir.load_network(str(tmp_path / "third"), config)
-    second, _ = workdir.load_network(run, workdir.load_config(run))
+    network = workdir.load_trained(str(tmp_path / "third")).network
+    second = workdir.load_trained(run).network
     images = picture(48, 48)[None]
     np.testing.assert_allclose(network.base(images)["keypoints"], second(images)["keypoints"], atol=1e-5)
     assert set(network(images)) == {"keypoints", "unit", "scale"}
@@ -267,7 +267,7 @@ def test_a_third_stage_follows_a_second(cascade_run, tiny_data, tmp_path):
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"model__base": ""}, "model.base names no run"),
+        ({"model__base": ""}, "model.base is empty"),
         ({"model__sub_image": 18}, "multiple of 4"),
         ({"data__padding": 1.25}, "data.padding is 1.25"),
         ({"model__base": "nowhere"}, "nowhere"),

@@ -5,7 +5,6 @@ import pytest
 import tensorflow as tf
 
 from kpose import config as config_lib
-from kpose import models
 from kpose.core import skeletons
 from kpose.core.errors import InputError
 from kpose.models.movenet import movenet
@@ -48,7 +47,7 @@ def test_it_teaches_the_joints_without_labels_or_all(everywhere, teacher_file):
     expected = np.ones_like(labelled) if everywhere else ~labelled
     expected[-1] = False  # Of no person.
     np.testing.assert_array_equal(taught[..., 2] > 0, expected)
-    network = models.movenet((64, 64), width=0.25)
+    network = movenet((64, 64), width=0.25)
     movenet_tfjs.assign(network, teacher_file)
     found = network(tf.image.resize(tf.cast(batch["image"], tf.float32), (64, 64)))["keypoints"].numpy()
     np.testing.assert_allclose(taught[expected][:, :2], found[expected], atol=1e-5)
@@ -61,7 +60,7 @@ def test_what_it_is_unsure_of_is_not_taught(teacher_file):
 
 
 def test_its_share_of_the_loss_is_added_to_the_labels():
-    network = models.movenet((32, 32), width=0.25)
+    network = movenet((32, 32), width=0.25)
     loss = losses.L1Loss()
     batch = _batch() | {"taught": tf.constant(np.random.default_rng(1).uniform(-0.4, 0.4, (4, 17, 3)), tf.float32)}
     outputs = network(tf.cast(batch["image"], tf.float32))
@@ -109,7 +108,7 @@ def test_a_run_begins_with_another_s_weights(tiny_run):
     config = config_lib.load_recipe("movenet")
     config.model.weights, config.model.frozen_blocks = DEFAULT, 3
     config.model.input_size = (64, 32)
-    network = workdir.build_network(config, None, begin=True)
+    network = workdir.build_network(config, skeletons.COCO, begin=True)
     _, shipped = load_network()
     for new, old in zip(network.variables, shipped.variables, strict=True):
         np.testing.assert_array_equal(new.numpy(), old.numpy(), err_msg=new.path)
@@ -118,4 +117,4 @@ def test_a_run_begins_with_another_s_weights(tiny_run):
     assert all(name.startswith(("Conv1/", "expanded_conv", "block_1_", "block_2_")) for name in frozen)
     config.model.weights = tiny_run
     with pytest.raises(InputError, match="which are not those of this recipe's movenet"):
-        workdir.build_network(config, None, begin=True)
+        workdir.build_network(config, skeletons.COCO, begin=True)
