@@ -22,12 +22,13 @@ setup(
         "kpose.configs.hardware",
     ],
     # configs/ lies at the top of the repository; installed, it would be too common a name for a package of its own.
-    package_data={"kpose": ["models_shipped/*"]},
+    package_data={"kpose": ["models_shipped/*"], "kpose.evaluate": ["*.jinja"]},
     package_dir={"kpose.configs": "configs", "kpose.configs.hardware": "configs/hardware"},
     install_requires=[
         "absl-py>=2.1",
         "cykooz.resizer>=4.0",
         "google-crc32c>=1.5",
+        "jinja2>=3.1",
         "keras>=3.10",
         "keras-cv>=0.9",
         "matplotlib>=3.8",

@@ -1,1 +1,1 @@
-"""Pictures: persons, sheets of persons, charts."""
+"""Pictures: persons with skeletons, contact sheets, charts."""

@@ -1,4 +1,8 @@
-"""Figures of a run: its learning curve, and its limbs against the mean pose."""
+"""Charts of a training run and of an evaluation, as PNG.
+
+Each function takes `file`: the path of the PNG file, which is replaced only when it is complete, or a binary file that
+is open for writing.
+"""
 
 import math
 
@@ -20,14 +24,14 @@ SCORES = {
 }
 
 
-def learning_curve(rows, path, mean_pose_pcp=None):
+def learning_curve(rows, file, mean_pose_pcp=None):
     """Draws loss and PCP over the steps of a run.
 
     Args:
         rows: dicts with `step` and any of `loss`, `val_loss` and, as fractions, `pcp_strict`, `val_pcp_strict`,
-            `val_pcp_mean`; a value that is None or not finite is a gap, other keys are ignored.
-        path: the PNG file; written aside and renamed into place.
-        mean_pose_pcp: strict PCP of the mean pose as a fraction, the floor that is drawn dashed.
+            `val_pcp_mean`. A value that is None or not finite leaves a gap. Other keys are ignored.
+        file: where to write the PNG.
+        mean_pose_pcp: strict PCP of the mean pose as a fraction; drawn as a dashed line.
     """
     figure, (loss_axes, pcp_axes) = _figure(2)
     losses = _curves(loss_axes, rows, LOSSES, 1, "{:.3g}")
@@ -40,18 +44,29 @@ def learning_curve(rows, path, mean_pose_pcp=None):
         floor = 100 * mean_pose_pcp
         pcp_axes.axhline(floor, color=SECOND_COLOUR, linestyle="--", linewidth=1.2, label="mean pose, strict")
         scores.append(floor)
-    # From zero, and no higher than there is something to see.
+    # The axis starts at zero and ends a little above the highest value.
     pcp_axes.set_ylim(0, min(102, 1.15 * max(scores)) if scores and max(scores) > 0 else 102)
     for axes, values in ((loss_axes, losses), (pcp_axes, scores)):
         if values:
             axes.legend(frameon=False, fontsize=9)
         else:
-            axes.text(0.5, 0.5, "nothing measured", transform=axes.transAxes, ha="center", color=INK)
-    _save(figure, path)
+            axes.text(0.5, 0.5, "no values", transform=axes.transAxes, ha="center", color=INK)
+    _save(figure, file)
 
 
 def _curves(axes, rows, curves, factor, form):
-    """Draws the curves that `rows` have, with the last value written at the end; the list of all values drawn."""
+    """Draws the curves for which `rows` have values.
+
+    Args:
+        axes: the panel.
+        rows: as for `learning_curve`.
+        curves: {key of the rows: (label, colour)}.
+        factor: multiplies the values.
+        form: format of the last value, which is written at the end of the curve.
+
+    Returns:
+        The list of all values drawn.
+    """
     drawn = []
     validated = any(_is_number(row.get(name)) for row in rows for name in curves if name.startswith("val_"))
     for name, (label, colour) in curves.items():
@@ -59,24 +74,24 @@ def _curves(axes, rows, curves, factor, form):
         if not points:
             continue
         steps, values = zip(*points, strict=True)
-        # Dots tell single evaluations apart; of many they would make a thick line.
+        # Dots show single evaluations. With many of them, the line would look thick.
         marker = "o" if len(points) <= 40 else None
         axes.plot(steps, values, color=colour, marker=marker, markersize=3.5, linewidth=1.6, label=label)
         drawn += values
-        # The training figure is close to the validation's at first: the two numbers would lie on each other.
+        # Only one of training and validation gets a number: the two are often close, and would overlap.
         if name.startswith("val_") or not validated:
             text, place = form.format(values[-1]), {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
             axes.annotate(text, points[-1], fontsize=8, color=INK, **place)
     axes.set_xlabel("step")
     axes.grid(alpha=0.25, linewidth=0.7)
-    # Room for the numbers at the curves' ends.
+    # Space for the numbers at the ends of the curves.
     axes.margins(x=0.1)
     axes.xaxis.get_major_locator().set_params(integer=True)
     return drawn
 
 
 def _make_logarithmic(axes):
-    """A logarithmic y axis whose ticks are plain numbers, 0.2 and not 2 x 10^-1."""
+    """Makes the y axis logarithmic, with plain numbers at the ticks: 0.2, not 2 x 10^-1."""
     from matplotlib import ticker
 
     axes.set_yscale("log")
@@ -85,13 +100,13 @@ def _make_logarithmic(axes):
     axes.yaxis.set_minor_formatter(ticker.NullFormatter())
 
 
-def pcp_bars(metrics, path):
-    """Draws PCP by limb group beside the mean pose's, one panel a rule.
+def pcp_bars(metrics, file):
+    """Draws PCP by limb group, of the model and of the mean pose, with one panel for each rule.
 
     Args:
-        metrics: the dict of metrics.json: `pcp` and `mean_pose_pcp`, each rule ("strict", "mean") -> group ->
-            fraction, or None where there was no such limb.
-        path: the PNG file; written aside and renamed into place.
+        metrics: the dict of metrics.json, of which `pcp` and `mean_pose_pcp` are used: {rule: {group: fraction}}, with
+            None for a group without a counted limb.
+        file: where to write the PNG.
     """
     figure, panels = _figure(2)
     series = (("pcp", "model", MODEL_COLOUR, -0.2), ("mean_pose_pcp", "mean pose", FLOOR_COLOUR, 0.2))
@@ -104,7 +119,7 @@ def pcp_bars(metrics, path):
             texts = [f"{100 * value:.1f}" if _is_number(value) else "none" for value in values]
             axes.bar_label(bars, texts, fontsize=8, padding=2, color=INK)
         if "average" in groups[1:]:
-            # The average is of another kind than its neighbours.
+            # A line separates the average from the groups.
             axes.axvline(groups.index("average") - 0.5, color=FLOOR_COLOUR, linewidth=0.8, linestyle=":")
         axes.set_xticks(range(len(groups)), [group.replace("_", "\n") for group in groups])
         axes.tick_params(axis="x", length=0)
@@ -113,15 +128,15 @@ def pcp_bars(metrics, path):
         axes.grid(axis="y", alpha=0.25, linewidth=0.7)
         axes.set_title(f"PCP@0.5 in percent, {'strict' if rule == 'strict' else 'mean rule'}", loc="left")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False, fontsize=9)
-    _save(figure, path)
+    _save(figure, file)
 
 
 def limb_bars(metrics, file):
-    """Draws strict PCP of every limb beside the mean pose's, with 95% intervals, as PNG into an open file.
+    """Draws strict PCP of each limb, of the model and of the mean pose, with the model's 95% intervals.
 
     Args:
-        metrics: the dict of metrics.json: `pcp_by_limb`, `mean_pose_pcp_by_limb` and `intervals`.
-        file: where to.
+        metrics: the dict of metrics.json, of which `pcp_by_limb`, `mean_pose_pcp_by_limb` and `intervals` are used.
+        file: where to write the PNG.
     """
     figure, (axes,) = _figure(1, width=11)
     limbs = list(metrics["pcp_by_limb"]["strict"])
@@ -139,15 +154,15 @@ def limb_bars(metrics, file):
     axes.grid(axis="y", alpha=0.25, linewidth=0.7)
     figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=9)
     axes.set_title("PCP@0.5 of every limb in percent, strict", loc="left")
-    figure.savefig(file, format="png", dpi=100)
+    _save(figure, file, dpi=100)
 
 
 def pdj_curves(metrics, file):
-    """Draws PDJ over the threshold, the model's and the mean pose's, as PNG into an open file.
+    """Draws PDJ over the threshold, of the model and of the mean pose.
 
     Args:
-        metrics: the dict of metrics.json: `pdj_curve` and `mean_pose_pdj_curve`.
-        file: where to.
+        metrics: the dict of metrics.json, of which `pdj_curve` and `mean_pose_pdj_curve` are used.
+        file: where to write the PNG.
     """
     figure, (axes,) = _figure(1)
     for key, label, colour in (
@@ -161,28 +176,25 @@ def pdj_curves(metrics, file):
     axes.grid(alpha=0.25, linewidth=0.7)
     axes.legend(frameon=False, fontsize=9)
     axes.set_title("PDJ in percent", loc="left")
-    figure.savefig(file, format="png", dpi=100)
+    _save(figure, file, dpi=100)
 
 
-def error_histogram(metrics, persons, file):
-    """Draws how large the errors of labelled joints are, in sides of the person's box, as PNG into an open file.
+def error_histogram(errors, num_persons, file):
+    """Draws a histogram of joint errors.
 
     Args:
-        metrics: the dict of metrics.json.
-        persons: `truth` [N, K, 3] and `keypoints` [N, K, 3] in original pixels, `box` [N, 4].
-        file: where to.
+        errors: [M] errors of the labelled joints, relative to the longer side of the person's box.
+        num_persons: the number of persons; part of the title.
+        file: where to write the PNG.
     """
-    truth, sides = persons["truth"], persons["box"][:, 2:].max(-1)
-    errors = np.linalg.norm(persons["keypoints"][..., :2] - truth[..., :2], axis=-1) / sides[:, None]
-    errors = errors[truth[..., 2] > 0]
     figure, (axes,) = _figure(1)
     if len(errors):
         shares = np.full(len(errors), 100 / len(errors))
         axes.hist(errors.clip(0, 0.5), np.linspace(0, 0.5, 51), color=MODEL_COLOUR, weights=shares)
-    axes.set_xlabel("error, sides of the box (its longer side; 0.5 and more in the last bar)")
-    axes.set_title(f"Joints in percent, {metrics['num_persons']} persons", loc="left")
+    axes.set_xlabel("error / longer side of the box (last bar: 0.5 and more)")
+    axes.set_title(f"Joints in percent, {num_persons} persons", loc="left")
     axes.grid(axis="y", alpha=0.25, linewidth=0.7)
-    figure.savefig(file, format="png", dpi=100)
+    _save(figure, file, dpi=100)
 
 
 def _is_number(value):
@@ -190,8 +202,8 @@ def _is_number(value):
 
 
 def _figure(panels, width=5.5):
-    """A figure and its panels, side by side, each of a width in inches."""
-    # The object interface: pyplot keeps state and may look for a screen.
+    """A matplotlib figure and the list of its panels, side by side, each `width` inches wide."""
+    # The object interface is used, because pyplot keeps global state and may open a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -204,6 +216,10 @@ def _figure(panels, width=5.5):
     return figure, axes
 
 
-def _save(figure, path):
-    with files.replacing(path, "wb") as file:
-        figure.savefig(file, format="png", dpi=120)
+def _save(figure, file, dpi=120):
+    """Writes a figure as PNG to a path or to an open binary file."""
+    if isinstance(file, str):
+        with files.replacing(file, "wb") as opened:
+            figure.savefig(opened, format="png", dpi=dpi)
+    else:
+        figure.savefig(file, format="png", dpi=dpi)

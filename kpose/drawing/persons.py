@@ -1,8 +1,8 @@
 """Pictures of persons with their skeletons.
 
-Left limbs are drawn orange, right ones blue, the middle green; an occluded joint is hollow and what the model is
-unsure of is faint. Images come as uint8 [H, W, 3] RGB, as grey [H, W] or as floats in 0..255; all functions give a
-new uint8 [H, W, 3] array and leave their arguments as they are.
+Left limbs are orange, right limbs are blue, limbs in the middle are green. An occluded joint is drawn as a ring. A
+joint of low confidence is drawn faint. Images are uint8 [H, W, 3] RGB, grey [H, W] or floats in 0..255. All functions
+return a new uint8 [H, W, 3] array and do not change their arguments.
 
 Points are [x, y] in continuous pixel coordinates: pixel i covers [i, i + 1).
 """
@@ -19,17 +19,23 @@ COLOURS = {"left": (255, 140, 40), "right": (50, 150, 255), "middle": (120, 225,
 OUTLINE = (15, 15, 20)
 HOLLOW = (255, 255, 255)
 
-
-# A layer is drawn this many times enlarged, or less if it would have more pixels than the limit.
+# A person is painted enlarged by this factor and then reduced, for smooth edges. The factor is smaller if the enlarged
+# layer would have more pixels than the limit.
 SUPERSAMPLING = 4
 LAYER_PIXELS = 16_000_000
 
-# Width of a bone as a part of the person's size, and its limits in pixels.
+# Width of a bone as a fraction of the person's size, and its limits in pixels.
 BONE_WIDTH = 0.017
 BONE_LIMITS = (1.4, 40.0)
+
+# Opacity of a bone with an occluded joint, relative to other bones, and the opacity at confidence 0.
 OCCLUDED_STRENGTH = 0.6
 FAINTEST = 0.08
 
+# `draw_people` leaves out joints with lower scores.
+JOINT_THRESHOLD = 0.15
+
+# Limits of the font size of a box's label.
 LABEL_LIMITS = (10, 32)
 
 
@@ -38,13 +44,13 @@ def draw_skeleton(image, keypoints, skeleton, visibility=None, *, confidence=Non
 
     Args:
         image: [H, W, 3] or [H, W], uint8 or float in 0..255.
-        keypoints: [K, 2] in pixels of the image. Joints that are not finite, or further outside than the image is
-            long, are left out.
+        keypoints: [K, 2] in pixels of the image. Joints are left out if they are not finite, or outside the image by
+            more than its longer side.
         skeleton: the `Skeleton`.
-        visibility: [K] flags: 0 is left out, 1 (occluded) drawn hollow, 2 full; None: all visible.
-        confidence: [K] floats in 0..1: the lower, the fainter; NaN is left out. None: all certain.
-        scale: the person's size in pixels, which sets the width of the lines; None: from the joints' extent.
-        threshold: joints of a lower confidence are left out; without `confidence` it does nothing.
+        visibility: [K] flags: 0 is left out, 1 (occluded) is a ring, 2 is a disc; None: all visible.
+        confidence: [K] floats in 0..1: lower is fainter, NaN is left out; None: 1 for all joints.
+        scale: the person's size in pixels, which sets the line width; None: from the extent of the joints.
+        threshold: joints with a lower confidence are left out; None: no joint. It has no effect without `confidence`.
 
     Returns:
         [H, W, 3] uint8.
@@ -67,7 +73,7 @@ def draw_skeleton(image, keypoints, skeleton, visibility=None, *, confidence=Non
     if box is None:
         return canvas
     hollow = visibility == 1
-    # Never wholly transparent: what is drawn at all must be found.
+    # A joint that is drawn stays visible, even at confidence 0.
     strength = FAINTEST + (1 - FAINTEST) * _eased(np.clip(np.where(drawn, confidence, 0), 0, 1))
     layer = _paint(keypoints, skeleton, drawn, hollow, strength, width, box)
     picture = Image.fromarray(canvas)
@@ -76,12 +82,12 @@ def draw_skeleton(image, keypoints, skeleton, visibility=None, *, confidence=Non
 
 
 def _eased(share):
-    """From 0 to 1, slowly at both ends: the doubtful fades away, and the nearly certain is as good as certain."""
+    """An S-curve from 0 to 1 (smoothstep): low confidence looks like 0, high confidence looks like 1."""
     return share**2 * (3 - 2 * share)
 
 
 def as_rgb(image):
-    """Any image this module takes as a new uint8 [H, W, 3] array."""
+    """A new uint8 [H, W, 3] array of an image: [H, W, 3] or [H, W], uint8 or float in 0..255."""
     image = np.asarray(image)
     if image.ndim == 2:
         image = np.repeat(image[..., None], 3, axis=2)
@@ -93,6 +99,7 @@ def as_rgb(image):
 
 
 def _checked(name, values, shape):
+    """`values` as a float64 array; `ValueError` if it has another shape."""
     values = np.asarray(values, np.float64)
     if values.shape != shape:
         raise ValueError(f"{name} are {list(shape)}, not {list(values.shape)}")
@@ -100,7 +107,10 @@ def _checked(name, values, shape):
 
 
 def _near(points, shape):
-    """[K] bool: finite and not so far outside that coordinates or layers would become huge."""
+    """[K] bool: the points that are finite and outside the image by less than its longer side.
+
+    Points further away would make the layer very large.
+    """
     height, width = shape[:2]
     reach = max(height, width)
     points = np.nan_to_num(points, nan=np.inf)
@@ -108,15 +118,15 @@ def _near(points, shape):
 
 
 def _bone_width(points, shape, scale):
-    """Width of a bone in pixels: by the person's size, and visible in any image."""
+    """Width of a bone in pixels, from the person's size (`scale`; None: from the points' extent)."""
     if scale is None or not math.isfinite(scale):
-        # A person of whom little is labelled is still no speck.
+        # A person with few labelled joints stays visible.
         scale = max(np.ptp(points, axis=0).max(), 0.1 * min(shape[:2]))
     return float(np.clip(BONE_WIDTH * scale, *BONE_LIMITS))
 
 
 def _layer_box(points, shape, margin):
-    """(left, top, right, bottom) of the image's part that the points can touch, or None."""
+    """(left, top, right, bottom) of the part of the image within `margin` of the points; None if it is empty."""
     left, top = np.maximum(np.floor(points.min(0)) - margin, 0).astype(int).tolist()
     right, bottom = np.minimum(np.ceil(points.max(0)) + margin, shape[1::-1]).astype(int).tolist()
     return (left, top, right, bottom) if left < right and top < bottom else None
@@ -128,13 +138,13 @@ def _paint(keypoints, skeleton, drawn, hollow, strength, width, box):
     factor = max(1, min(SUPERSAMPLING, math.isqrt(LAYER_PIXELS // (size[0] * size[1]))))
     layer = Image.new("RGBA", (size[0] * factor, size[1] * factor))
     brush = ImageDraw.Draw(layer)
-    # Pillow's coordinates mean the centres of pixels.
+    # Pillow's integer coordinates are at the centres of pixels.
     points = (np.where(drawn[:, None], keypoints, 0) - box[:2]) * factor - 0.5
     bones = [(a, b) for a, b in skeleton.bones if drawn[a] and drawn[b]]
     widths = [_narrowed(width, np.hypot(*(keypoints[a] - keypoints[b]))) for a, b in bones]
     strengths = [min(strength[[a, b]]) * (OCCLUDED_STRENGTH if hollow[[a, b]].any() else 1) for a, b in bones]
     edge = max(0.6, 0.28 * width)
-    # The brush replaces what is below it, alpha too: faint bones first, or they would cut the strong ones.
+    # The brush replaces the pixels below it, alpha too. So faint bones are painted first.
     order = np.argsort(strengths, kind="stable")
     for i in order:
         _line(brush, points[list(bones[i])], (widths[i] + 2 * edge) * factor, OUTLINE, 0.6 * strengths[i])
@@ -152,18 +162,18 @@ def _paint(keypoints, skeleton, drawn, hollow, strength, width, box):
 
 
 def _bone_colour(skeleton, bone):
-    """Colour of the side a bone is on; from the middle to a side it is on that side, across it is the middle's."""
+    """Colour of a bone: that of the side of its joints, or of "middle" for a bone from one side to the other."""
     sides = {skeleton.sides[joint] for joint in bone} - {"middle"}
     return COLOURS[sides.pop() if len(sides) == 1 else "middle"]
 
 
 def _narrowed(width, length):
-    """Width of a bone: short ones, as in a face, are narrower, so that they do not run into a blob."""
+    """Width of a bone in pixels. Short bones, such as those of a face, are narrower, so that they stay apart."""
     return float(np.clip(0.3 * length, 0.55 * width, width))
 
 
 def _radii(keypoints, drawn, bones, width):
-    """[K] radii of joints in pixels: smaller where another joint is close."""
+    """[K] radii of the joints in pixels. A joint with a short bone has a smaller radius."""
     radii = np.full(len(keypoints), 1.35 * width)
     for a, b in bones:
         length = np.hypot(*(keypoints[a] - keypoints[b]))
@@ -173,7 +183,7 @@ def _radii(keypoints, drawn, bones, width):
 
 
 def _line(brush, ends, width, colour, opacity):
-    """A line with round ends; the ends are [2, 2] in pixels of the layer."""
+    """Paints a line with round ends; `ends` are [2, 2] in pixels of the layer."""
     fill = (*colour, round(255 * opacity))
     brush.line([tuple(end) for end in ends.tolist()], fill=fill, width=max(1, round(width)))
     for end in ends:
@@ -181,19 +191,20 @@ def _line(brush, ends, width, colour, opacity):
 
 
 def _disc(brush, centre, radius, colour, opacity):
+    """Paints a disc; `centre` is [2] in pixels of the layer."""
     x, y = centre.tolist()
     brush.ellipse([x - radius, y - radius, x + radius, y + radius], fill=(*colour, round(255 * opacity)))
 
 
 def draw_box(image, box, colour=(255, 255, 255), width=None, label=None):
-    """Draws a thin rectangle with a dark rim.
+    """Draws a box as a thin rectangle with a dark rim.
 
     Args:
         image: [H, W, 3] or [H, W], uint8 or float in 0..255.
-        box: [4] xywh in pixels; one that is empty, not finite or outside the image draws nothing.
+        box: [4] xywh in pixels. A box that is empty, not finite or outside the image is not drawn.
         colour: (red, green, blue) in 0..255.
-        width: of the line in pixels; None: by the size of the image.
-        label: a short text at the box's top left, such as its score.
+        width: line width in pixels; None: from the size of the image.
+        label: a short text at the box's top left, such as its score; None: no text.
 
     Returns:
         [H, W, 3] uint8.
@@ -204,14 +215,14 @@ def draw_box(image, box, colour=(255, 255, 255), width=None, label=None):
     x, y, w, h = (float(value) for value in box)
     if not all(math.isfinite(value) for value in (x, y, w, h)) or w <= 0 or h <= 0:
         return canvas
-    # Clipped to just beyond the image: sides that lie outside stay unseen, and the numbers small.
+    # Clipped to just beyond the image: sides outside it are not drawn, and the coordinates stay small.
     beyond = width + 2
     left, top = round(max(x, -beyond)), round(max(y, -beyond))
     right, bottom = round(min(x + w, length + beyond)) - 1, round(min(y + h, height + beyond)) - 1
     if left > right or top > bottom:
         return canvas
     picture = Image.fromarray(canvas)
-    # In this mode the brush blends instead of replacing.
+    # In the mode "RGBA" the brush blends with the picture instead of replacing its pixels.
     brush = ImageDraw.Draw(picture, "RGBA")
     for grown in (1, -width):
         rim = (left - grown, top - grown, right + grown, bottom + grown)
@@ -224,7 +235,7 @@ def draw_box(image, box, colour=(255, 255, 255), width=None, label=None):
 
 
 def _tag(brush, corner, text, colour, shape):
-    """Writes a text in a small dark field above a box's corner, or below it where the image ends."""
+    """Writes a text in a small dark field above a box's corner, or below the corner at the top of the image."""
     font = ImageFont.load_default(int(np.clip(min(shape[:2]) / 40, *LABEL_LIMITS)))
     low, high = np.reshape(font.getbbox(text), (2, 2)).tolist()
     pad = max(1, round(font.size / 5))
@@ -236,9 +247,9 @@ def _tag(brush, corner, text, colour, shape):
 
 
 def save_image(path, array):
-    """Writes an image file: JPEG if the name ends in .jpg or .jpeg, PNG otherwise.
+    """Writes an image file: JPEG if the name ends in .jpg or .jpeg, otherwise PNG.
 
-    The file is written aside and renamed into place, so there is never half of one; its folder is made if need be.
+    An existing file is replaced only when the new one is complete. Missing folders are created.
 
     Args:
         path: the file.
@@ -250,16 +261,12 @@ def save_image(path, array):
         picture.save(file, "JPEG" if jpeg else "PNG", **({"quality": 92} if jpeg else {}))
 
 
-# Joints of lower scores are not drawn: the model does not know where they are.
-JOINT_THRESHOLD = 0.15
-
-
 def draw_people(pixels, people, skeleton):
-    """A picture with its people's boxes, the detector's scores and the skeletons, doubtful joints faint.
+    """Draws the boxes, the detector's scores and the skeletons of all people in an image.
 
     Args:
         pixels: uint8 [H, W, 3].
-        people: `People` in it.
+        people: `kpose.predict.model.People`, in pixels of the image.
         skeleton: their `Skeleton`.
 
     Returns:
@@ -268,10 +275,11 @@ def draw_people(pixels, people, skeleton):
     for index, box in enumerate(people.boxes):
         label = None if people.box_scores is None else f"{people.box_scores[index]:.2f}"
         pixels = draw_box(pixels, box, label=label)
-    # The largest last: they are nearest, and in front.
+    # Large persons are usually nearest to the camera. They are drawn last, in front of the others.
     for index in np.argsort(people.boxes[:, 2:].prod(1), kind="stable"):
         person = people.keypoints[index]
-        # One score for all joints is that of the person's size (`decoding.resolution_score`): no joint is in doubt.
+        # A model without scores for joints has the same score for all of them (`decoding.resolution_score`). This score
+        # follows from the person's size, so it says nothing about the joints.
         confidence = person[:, 2] if np.ptp(person[:, 2]) else None
         pixels = draw_skeleton(
             pixels,

@@ -1,4 +1,4 @@
-"""Pictures of many persons: contact sheets, and truth beside prediction."""
+"""Pictures of several persons: contact sheets, and truth beside prediction."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -7,33 +7,25 @@ from kpose.core import geometry
 from kpose.drawing.persons import as_rgb, draw_skeleton
 
 BACKGROUND = (245, 245, 245)
-
-
 INK = (40, 40, 40)
 
-
+# Pixels: between pictures, and the fields of captions and titles.
 GUTTER = 6
-
-
 CAPTION_HEIGHT = 16
-
-
-CAPTION_SIZE = 11
-
-
 TITLE_HEIGHT = 32
 
-
+# Font sizes.
+CAPTION_SIZE = 11
 TITLE_SIZE = 16
 
 
 def unstretch(image, normalised, region, longest=256):
-    """A crop in its region's own shape, with the person's points in its pixels.
+    """A crop with the aspect ratio of its region, and the person's points in its pixels.
 
     Args:
         image: [H, W, 3] uint8, the stretched crop.
         normalised: [K, 2] normalised points.
-        region: [4] xywh that the crop shows.
+        region: [4] xywh, what the crop shows.
         longest: the longer side of the result in pixels.
 
     Returns:
@@ -52,15 +44,15 @@ def side_by_side(images, labels=None, height=None):
     """Joins images horizontally.
 
     Args:
-        images: one or more images of any size; the lower ones are padded, centred, to the highest.
-        labels: a text below each image; None: no room for texts.
-        height: enlarge or shrink all images to this height in pixels instead of padding.
+        images: one or more images of any size. Each is centred and padded to the height of the tallest one.
+        labels: a text below each image; None: no texts, and no space for them.
+        height: resize all images to this height in pixels instead of padding.
 
     Returns:
         [H, W, 3] uint8.
 
     Raises:
-        ValueError: no images, or not one label for each.
+        ValueError: no images, or another number of labels than of images.
     """
     images = [as_rgb(image) for image in images]
     if not images:
@@ -81,6 +73,7 @@ def side_by_side(images, labels=None, height=None):
 
 
 def _one_each(name, texts, images):
+    """The texts as a list, or None; `ValueError` if there are not as many as images."""
     texts = None if texts is None else list(texts)
     if texts and len(texts) != len(images):
         raise ValueError(f"{len(texts)} {name} for {len(images)} images")
@@ -88,7 +81,7 @@ def _one_each(name, texts, images):
 
 
 def _write(picture, corner, text, width, height, size):
-    """Writes one line, centred in a field of the given size; what does not fit is cut off with dots."""
+    """Writes one line, centred in a field of the given size; text that is too long ends in "..."."""
     text = " ".join(str(text).split())
     font = ImageFont.load_default(size)
     if font.getlength(text) > width:
@@ -102,22 +95,22 @@ def _write(picture, corner, text, width, height, size):
 def contact_sheet(tiles, columns, tile_size, captions=None, title=None):
     """Pictures in a grid, row by row.
 
-    Each picture is fitted, in its own shape, into a square of `tile_size`; if all of them are wide, the rows are only
-    as high as the highest. The place of tile i begins at GUTTER + (i % columns) * (tile_size + GUTTER) from the left.
-    A title adds TITLE_HEIGHT at the top, captions add CAPTION_HEIGHT below each row.
+    Each picture is resized to fit into a square of `tile_size`, with its own aspect ratio, and centred. The height of
+    all rows is that of the tallest resized picture. Tile i starts GUTTER + (i % columns) * (tile_size + GUTTER) pixels
+    from the left. A title adds TITLE_HEIGHT at the top, captions add CAPTION_HEIGHT below each row.
 
     Args:
-        tiles: images of any size; each is shrunk or enlarged to fit its place, and centred there.
-        columns: pictures a row.
-        tile_size: width of a place and its greatest height, in pixels.
-        captions: a text below each picture.
-        title: a text above all.
+        tiles: images of any size.
+        columns: pictures in a row.
+        tile_size: width and largest height of a tile in pixels.
+        captions: a text below each picture; None: no texts.
+        title: a text above the grid; None: no text.
 
     Returns:
         [H, W, 3] uint8.
 
     Raises:
-        ValueError: no column, no pixel a tile, or not one caption for each tile.
+        ValueError: less than one column or one pixel for a tile, or another number of captions than of tiles.
     """
     if columns < 1 or tile_size < 1:
         raise ValueError(f"a contact sheet needs columns and a tile size of 1 or more, not {columns} and {tile_size}")
@@ -141,13 +134,13 @@ def contact_sheet(tiles, columns, tile_size, captions=None, title=None):
 
 
 def _fitted(image, side):
-    """`image` in its own shape, its longer side `side` pixels."""
+    """`image` with the same aspect ratio, its longer side `side` pixels."""
     factor = side / max(image.shape[:2])
     return _resized(image, tuple(max(1, round(length * factor)) for length in image.shape[1::-1]))
 
 
 def _fitting(text, width, largest, smallest):
-    """The largest font size at which a text fits into `width`, or the smallest."""
+    """The largest font size at which a text fits into `width` pixels; `smallest` if none fits."""
     sizes = range(largest, smallest, -1)
     return next((size for size in sizes if ImageFont.load_default(size).getlength(text) <= width), smallest)
 
@@ -155,7 +148,7 @@ def _fitting(text, width, largest, smallest):
 def truth_and_prediction(
     image, truth, prediction, skeleton, truth_visibility=None, confidence=None, threshold=None, scale=None, labels=None
 ):
-    """One person twice: the truth at the left, the prediction at the right, in lines of the same width.
+    """One person twice: the truth at the left, the prediction at the right, with lines of the same width.
 
     Args:
         image: [H, W, 3] or [H, W], uint8 or float in 0..255.
@@ -164,13 +157,13 @@ def truth_and_prediction(
         truth_visibility: [K] flags 0, 1 or 2 of the truth.
         confidence, threshold: of the prediction, as for `draw_skeleton`.
         scale: the person's size in pixels; None: from the extent of the true joints.
-        labels: two texts to put below.
+        labels: two texts below the pictures; None: no texts.
 
     Returns:
-        [H, 2 W + GUTTER, 3] uint8; with labels CAPTION_HEIGHT higher.
+        [H, 2 W + GUTTER, 3] uint8; with labels [H + CAPTION_HEIGHT, 2 W + GUTTER, 3].
 
     Raises:
-        ValueError: an array of another shape, or not two labels.
+        ValueError: an array of another shape, or another number of labels than two.
     """
     if scale is None:
         scale = _extent(truth, truth_visibility)
@@ -180,7 +173,7 @@ def truth_and_prediction(
 
 
 def _extent(points, visibility):
-    """Longer side of the box round the labelled points, in pixels; None if there are not two of them."""
+    """The longer side of the labelled points' bounding box in pixels; None for less than two labelled points."""
     points = np.asarray(points, np.float64)
     labelled = np.isfinite(points).all(1)
     if visibility is not None:
@@ -189,15 +182,15 @@ def _extent(points, visibility):
 
 
 def prediction_grid(images, truth, prediction, skeleton, regions, columns=6):
-    """Persons with the truth at the left and the prediction at the right of each picture.
+    """A grid of persons, each with the truth at the left and the prediction at the right.
 
     Args:
         images: [N, H, W, 3] uint8 stretched crops.
         truth: [N, K, 3] normalised, with the visibility flag.
         prediction: [N, K, 2] normalised.
         skeleton: the `Skeleton`.
-        regions: [N, 4] what the crops show; gives each picture its person's shape.
-        columns: persons a row.
+        regions: [N, 4] xywh, what the crops show: each picture gets the aspect ratio of its region.
+        columns: persons in a row.
 
     Returns:
         [H, W, 3] uint8.

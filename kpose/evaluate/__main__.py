@@ -1,10 +1,11 @@
-"""Measures a trained run: PCP by limb beside the mean pose's, PDJ and OKS AP, in original pixels.
+"""Evaluates a trained run: PCP, PDJ and OKS AP in original pixels, with the mean pose's values beside them.
 
 python -m kpose.evaluate --workdir=run --records='records/val-*' --annotations=person_keypoints_val2017.json
 python -m kpose.evaluate --results=predictions/keypoints.json --annotations=person_keypoints_val2017.json
 python -m kpose.evaluate --compare first_run second_run
 
-The boxes are the labels' own; with --results, whatever kpose.predict was given: a detector's, or a file of detections.
+The boxes are those of the labels. With --results, they are those that kpose.predict used: a detector's boxes, or a
+file of boxes.
 """
 
 import os
@@ -17,46 +18,52 @@ FLAGS = cli.flag_set()
 _WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
-    "Folder of the training run, or the name of a model that kpose ships.",
+    "Folder of the training run, or the name of a shipped model.",
     flag_values=FLAGS,
 )
-_RECORDS = flags.DEFINE_string("records", None, "Glob of the records to measure on, quoted.", flag_values=FLAGS)
+_RECORDS = flags.DEFINE_string("records", None, "Glob of the records to evaluate on, in quotes.", flag_values=FLAGS)
 _COMPARE = flags.DEFINE_list(
     "compare",
     [],
-    "FIRST SECOND: instead, two runs (or folders that this wrote) are compared person by person; kept in --output_dir.",
+    "FIRST SECOND: compare two runs, or two folders that this command wrote, on the same persons. With --output_dir, "
+    "the comparison is also written to compare.json.",
     flag_values=FLAGS,
 )
 _RESULTS = flags.DEFINE_string(
     "results",
     None,
-    "Instead, what kpose.predict wrote: keypoint results, to be matched with the --annotations by their boxes.",
+    "File of keypoint results that kpose.predict wrote, to evaluate instead of a run. The results are matched with the "
+    "persons of --annotations by their boxes.",
     flag_values=FLAGS,
 )
 _ANNOTATIONS = flags.DEFINE_string(
-    "annotations", None, "The COCO file that the records were written from: adds OKS AP.", flag_values=FLAGS
+    "annotations", None, "COCO file from which the records were written; adds OKS AP.", flag_values=FLAGS
 )
 _OUTPUT_DIR = flags.DEFINE_string(
     "output_dir",
     None,
-    "Folder for metrics.json, keypoints.json and pictures (default: WORKDIR/evaluation; that of --results).",
+    "Folder for metrics.json, keypoints.json, report.html and pictures. Default: WORKDIR/evaluation; with --results, "
+    'the folder "evaluation" beside that file.',
     flag_values=FLAGS,
 )
 _FLIP_TEST = flags.DEFINE_bool(
-    "flip_test", False, "Average each prediction with that for the mirror image.", flag_values=FLAGS
+    "flip_test", False, "Average each prediction with that for the mirrored image.", flag_values=FLAGS
 )
 _BEST = flags.DEFINE_bool(
-    "best", False, "The checkpoint with the best validation score, instead of the newest.", flag_values=FLAGS
+    "best", False, "Use the checkpoint with the best validation score instead of the newest one.", flag_values=FLAGS
 )
 
 
 def main():
     if _COMPARE.value:
         _compare(_COMPARE.value)
-        return
-    if _RESULTS.value:
-        _measure_results()
-        return
+    elif _RESULTS.value:
+        _evaluate_results()
+    else:
+        _evaluate_run()
+
+
+def _evaluate_run():
     for flag in (_WORKDIR, _RECORDS):
         if not flag.value:
             raise cli.InputError(f"--{flag.name} is missing: {FLAGS[flag.name].help}")
@@ -79,7 +86,7 @@ def _compare(folders):
         files.write_json(os.path.join(_OUTPUT_DIR.value, "compare.json"), table)
 
 
-def _measure_results():
+def _evaluate_results():
     if not _ANNOTATIONS.value:
         raise cli.InputError(f"--annotations is missing: {FLAGS['annotations'].help}")
     from kpose.evaluate import on_detections
@@ -92,7 +99,7 @@ def _measure_results():
 
 
 def _join_compared(argv):
-    """`--compare A B` as `--compare=A,B`, which is what absl reads."""
+    """The arguments with `--compare A B` written as `--compare=A,B`, the form that absl parses."""
     place = next((i for i, word in enumerate(argv) if word.partition("=")[0] == "--compare"), None)
     if place is None:
         return argv

@@ -1,4 +1,4 @@
-"""COCO keypoint results of any source against labels: a detector's boxes, and a model's answers for them."""
+"""Evaluates COCO keypoint results whose boxes are not the labels', such as those of a detector."""
 
 import math
 import os
@@ -8,117 +8,98 @@ from absl import logging
 
 from kpose.core import files, geometry, skeletons
 from kpose.core.errors import InputError
-from kpose.evaluate import figures, on_records
-from kpose.metrics import coco, tables
+from kpose.evaluate import report, summary
+from kpose.metrics import bootstrap, coco, tables
 from kpose.models import decoding
 
-# A result answers for the person whose box it shares this much of (intersection over union), as COCO counts boxes.
+# The smallest overlap (intersection over union) of a result's box and a person's box that makes them a match. COCO
+# evaluates boxes with the same threshold.
 MIN_OVERLAP = 0.5
+
+# The prediction for a person without a result: no limb is correct with it.
+FAR_AWAY = -1e6
 
 
 def evaluate(results_path, annotations_path, output_dir):
-    """Measures results whose boxes are not the labels', over all labelled persons of the annotations.
+    """Evaluates keypoint results on all labelled persons of the annotations.
 
-    Each person is answered for by at most one result: by score, the best first, each result takes the person it
-    overlaps most among those that are left. PCP and PDJ are those of the persons found; with those who were not found
-    counted as wrong, PCP stands under `pcp_of_all`. The mean pose is that of the labels themselves, in the same boxes.
+    `match` assigns at most one result to each person. PCP and PDJ are those of the persons found. `pcp_of_all` also
+    counts the persons that were not found, as wrong. The mean pose is that of the labels, placed in the results' boxes.
 
     Args:
-        results_path: COCO keypoint results with their `bbox`, as `kpose.predict` writes them. Their images are known by
-            `file_name` where they have one, else by `image_id`.
-        annotations_path: the COCO file of the images. Those without a result count as images where nobody was found.
-        output_dir: where metrics.json, report.html and pcp.png go.
+        results_path: file of COCO keypoint results with `bbox`, as `kpose.predict` writes it. A result names its image
+            by `file_name`, or else by `image_id`.
+        annotations_path: COCO file of the images. An image without a result counts as one where no person was found.
+        output_dir: folder for metrics.json, report.html and pcp.png.
 
     Returns:
         The dict of metrics.json.
 
     Raises:
-        InputError: files that are no results or annotations, of other images, or without anybody found.
+        InputError: a file does not hold results or annotations, the files are of different images, or no person was
+            found.
     """
     results = files.read_json(results_path, "keypoint results")
     data = files.read_json(annotations_path, "annotation file")
-    joints = _check(results, results_path)
-    skeleton = next((table for table in skeletons.SKELETONS.values() if table.num_joints == joints), None)
-    if skeleton is None:
-        raise InputError(f"{results_path}: {joints} joints a person: no skeleton has as many")
-    persons = [a for a in data.get("annotations", ()) if a.get("num_keypoints") and not a.get("iscrowd")]
-    for person in persons:
-        for field in ("id", "image_id", "bbox", "keypoints"):
-            if field not in person:
-                raise InputError(f"{annotations_path}: the person {person.get('id', '')} lacks {field!r}")
-        if len(person["keypoints"]) != 3 * joints:
-            raise InputError(
-                f"{results_path} has {joints} joints a person, {annotations_path} {len(person['keypoints']) // 3}: "
-                "give annotations of the same skeleton"
-            )
+    skeleton = _check_results(results, results_path)
+    labelled = _labelled_persons(data, annotations_path, skeleton, results_path)
     images = {image["id"] for image in data.get("images", ())}
-    results = _with_ids_of(data, results)
-    others = {result["image_id"] for result in results} - images
-    if others:
-        raise InputError(
-            f"{results_path}: image {min(others)} is not in {annotations_path}: give the annotations of the same images"
-        )
-    pairs = match(persons, results)
+    results = _with_image_ids(results, data)
+    _check_images(results, images, results_path, annotations_path)
+    pairs, missed = match(labelled, results)
     if not pairs:
-        raise InputError(f"{results_path}: none of {len(results)} results overlaps a labelled person by {MIN_OVERLAP}")
-
-    def labels_of(some):
-        return np.array([a["keypoints"] for a in some], np.float32).reshape(len(some), joints, 3)
-
-    found, answers = zip(*pairs, strict=True)
-    truth = labels_of(found)
-    prediction = np.array([r["keypoints"] for r in answers], np.float32).reshape(truth.shape)[..., :2]
-    mean_prediction = decoding.place(_mean_pose(truth, _boxes(found)), _boxes(answers))
-    missed = labels_of([person for person in persons if not any(person is other for other in found)])
-    everyone = np.concatenate([truth, missed])
-    # Nowhere near anything.
-    far = np.full_like(missed[..., :2], -1e6)
-    boxes = _boxes(found)
-    areas = np.array([person.get("area", box[2] * box[3]) for person, box in zip(found, boxes, strict=True)])
-    table = figures.figures(truth, prediction, mean_prediction, boxes, areas, skeleton) | {
-        "pcp_of_all": tables.pcp_table(everyone, np.concatenate([prediction, far]), skeleton),
-        "oks_ap": coco.oks_ap(annotations_path, results, [a["id"] for a in persons], skeleton, sorted(images)),
+        raise InputError(
+            f"{results_path}: no box of {len(results)} results overlaps a labelled person by {MIN_OVERLAP} or more"
+        )
+    metrics = _score(pairs, missed, skeleton) | {
+        "oks_ap": coco.oks_ap(annotations_path, results, [p["id"] for p in labelled], skeleton, sorted(images)),
         "visibility": None,
-        "num_persons": len(truth),
-        "num_labelled_persons": len(persons),
+        "num_persons": len(pairs),
+        "num_labelled_persons": len(labelled),
         "num_results": len(results),
         "num_images": len(images),
         "num_images_with_results": len({result["image_id"] for result in results}),
         "min_overlap": MIN_OVERLAP,
         "box_source": f"those of {results_path}",
         "annotations": annotations_path,
-        # The results do not say what they were made with.
+        # The file of results does not say how they were made.
         "flip_test": None,
         "records": None,
         "checkpoint": None,
         "recipe": os.path.basename(results_path),
     }
-    files.write_json(os.path.join(output_dir, "metrics.json"), table)
-    on_records.write_pictures(table, {"truth": truth, "keypoints": prediction, "box": boxes}, {}, skeleton, output_dir)
-    for line in describe(table):
+    files.write_json(os.path.join(output_dir, summary.METRICS_FILE), metrics)
+    report.write(output_dir, metrics, _persons(pairs, skeleton), pictures={})
+    for line in describe(metrics):
         logging.info("%s", line)
-    return table
+    return metrics
 
 
-def describe(table):
+def describe(metrics):
     """The lines that an evaluation of results prints."""
-    first, *lines = figures.describe(table)
-    everyone = table["pcp_of_all"]["strict"]["average"]
+    first, *lines = summary.describe(metrics)
+    everyone = metrics["pcp_of_all"]["strict"]["average"]
     return [
-        f"{table['num_results']} results in {table['num_images_with_results']} of {table['num_images']} images; of "
-        f"{table['num_labelled_persons']} labelled persons, {table['num_persons']} are found by a box (IoU >= "
-        f"{table['min_overlap']}); of these:",
+        f"{metrics['num_results']} results in {metrics['num_images_with_results']} of {metrics['num_images']} images; "
+        f"of {metrics['num_labelled_persons']} labelled persons, {metrics['num_persons']} are found by a box (IoU >= "
+        f"{metrics['min_overlap']}); of these:",
         *lines,
         f"PCP, strict, those not found counted as wrong: {100 * everyone:.1f}%",
     ]
 
 
 def match(persons, results):
-    """[(person, result)], for the persons found, by the rule that `evaluate` states.
+    """Assigns results to persons: each person gets at most one result, and each result at most one person.
+
+    The results are assigned by score, the highest first. Each gets the person in its image whose box it overlaps most,
+    among those that have no result yet, if they overlap by `MIN_OVERLAP` or more.
 
     Args:
         persons: COCO annotations.
         results: COCO results with `bbox`, `image_id` and `score`.
+
+    Returns:
+        ([(person, result)], [person without a result]).
     """
     left = {}
     for person in persons:
@@ -132,11 +113,18 @@ def match(persons, results):
         best = int(np.argmax(overlaps))
         if overlaps[best] >= MIN_OVERLAP:
             pairs.append((candidates.pop(best), result))
-    return pairs
+    return pairs, [person for candidates in left.values() for person in candidates]
 
 
 def overlap(first, second):
-    """Intersection over union of boxes [N, 4] and [M, 4], xywh: [N, M]; 0 where both are empty."""
+    """Intersection over union of boxes.
+
+    Args:
+        first, second: [N, 4] and [M, 4] xywh.
+
+    Returns:
+        [N, M]; 0 where both boxes are empty.
+    """
     first, second = first[:, None], second[None]
     start = np.maximum(first[..., :2], second[..., :2])
     end = np.minimum(first[..., :2] + first[..., 2:], second[..., :2] + second[..., 2:])
@@ -145,8 +133,96 @@ def overlap(first, second):
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
-def _with_ids_of(data, results):
-    """The results with the annotations' image ids, where they name their files: a detector knows no ids."""
+def _score(pairs, missed, skeleton):
+    """The metrics of metrics.json that need no COCO evaluation."""
+    persons = _persons(pairs, skeleton)
+    truth, prediction = persons["truth"], persons["keypoints"]
+    mean_points = decoding.place(_mean_pose(truth, persons["box"]), _boxes([result for _, result in pairs]))
+    counts = bootstrap.person_counts(truth, prediction, skeleton)
+    missed_truth = _keypoints(missed, skeleton)
+    all_truth = np.concatenate([truth, missed_truth])
+    all_predictions = np.concatenate([prediction, np.full_like(missed_truth[..., :2], FAR_AWAY)])
+    return summary.compute_metrics(persons, mean_points, counts, skeleton) | {
+        "pcp_of_all": tables.pcp_table(all_truth, all_predictions, skeleton)
+    }
+
+
+def _persons(pairs, skeleton):
+    """The found persons as arrays: `truth`, `keypoints`, `box` and `area`, as `summary.compute_metrics` takes them."""
+    found, results = zip(*pairs, strict=True)
+    boxes = _boxes(found)
+    return {
+        "truth": _keypoints(found, skeleton),
+        "keypoints": _keypoints(results, skeleton)[..., :2],
+        "box": boxes,
+        "area": np.array([person.get("area", box[2] * box[3]) for person, box in zip(found, boxes, strict=True)]),
+    }
+
+
+def _keypoints(entries, skeleton):
+    """[N, K, 3] float32: the `keypoints` of COCO annotations or results."""
+    return np.array([entry["keypoints"] for entry in entries], np.float32).reshape(len(entries), skeleton.num_joints, 3)
+
+
+def _boxes(entries):
+    """[N, 4] float64 xywh: the `bbox` of COCO annotations or results."""
+    return np.array([entry["bbox"] for entry in entries], np.float64).reshape(-1, 4)
+
+
+def _mean_pose(truth, boxes):
+    """[K, 2]: the mean position of each joint in its person's box, over the persons whose joint is labelled."""
+    labelled = truth[..., 2:] > 0
+    boxes = np.maximum(boxes, [-np.inf, -np.inf, 1e-3, 1e-3])
+    points = np.where(labelled, geometry.normalise(truth[..., :2], boxes), 0)
+    return points.sum(0) / np.maximum(labelled.sum(0), 1)
+
+
+def _check_results(results, path):
+    """Checks that `results` are COCO keypoint results with boxes; returns the `Skeleton` with as many joints."""
+    if not isinstance(results, list) or not results:
+        raise InputError(f"{path}: not a list of COCO keypoint results, or an empty one")
+    for number, result in enumerate(results):
+        for field in ("image_id", "bbox", "keypoints", "score"):
+            if not isinstance(result, dict) or field not in result:
+                raise InputError(f"{path}: result {number} lacks {field!r}, which kpose.predict writes")
+        for field in ("bbox", "keypoints"):
+            if not (isinstance(result[field], list) and all(_is_number(value) for value in result[field])):
+                raise InputError(f"{path}: result {number}: {field!r} is not a list of numbers")
+        if len(result["bbox"]) != 4 or not _is_number(result["score"]):
+            raise InputError(f"{path}: result {number}: 'bbox' must be four numbers, and 'score' a number")
+    lengths = {len(result["keypoints"]) for result in results}
+    if len(lengths) > 1 or min(lengths) % 3:
+        raise InputError(
+            f"{path}: 'keypoints' has {' or '.join(map(str, sorted(lengths)))} numbers: COCO has three for each joint"
+        )
+    joints = min(lengths) // 3
+    skeleton = next((table for table in skeletons.SKELETONS.values() if table.num_joints == joints), None)
+    if skeleton is None:
+        raise InputError(f"{path}: {joints} joints for each person: no skeleton has this number of joints")
+    return skeleton
+
+
+def _is_number(value):
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _labelled_persons(data, path, skeleton, results_path):
+    """The annotations of `data` with a labelled joint that are not crowds, checked against the results' skeleton."""
+    persons = [a for a in data.get("annotations", ()) if a.get("num_keypoints") and not a.get("iscrowd")]
+    for person in persons:
+        for field in ("id", "image_id", "bbox", "keypoints"):
+            if field not in person:
+                raise InputError(f"{path}: the person {person.get('id', '')} lacks {field!r}")
+        if len(person["keypoints"]) != 3 * skeleton.num_joints:
+            raise InputError(
+                f"{results_path} has {skeleton.num_joints} joints for each person, {path} has "
+                f"{len(person['keypoints']) // 3}: give annotations of the same skeleton"
+            )
+    return persons
+
+
+def _with_image_ids(results, data):
+    """The results with the annotations' image ids, where a result names its file: the ids in it may be others."""
     ids = {os.path.basename(str(image.get("file_name"))): image["id"] for image in data.get("images", ())}
     names = [os.path.basename(str(result.get("file_name"))) for result in results]
     return [
@@ -154,36 +230,11 @@ def _with_ids_of(data, results):
     ]
 
 
-def _boxes(entries):
-    return np.array([entry["bbox"] for entry in entries], np.float64).reshape(-1, 4)
-
-
-def _mean_pose(truth, boxes):
-    """[K, 2]: each joint's mean place in its person's box, over the persons who have it labelled."""
-    labelled = truth[..., 2:] > 0
-    boxes = np.maximum(boxes, [-np.inf, -np.inf, 1e-3, 1e-3])
-    places = np.where(labelled, geometry.normalise(truth[..., :2], boxes), 0)
-    return places.sum(0) / np.maximum(labelled.sum(0), 1)
-
-
-def _check(results, path):
-    """The number of joints of the results; an error unless they are COCO keypoint results with boxes."""
-    if not isinstance(results, list) or not results:
-        raise InputError(f"{path}: no list of COCO keypoint results, or an empty one")
-    for number, result in enumerate(results):
-        for field in ("image_id", "bbox", "keypoints", "score"):
-            if not isinstance(result, dict) or field not in result:
-                raise InputError(f"{path}: result {number} lacks {field!r}: kpose.predict writes it")
-        for field in ("bbox", "keypoints"):
-            if not (isinstance(result[field], list) and all(_is_number(value) for value in result[field])):
-                raise InputError(f"{path}: result {number} has {field!r} that is no list of numbers")
-        if len(result["bbox"]) != 4 or not _is_number(result["score"]):
-            raise InputError(f"{path}: result {number}: 'bbox' must be four numbers, and 'score' a number")
-    lengths = {len(result["keypoints"]) for result in results}
-    if len(lengths) > 1 or min(lengths) % 3:
-        raise InputError(f"{path}: {sorted(lengths)} numbers a person: COCO has three for each joint")
-    return min(lengths) // 3
-
-
-def _is_number(value):
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _check_images(results, images, results_path, annotations_path):
+    """Raises `InputError` unless the image of each result is one of the annotations' images."""
+    unknown = {result["image_id"] for result in results} - images
+    if unknown:
+        raise InputError(
+            f"{results_path}: image {min(unknown)} is not in {annotations_path}: give the annotations of the same "
+            "images"
+        )

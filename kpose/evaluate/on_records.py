@@ -1,160 +1,127 @@
-"""Measures a trained run on records: metrics.json, COCO results and pictures."""
+"""Evaluates a trained run on records: metrics.json, COCO results and pictures."""
 
+import collections
 import os
 
-import keras
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from kpose.core import files, geometry, skeletons
+from kpose.core import files
 from kpose.core.errors import InputError
-from kpose.data import pipeline, records, training_set
-from kpose.drawing import charts, sheets
+from kpose.core.progress import Progress
+from kpose.data import pipeline, records
 from kpose.drawing.persons import save_image
-from kpose.evaluate import report, two_runs
-from kpose.evaluate.figures import describe, figures
+from kpose.evaluate import pictures, report, summary
 from kpose.metrics import bootstrap, coco, tables
 from kpose.models import decoding
 from kpose.models.layers import OUTPUTS_OF_LOSS
 from kpose.runs.workdir import load_trained
 
 BATCH_SIZE = 64
-PICTURED_PERSONS = 24
 
 
 def evaluate(workdir, records_pattern, annotations=None, output_dir=None, flip_test=False, best=False):
-    """Measures a checkpoint of a run.
+    """Evaluates a checkpoint of a run.
 
-    Every figure is in original pixels, and beside PCP stands that of the training set's mean pose: what a model
-    reaches that has learnt nothing but the average person.
+    All metrics are in original pixels. The same metrics of the training set's mean pose are beside them: they are
+    what a model reaches that predicts the same pose for every person.
 
     Args:
         workdir: folder of the training run, or the name of a shipped model.
-        records_pattern: glob of the records to measure on.
-        annotations: the COCO file the records were written from; adds OKS AP.
-        output_dir: where metrics.json, keypoints.json (COCO results), report.html, pcp.png and predictions.png go, and
-            persons.npz for `compare`; by default the folder "evaluation" of the workdir.
-        flip_test: average each prediction with that for the mirror image.
-        best: measure the checkpoint with the best validation score, instead of the newest.
+        records_pattern: glob of the records to evaluate on.
+        annotations: the COCO file from which the records were written; adds OKS AP.
+        output_dir: folder for metrics.json, keypoints.json (COCO results), report.html, pcp.png, predictions.png and
+            persons.npz (for `two_runs.compare`); None: the folder "evaluation" of the workdir.
+        flip_test: average each prediction with that for the mirrored image.
+        best: evaluate the checkpoint with the best validation score instead of the newest one.
 
     Returns:
         The dict of metrics.json.
 
     Raises:
-        InputError: no such run, no such records, or annotations of other persons.
+        InputError: there is no such run or no such records, or the annotations are those of other persons.
     """
     trained = load_trained(workdir, best)
-    config = trained.config
     if not (output_dir or trained.folder):
         raise InputError("--output_dir is missing: a shipped model has no folder of its own for the evaluation")
-    skeleton = skeletons.get(config.skeleton)
-    found = records.find(records_pattern, skeleton)
-    persons = _predict_records(trained.network, found, config, skeleton, flip_test)
+    output_dir = output_dir or os.path.join(trained.folder, "evaluation")
+    found = records.find(records_pattern, trained.skeleton)
+    batches = pipeline.evaluation_batches(trained.config, found, BATCH_SIZE, identity=True)
 
-    truth, prediction = persons["truth"], persons["keypoints"]
-    mean_prediction = decoding.place(trained.mean_pose, persons["region"])
-    results = coco.coco_results(persons["image_id"].tolist(), persons["box"], prediction, persons["score"].tolist())
-    learned = "visibility" in OUTPUTS_OF_LOSS.get(config.loss.name, ())
-    points, counts = prediction[..., :2], bootstrap.person_counts(truth, prediction[..., :2], skeleton)
-
-    def ap_of(chosen):
-        """OKS AP of some of the persons; the others are left out on both sides."""
-        if not annotations:
-            return None
-        some = [result for result, wanted in zip(results, chosen, strict=True) if wanted]
-        return coco.oks_ap(annotations, some, persons["annotation_id"][chosen], skeleton)
-
-    table = figures(truth, points, mean_prediction, persons["box"], persons["area"], skeleton, ap_of) | {
-        "oks_ap": ap_of(np.ones(len(truth), bool)),
-        "visibility": tables.visibility_table(truth, prediction[..., 2]) if learned else None,
-        "num_persons": len(truth),
+    persons = _predict(trained, batches, flip_test)
+    results = coco.coco_results(
+        persons["image_id"].tolist(), persons["box"], persons["keypoints"], persons["score"].tolist()
+    )
+    counts = bootstrap.person_counts(persons["truth"], persons["keypoints"][..., :2], trained.skeleton)
+    metrics = _score(trained, persons, results, counts, annotations) | {
+        "num_persons": len(persons["truth"]),
         "box_source": "ground truth",
         "flip_test": flip_test,
         "records": records_pattern,
         "annotations": annotations,
         "checkpoint": trained.origin,
-        "recipe": config.name,
+        "recipe": trained.config.name,
     }
-    output_dir = output_dir or os.path.join(workdir, "evaluation")
-    files.write_json(os.path.join(output_dir, "metrics.json"), table)
+
+    files.write_json(os.path.join(output_dir, summary.METRICS_FILE), metrics)
     files.write_json(os.path.join(output_dir, "keypoints.json"), results, indent=None)
-    with files.replacing(os.path.join(output_dir, two_runs.PERSONS_FILE), "wb") as file:
+    with files.replacing(os.path.join(output_dir, summary.PERSONS_FILE), "wb") as file:
         np.savez_compressed(file, annotation_id=persons["annotation_id"], **counts)
-    images = _images(found, config, len(truth))
-    _draw_persons(images, persons, skeleton, os.path.join(output_dir, "predictions.png"))
-    write_pictures(table, persons, report.extremes(persons, images, skeleton), skeleton, output_dir)
-    for line in describe(table):
+    first, extremes = pictures.draw(persons, batches, trained.skeleton)
+    save_image(os.path.join(output_dir, "predictions.png"), first)
+    report.write(output_dir, metrics, persons, extremes)
+    for line in summary.describe(metrics):
         logging.info("%s", line)
-    return table
+    return metrics
 
 
-def write_pictures(table, persons, pictures, skeleton, output_dir):
-    """Writes pcp.png and report.html; arguments as for `report.write`."""
-    charts.pcp_bars(table, os.path.join(output_dir, "pcp.png"))
-    report.write(os.path.join(output_dir, "report.html"), table, persons, pictures, skeleton)
+def _predict(trained, batches, flip_test):
+    """The predictions for all persons of the records, in order.
 
+    Args:
+        trained: `workdir.Trained`.
+        batches: from `pipeline.evaluation_batches` with `identity`.
+        flip_test: as for `evaluate`.
 
-def _predict_records(network, found, config, skeleton, flip_test):
-    """Arrays over all persons of the records, in order.
-
-    They are those of `evaluation_batches` (without the images; the normalised labels are called `labels`) and the
-    prediction: `keypoints` [N, K, 3] in original pixels and `score` [N].
+    Returns:
+        dict of arrays: those of the batches without the images (the normalised labels are called `labels`), and the
+        prediction: `keypoints` [N, K, 3] (x, y in original pixels and the joint's score) and `score` [N].
     """
-    training_set.check_shape(found, config.data.aspect)
-    count = training_set.summarise_labels(found, config.data.padding).num_records
-    batches = _batches(found, config, count)
 
     @tf.function(autograph=False)
     def step(images, regions):
-        return decoding.predict(network, images, regions, skeleton, flip_test)
+        return decoding.predict(trained.network, images, regions, trained.skeleton, flip_test)
 
-    columns = {}
-    progress = keras.utils.Progbar(len(batches), unit_name="batch") if os.isatty(2) else None
-    for batch in batches:
-        keypoints, scores = step(batch["image"], batch["region"])
-        columns_of_batch = {name: value for name, value in batch.items() if name not in ("image", "keypoints")}
-        columns_of_batch |= {"labels": batch["keypoints"], "keypoints": keypoints, "score": scores}
-        for name, value in columns_of_batch.items():
-            columns.setdefault(name, []).append(np.asarray(value))
-        if progress:
+    columns = collections.defaultdict(list)
+    with Progress(len(batches), "batches", name="predictions") as progress:
+        for batch in batches:
+            keypoints, scores = step(batch["image"], batch["region"])
+            rows = {name: value for name, value in batch.items() if name not in ("image", "keypoints")}
+            rows |= {"labels": batch["keypoints"], "keypoints": keypoints, "score": scores}
+            for name, value in rows.items():
+                columns[name].append(np.asarray(value))
             progress.add(1)
-    return {name: np.concatenate(values)[:count] for name, values in columns.items()}
+    arrays = {name: np.concatenate(values) for name, values in columns.items()}
+    # The last batch is padded with samples of weight 0.
+    real = arrays.pop("weight") > 0
+    return {name: values[real] for name, values in arrays.items()}
 
 
-def _batches(found, config, count):
-    return pipeline.evaluation_batches(
-        found,
-        input_size=tuple(config.model.input_size),
-        padding=config.data.padding,
-        batch_size=min(BATCH_SIZE, count),
-        num_records=count,
-        identity=True,
-    )
+def _score(trained, persons, results, counts, annotations):
+    """The metrics of metrics.json, without the facts about the evaluation itself."""
+    skeleton, truth, keypoints = trained.skeleton, persons["truth"], persons["keypoints"]
 
+    def ap_of(chosen):
+        """OKS metrics of the chosen persons: the others are left out of the labels and of the results."""
+        if not annotations:
+            return None
+        chosen_results = [result for result, wanted in zip(results, chosen, strict=True) if wanted]
+        return coco.oks_ap(annotations, chosen_results, persons["annotation_id"][chosen], skeleton)
 
-def _images(found, config, count):
-    """A function from person numbers to their crops [n, H, W, 3], which are read anew."""
-
-    def images(numbers):
-        wanted, crops = set(int(number) for number in numbers), {}
-        start = 0
-        for batch in _batches(found, config, count):
-            for number in wanted.intersection(range(start, start + len(batch["image"]))):
-                crops[number] = batch["image"][number - start].numpy()
-            start += len(batch["image"])
-            if len(crops) == len(wanted):
-                break
-        return np.stack([crops[int(number)] for number in numbers])
-
-    return images
-
-
-def _draw_persons(images_of, persons, skeleton, path):
-    """The first persons, truth beside prediction, in the undistorted shape of their boxes."""
-    count = min(PICTURED_PERSONS, len(persons["truth"]))
-    images = images_of(range(count))
-    regions = persons["region"][:count]
-    prediction = geometry.normalise(persons["keypoints"][:count, :, :2], regions)
-    picture = sheets.prediction_grid(images, persons["labels"][:count], prediction, skeleton, regions)
-    save_image(path, picture)
+    mean_points = decoding.place(trained.mean_pose, persons["region"])
+    has_visibility = "visibility" in OUTPUTS_OF_LOSS.get(trained.config.loss.name, ())
+    return summary.compute_metrics(persons, mean_points, counts, skeleton, ap_of) | {
+        "oks_ap": ap_of(np.ones(len(truth), bool)),
+        "visibility": tables.visibility_table(truth, keypoints[..., 2]) if has_visibility else None,
+    }

@@ -1,4 +1,4 @@
-"""Two evaluations of the same persons, side by side."""
+"""Compares two evaluations on the same persons."""
 
 import os
 
@@ -6,29 +6,29 @@ import numpy as np
 
 from kpose.core import files
 from kpose.core.errors import InputError
+from kpose.evaluate.summary import METRICS_FILE, PERSONS_FILE
 from kpose.metrics import bootstrap
 
-# Beside metrics.json: what each person adds to the figures.
-PERSONS_FILE = "persons.npz"
-METRICS_FILE = "metrics.json"
 SIDES = ("first", "second")
+# The metrics that are compared, with the names to print; PCP also by limb group.
 GROUPED = ("pcp_strict", "pcp_mean")
 NAMES = {"pcp_strict": "PCP strict", "pcp_mean": "PCP mean rule", "pdj": "PDJ@0.2"}
 
 
 def compare(first, second):
-    """How the second of two evaluations differs from the first, over the persons that both measured.
+    """Compares two evaluations on the same persons.
 
     Args:
-        first, second: folders that `kpose.evaluate` wrote, or workdirs with such a folder in them.
+        first, second: folders that `kpose.evaluate` wrote, or workdirs that hold such a folder.
 
     Returns:
-        {"first", "second": the folders, "num_persons", figure: {"first", "second", "difference", "interval"}}, the
-        figures being those of `NAMES`, the interval of 95% that of the paired difference; the same by limb group under
-        "pcp_strict_by_group" and "pcp_mean_by_group"; and "oks_ap", without an interval. None where nothing counted.
+        A dict: "first" and "second", the folders; "num_persons"; for each metric of `NAMES` a row {"first", "second",
+        "difference", "interval"}, where the interval is the 95% interval of the paired difference;
+        "pcp_strict_by_group" and "pcp_mean_by_group", such rows by limb group; "oks_ap", a row without an interval.
+        Values are None where nothing counted.
 
     Raises:
-        InputError: a folder without an evaluation, or evaluations of other persons.
+        InputError: a folder without an evaluation, or evaluations on different persons.
     """
     first, second = (_evaluation(folder) for folder in (first, second))
     counts = [_read(folder) for folder in (first, second)]
@@ -36,8 +36,8 @@ def compare(first, second):
     orders = [np.argsort(part, kind="stable") for part in ids]
     if len(ids[0]) != len(ids[1]) or (ids[0][orders[0]] != ids[1][orders[1]]).any():
         raise InputError(
-            f"{first} and {second} measured other persons ({len(ids[0])} and {len(ids[1])}): evaluate both on the same "
-            "records"
+            f"{first} and {second} are evaluations on different persons ({len(ids[0])} and {len(ids[1])}): evaluate "
+            "both on the same records"
         )
     ordered = [{name: part[name][order] for name in NAMES} for part, order in zip(counts, orders, strict=True)]
     tables = [files.read_json(os.path.join(folder, METRICS_FILE), "metrics") for folder in (first, second)]
@@ -54,9 +54,9 @@ def compare(first, second):
 
 
 def _compared(parts):
-    """figure -> the row of `compare`, of two dicts of counts of the same persons."""
+    """{metric: row of `compare`}, from two dicts of counts of the same persons."""
     table = {}
-    for name, found in bootstrap.paired(*parts).items():
+    for name, found in bootstrap.paired_differences(*parts).items():
         averages = {side: bootstrap.average(part[name].sum(0)) for side, part in zip(SIDES, parts, strict=True)}
         row = averages | {"difference": found["difference"]}
         table[name] = {key: float(value) if np.isfinite(value) else None for key, value in row.items()}
@@ -82,15 +82,16 @@ def _line(title, row):
 
 
 def _evaluation(folder):
-    """The folder of the evaluation: the given one, or the one that `kpose.evaluate` makes in a workdir."""
+    """The folder of an evaluation: the given folder, or the folder "evaluation" in it."""
     inside = os.path.join(folder, "evaluation")
     here, there = (files.is_file(os.path.join(place, PERSONS_FILE)) for place in (folder, inside))
     return inside if there and not here else folder
 
 
 def _read(folder):
+    """{name: array} of the evaluation's persons.npz."""
     path = os.path.join(folder, PERSONS_FILE)
     if not files.is_file(path):
-        raise InputError(f"{path}: no such file: name a folder that python -m kpose.evaluate wrote")
+        raise InputError(f"{path}: no such file: give a folder that python -m kpose.evaluate wrote")
     with np.load(path) as arrays:
         return dict(arrays)

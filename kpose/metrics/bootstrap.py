@@ -1,6 +1,6 @@
-"""Bootstrap confidence intervals (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993): persons resampled.
+"""Bootstrap confidence intervals (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993).
 
-Limbs of one person are right or wrong together, so whole persons are drawn, not limbs.
+The resampling unit is a person, not a limb: the limbs of one person are not independent.
 """
 
 import numpy as np
@@ -9,12 +9,12 @@ from kpose.metrics import pose
 
 RESAMPLES = 1000
 LEVEL = 0.95
-# Persons are drawn for so many resamples at a time.
-_AT_ONCE = 50
+# How many resamples are computed at a time; this bounds the memory.
+_CHUNK = 50
 
 
 def person_counts(truth, prediction, skeleton):
-    """What each person adds to the figures.
+    """What each person adds to PCP and PDJ.
 
     Args:
         truth: [N, K, 3] in original pixels.
@@ -22,16 +22,14 @@ def person_counts(truth, prediction, skeleton):
         skeleton: the `Skeleton`, with G limb groups.
 
     Returns:
-        name -> [N, G, L or 1, 2] float64, right and counted: "pcp_strict" and "pcp_mean" by group, "limbs_strict" and
-        "limbs_mean" by limb, "pdj" at 0.2 and "pdj_0.1".
+        {name: [N, M, 2] float64, the numbers of correct and of counted parts}: "pcp_strict" and "pcp_mean" by limb
+        group (M = G), "limbs_strict" and "limbs_mean" by limb (M = L), "pdj" at 0.2 and "pdj_0.1" at 0.1 (M = 1).
     """
     counts = {}
     for rule in pose.RULES:
         pair = [np.asarray(a, np.float64) for a in pose.correct_limbs(truth, prediction, skeleton, rule)]
         counts[f"limbs_{rule}"] = np.stack(pair, -1)
-        ends = np.cumsum([len(limbs) for limbs in skeleton.limbs.values()])[:-1]
-        groups = [part.sum(1) for part in np.split(counts[f"limbs_{rule}"], ends, axis=1)]
-        counts[f"pcp_{rule}"] = np.stack(groups, 1)
+        counts[f"pcp_{rule}"] = np.stack([pose.sum_by_group(limbs, skeleton, np) for limbs in pair], -1)
     for name, threshold in (("pdj", 0.2), ("pdj_0.1", 0.1)):
         pair = pose.detected_joints(truth, prediction, skeleton, threshold)
         counts[name] = np.stack([np.asarray(a, np.float64).sum(1) for a in pair], -1)[:, None]
@@ -39,44 +37,56 @@ def person_counts(truth, prediction, skeleton):
 
 
 def joint_counts(truth, prediction, boxes, threshold=0.2):
-    """What each person adds to the figures of joints.
+    """What each person adds to PCK and to the mean joint errors.
 
     Args:
         truth, prediction: as for `person_counts`.
         boxes: [N, 4] xywh in original pixels.
-        threshold: of PCK.
+        threshold: of PCK, as a fraction of the box's longer side.
 
     Returns:
-        "pck" -> [N, K, 2] right and counted, "joint_errors" -> [N, K, 2] error in pixels and counted.
+        {"pck": [N, K, 2] correct and counted, "joint_errors": [N, K, 2] error in pixels and counted}, float64.
     """
-    labelled = truth[..., 2] > 0
-    errors = np.linalg.norm(np.asarray(prediction, np.float64) - truth[..., :2], axis=-1) * labelled
-    right = labelled & (errors <= threshold * np.max(boxes[:, 2:], axis=-1)[:, None])
-    return {name: np.stack([a, labelled], -1).astype(float) for name, a in (("pck", right), ("joint_errors", errors))}
+    errors, labelled = pose.joint_errors(truth, prediction)
+    correct, _ = pose.correct_keypoints(truth, prediction, boxes, threshold)
+    columns = {"pck": correct, "joint_errors": errors * labelled}
+    return {name: np.stack([column, labelled], -1).astype(float) for name, column in columns.items()}
 
 
 def average(sums):
-    """[..., G, 2] sums -> [...] the mean over the groups that counted anything; NaN where none did."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        fractions = sums[..., 0] / sums[..., 1]
-    present = sums[..., 1] > 0
-    with np.errstate(invalid="ignore"):
-        return np.where(present, fractions, 0).sum(-1) / present.sum(-1)
+    """The mean of the groups' fractions, over the groups that counted anything.
+
+    Args:
+        sums: [..., G, 2] correct and counted.
+
+    Returns:
+        [...] float64; NaN where no group counted.
+    """
+    mean, groups = pose.mean_of_groups(sums[..., 0], sums[..., 1], np)
+    return np.where(groups > 0, mean, np.nan)
 
 
 def resampled(counts, seed=0):
-    """[RESAMPLES, G, 2] sums of as many persons, drawn with replacement; equal seeds draw equal persons."""
+    """Sums over N persons drawn with replacement, for each resample.
+
+    Args:
+        counts: [N, G, 2].
+        seed: equal seeds draw equal persons.
+
+    Returns:
+        [RESAMPLES, G, 2] float64.
+    """
     rng, persons = np.random.default_rng(seed), len(counts)
     sums = []
-    for start in range(0, RESAMPLES, _AT_ONCE):
-        drawn = rng.integers(0, persons, (min(_AT_ONCE, RESAMPLES - start), persons))
+    for start in range(0, RESAMPLES, _CHUNK):
+        drawn = rng.integers(0, persons, (min(_CHUNK, RESAMPLES - start), persons))
         weights = np.array([np.bincount(row, minlength=persons) for row in drawn], np.float64)
         sums.append(np.tensordot(weights, counts, 1))
     return np.concatenate(sums)
 
 
 def interval(values):
-    """[low, high] that hold the middle 95% of resampled values; None where none is a number."""
+    """[low, high]: the limits of the middle 95% of resampled values; None if none of them is finite."""
     values = values[np.isfinite(values)]
     if not len(values):
         return None
@@ -84,13 +94,16 @@ def interval(values):
     return [float(value) for value in np.percentile(values, [edge, 100 - edge])]
 
 
-def table(counts, skeleton):
-    """The intervals of metrics.json, in the form of its figures, [low, high] in the place of each.
+def intervals(counts, skeleton):
+    """The intervals of metrics.json.
 
     Args:
-        counts: of `person_counts`, for "pcp", "pcp_by_limb" and "pdj"; with those of `joint_counts` also "pck" and
-            "joint_errors", the latter of the mean.
+        counts: from `person_counts`, and optionally also from `joint_counts`.
         skeleton: the `Skeleton`.
+
+    Returns:
+        A dict with the structure of the metrics, with [low, high] for each value: "pcp", "pcp_by_limb" and "pdj"; with
+        the counts of `joint_counts` also "pck" and "joint_errors" (of the mean error).
     """
 
     def each(sums, names):
@@ -105,20 +118,23 @@ def table(counts, skeleton):
     found["pdj"] = {threshold: interval(average(resampled(counts[name]))) for threshold, name in names.items()}
     if "pck" in counts:
         sums = resampled(counts["pck"])
-        # PCK's average is over joints, not over their fractions.
+        # The average PCK is that of all joints together, not the mean of the joints' fractions.
         over_all = interval(average(sums.sum(1, keepdims=True)))
         found["pck"] = {"average": over_all} | each(sums, skeleton.joints)
         found["joint_errors"] = each(resampled(counts["joint_errors"]), skeleton.joints)
     return found
 
 
-def paired(first, second):
-    """How much better the second of two predictions for the same persons is: figure -> {"difference", "interval"}.
+def paired_differences(first, second):
+    """How much the second of two predictions for the same persons is better.
 
-    Both are resampled together: what makes a person hard for both does not widen the interval.
+    Both are resampled with the same persons. So a person that is hard for both does not widen the interval.
 
     Args:
-        first, second: of `person_counts`, persons in the same order.
+        first, second: from `person_counts`, with the persons in the same order.
+
+    Returns:
+        {metric: {"difference": second minus first, "interval": [low, high] or None}}.
     """
     found = {}
     for name, one in first.items():

@@ -1,10 +1,11 @@
-"""COCO keypoint results and OKS AP, by pycocotools."""
+"""COCO keypoint results, and OKS AP by pycocotools."""
 
 import contextlib
 import io
 
 import numpy as np
 
+from kpose.core import files
 from kpose.core.errors import InputError
 
 OKS_NAMES = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
@@ -18,6 +19,7 @@ def coco_results(image_ids, boxes, keypoints, scores, category_id=1):
         boxes: N boxes, xywh in original pixels, as they were given.
         keypoints: [N, K, 3]: x, y in original pixels and the joint's score.
         scores: [N] the persons' scores.
+        category_id: COCO's id of the category "person".
 
     Returns:
         N dicts with image_id, category_id, bbox, keypoints (3K numbers) and score.
@@ -35,26 +37,25 @@ def coco_results(image_ids, boxes, keypoints, scores, category_id=1):
 
 
 def oks_ap(annotations_path, results, annotation_ids, skeleton, image_ids=None):
-    """COCO's keypoint AP and AR over the persons that were predicted for.
+    """COCO's keypoint AP and AR over the chosen persons.
 
     Args:
         annotations_path: COCO keypoint JSON file, plain or .gz.
-        results: COCO keypoint results, one for each person.
-        annotation_ids: the persons' annotations. Others of the file are ignored, as COCO ignores crowds: nobody
-            was asked about them.
-        skeleton: whose sigmas to use.
-        image_ids: the images that were looked at; None: those with results.
+        results: COCO keypoint results.
+        annotation_ids: ids of the persons' annotations. Other annotations of the file are ignored, as COCO ignores
+            crowds.
+        skeleton: the `Skeleton` that has the sigmas.
+        image_ids: the images to evaluate on; None: those with results.
 
     Returns:
-        The ten figures of `pycocotools.cocoeval.COCOeval` by name; None for one that has no persons.
+        The ten metrics of `pycocotools.cocoeval.COCOeval` by name; None for a metric without persons.
 
     Raises:
-        InputError: the file does not hold those persons.
+        InputError: the file lacks some of the persons.
     """
+    # Imported here: pycocotools imports matplotlib, and prediction needs only `coco_results`.
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
-
-    from kpose.core import files
 
     wanted = {int(i) for i in annotation_ids}
     data = files.read_json(annotations_path, "annotation file")
@@ -64,13 +65,13 @@ def oks_ap(annotations_path, results, annotation_ids, skeleton, image_ids=None):
             f"{annotations_path}: {len(wanted - found)} of the {len(wanted)} persons in the records are not in it: "
             "give the annotations that the records were written from"
         )
-    # COCOeval ignores persons without labelled joints; that is how the others are left out.
+    # COCOeval ignores persons without labelled joints: 0 labelled joints leave the other persons out.
     persons = [a if a["id"] in wanted else a | {"num_keypoints": 0} for a in data["annotations"] if "keypoints" in a]
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
         truth.dataset = data | {"annotations": persons}
         truth.createIndex()
-        # loadRes adds fields of its own to what it is given.
+        # Copies, because loadRes adds fields to the results.
         evaluation = COCOeval(truth, truth.loadRes([dict(result) for result in results]), "keypoints")
         evaluation.params.kpt_oks_sigmas = np.array(skeleton.sigmas)
         evaluation.params.imgIds = image_ids or sorted({result["image_id"] for result in results})

@@ -1,22 +1,22 @@
-"""Keypoint metrics: PCP and PDJ, in original pixels.
+"""Keras metrics: PCP and PDJ in original pixels, and the spread of the predictions.
 
-Truth is [..., K, 3] (x, y, visibility flag) and prediction [..., K, 2], both in the original image's pixels:
-lengths in the stretched crop would be wrong.
+For PCP and PDJ, truth [B, K, 3] (x, y, visibility flag) and prediction [B, K, 2] are in pixels of the original image.
+Lengths in the stretched crop would be wrong.
 """
 
 import keras
 from keras import ops
 
 from kpose.core import skeletons
-from kpose.metrics.pose import RULES, correct_limbs, detected_joints
+from kpose.metrics import pose
 
 
 @keras.saving.register_keras_serializable("kpose")
 class PCP(keras.metrics.Metric):
     """Percentage of correct parts at 0.5, as a fraction: the mean over the limb groups.
 
-    Limbs are counted as in `correct_limbs`; groups without any counted limb are left out of the mean. The figure
-    is exact on any number of replicas, because counts are summed, not fractions averaged.
+    `pose.correct_limbs` says which limbs are correct and which count. The mean leaves out a group without a counted
+    limb. The result is exact on any number of replicas, because replicas sum counts and do not average fractions.
 
     Args:
         skeleton: a `Skeleton`, or the name of one.
@@ -30,8 +30,8 @@ class PCP(keras.metrics.Metric):
 
     def __init__(self, skeleton="coco", rule="strict", name=None, **kwargs):
         super().__init__(name=name or f"pcp_{rule}", **kwargs)
-        if rule not in RULES:
-            raise ValueError(f"rule must be one of {RULES}. Received: rule={rule!r}")
+        if rule not in pose.RULES:
+            raise ValueError(f"rule must be one of {pose.RULES}. Received: rule={rule!r}")
         self.skeleton = skeletons.get(skeleton) if isinstance(skeleton, str) else skeleton
         self.rule = rule
         limbs = (len(self.skeleton.limb_list),)
@@ -40,32 +40,21 @@ class PCP(keras.metrics.Metric):
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         """Counts a batch: `y_true` [B, K, 3], `y_pred` [B, K, 2], `sample_weight` [B] (0 leaves a sample out)."""
-        correct, counted = correct_limbs(y_true, y_pred, self.skeleton, self.rule)
+        correct, counted = pose.correct_limbs(y_true, y_pred, self.skeleton, self.rule)
         weight = ops.ones(ops.shape(correct)[:1]) if sample_weight is None else sample_weight
         weight = ops.cast(weight, "float32")[:, None]
         self.correct.assign_add(ops.sum(correct * weight, axis=0))
         self.counted.assign_add(ops.sum(counted * weight, axis=0))
 
-    def group_results(self):
-        """[G] the fraction of each limb group, 0 where none counted, and [G] how many limbs counted."""
-        correct, counted, start = [], [], 0
-        for limbs in self.skeleton.limbs.values():
-            correct.append(ops.sum(self.correct[start : start + len(limbs)]))
-            counted.append(ops.sum(self.counted[start : start + len(limbs)]))
-            start += len(limbs)
-        counted = ops.stack(counted)
-        return ops.stack(correct) / ops.maximum(counted, 1.0), counted
-
     def by_limb(self):
-        """The fraction of each limb that counted, by name (`Skeleton.limb_names`): dict of floats."""
+        """{limb name: fraction as a float}, for the limbs that counted; names as in `Skeleton.limb_names`."""
         correct, counted = (ops.convert_to_numpy(ops.convert_to_tensor(v)) for v in (self.correct, self.counted))
         names = self.skeleton.limb_names
         return {name: float(c / n) for name, c, n in zip(names, correct, counted, strict=True) if n}
 
     def result(self):
-        fractions, counted = self.group_results()
-        present = ops.sum(ops.cast(counted > 0, "float32"))
-        return ops.sum(fractions) / ops.maximum(present, 1.0)
+        correct, counted = (pose.sum_by_group(limbs, self.skeleton) for limbs in (self.correct, self.counted))
+        return pose.mean_of_groups(correct, counted)[0]
 
     def get_config(self):
         return super().get_config() | {"skeleton": self.skeleton.name, "rule": self.rule}
@@ -73,13 +62,13 @@ class PCP(keras.metrics.Metric):
 
 @keras.saving.register_keras_serializable("kpose")
 class PDJ(keras.metrics.Metric):
-    """Percentage of detected joints, as a fraction: right ones among those that `detected_joints` counts.
+    """Percentage of detected joints, as a fraction of the joints that `pose.detected_joints` counts.
 
-    Exact on any number of replicas: counts are summed.
+    The result is exact on any number of replicas, because replicas sum counts.
 
     Args:
         skeleton: a `Skeleton`, or the name of one.
-        threshold: of the error, in torso diameters.
+        threshold: the largest error of a correct joint, in torso diameters.
 
     Example:
         metric = PDJ("coco", 0.2)
@@ -96,7 +85,7 @@ class PDJ(keras.metrics.Metric):
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         """Counts a batch: `y_true` [B, K, 3], `y_pred` [B, K, 2], `sample_weight` [B] (0 leaves a sample out)."""
-        correct, counted = detected_joints(y_true, y_pred, self.skeleton, self.threshold)
+        correct, counted = pose.detected_joints(y_true, y_pred, self.skeleton, self.threshold)
         weight = ops.ones(ops.shape(correct)[:1]) if sample_weight is None else sample_weight
         weight = ops.cast(weight, "float32")[:, None]
         self.correct.assign_add(ops.sum(correct * weight))
@@ -111,12 +100,13 @@ class PDJ(keras.metrics.Metric):
 
 @keras.saving.register_keras_serializable("kpose")
 class SpreadRatio(keras.metrics.Metric):
-    """How much predictions vary from person to person, relative to the labels; 0 is one pose for everyone.
+    """How much predictions vary from person to person, relative to the labels.
 
-    The standard deviation of the predictions round their own mean (of each joint and coordinate) over that of the
-    labels, both over the labelled joints, in normalised coordinates. Perfect predictions have 1, regressors that are
-    unsure of themselves less: the best guess under an L2 loss is a mean. Labels that do not vary give 1. Exact on any
-    number of replicas: sums are summed.
+    The standard deviation of the predictions around their own mean (of each joint and coordinate), divided by that of
+    the labels. Both are over the labelled joints, in normalised coordinates. A model that predicts one pose for every
+    person has 0, a perfect model has 1. An uncertain model has less than 1, because the best prediction under an L2
+    loss is a mean. Labels that do not vary give 1. The result is exact on any number of replicas, because replicas add
+    their sums.
 
     Args:
         num_joints: K.
@@ -131,7 +121,7 @@ class SpreadRatio(keras.metrics.Metric):
         super().__init__(name=name, **kwargs)
         self.num_joints = num_joints
         self.counted = self.add_variable((num_joints, 1), "zeros", name="counted")
-        # Of the labels and of the predictions.
+        # Index 0: of the labels; index 1: of the predictions.
         self.sums = self.add_variable((2, num_joints, 2), "zeros", name="sums")
         self.squares = self.add_variable((2, num_joints, 2), "zeros", name="squares")
 

@@ -1,23 +1,28 @@
-"""PCP and PDJ as pure functions of truth and prediction, in original pixels."""
+"""PCP, PDJ and PCK as pure functions of truth and prediction, in original pixels.
 
+PCP and PDJ use `keras.ops` in float32, because training computes them too. Joint errors and PCK are
+computed in NumPy, in float64.
+"""
+
+import numpy as np
 from keras import ops
 
 RULES = ("strict", "mean")
 
 
 def correct_limbs(truth, prediction, skeleton, rule="strict", threshold=0.5):
-    """Which limbs are right, by the percentage of correct parts (Ferrari et al., CVPR 2008).
+    """Which limbs are correct, for PCP, the percentage of correct parts (Ferrari et al., CVPR 2008).
 
     Args:
-        truth: [..., K, 3].
+        truth: [..., K, 3]: x, y and the visibility flag.
         prediction: [..., K, 2].
         skeleton: `Skeleton` with L limbs.
-        rule: "strict": both endpoints within `threshold` times the true limb's length; "mean": the mean of the two
-            endpoint errors within it.
-        threshold: the fraction of the limb's length.
+        rule: "strict": both endpoint errors are at most `threshold` times the true limb's length. "mean": the mean of
+            the two endpoint errors is.
+        threshold: fraction of the limb's length.
 
     Returns:
-        (correct, counted), both [..., L] float32 of 0 and 1. A limb counts where both its true joints are labelled.
+        (correct, counted), both [..., L] float32 of 0 and 1. A limb counts if both its true joints are labelled.
     """
     start, end = ([limb[side] for limb in skeleton.limb_list] for side in (0, 1))
     truth, prediction = ops.cast(truth, "float32"), ops.cast(prediction, "float32")
@@ -31,11 +36,50 @@ def correct_limbs(truth, prediction, skeleton, rule="strict", threshold=0.5):
     return ops.cast(correct, "float32"), ops.cast(counted, "float32")
 
 
-def detected_joints(truth, prediction, skeleton, threshold):
-    """Which joints are right, by the percentage of detected joints (Sapp and Taskar, CVPR 2013).
+def sum_by_group(limbs, skeleton, xp=ops):
+    """Sums of a number for each limb over the limbs of each limb group.
 
-    A joint is right when its error is at most `threshold` times the torso diameter; it counts where it and both
-    torso joints are labelled.
+    Args:
+        limbs: [..., L], such as how many limbs are correct.
+        skeleton: `Skeleton` with L limbs in G groups.
+        xp: the array module: `keras.ops` for tensors, `numpy` for arrays.
+
+    Returns:
+        [..., G].
+    """
+    sums, start = [], 0
+    for group in skeleton.limbs.values():
+        sums.append(xp.sum(limbs[..., start : start + len(group)], axis=-1))
+        start += len(group)
+    return xp.stack(sums, axis=-1)
+
+
+def mean_of_groups(correct, counted, xp=ops):
+    """The mean of the fractions `correct / counted`, over the groups that counted anything.
+
+    Args:
+        correct, counted: [..., G] sums by group.
+        xp: the array module: `keras.ops` for tensors, `numpy` for arrays.
+
+    Returns:
+        (mean [...], number of groups that counted [...]). The mean is 0 where no group counted.
+    """
+    fractions = correct / xp.maximum(counted, 1.0)
+    groups = xp.sum(xp.where(counted > 0, 1.0, 0.0), axis=-1)
+    return xp.sum(fractions, axis=-1) / xp.maximum(groups, 1.0), groups
+
+
+def detected_joints(truth, prediction, skeleton, threshold):
+    """Which joints are correct, for PDJ, the percentage of detected joints (Sapp and Taskar, CVPR 2013).
+
+    A joint is correct if its error is at most `threshold` times the torso diameter. It counts if it and both torso
+    joints are labelled.
+
+    Args:
+        truth: [..., K, 3]: x, y and the visibility flag.
+        prediction: [..., K, 2].
+        skeleton: `Skeleton` with K joints.
+        threshold: fraction of the torso diameter.
 
     Returns:
         (correct, counted), both [..., K] float32 of 0 and 1.
@@ -48,6 +92,42 @@ def detected_joints(truth, prediction, skeleton, threshold):
     counted = ops.logical_and(labelled, has_torso[..., None])
     correct = ops.logical_and(_distance(points, prediction) <= threshold * torso[..., None], counted)
     return ops.cast(correct, "float32"), ops.cast(counted, "float32")
+
+
+def joint_errors(truth, prediction):
+    """Distances between predicted and true joints.
+
+    Args:
+        truth: [N, K, 3]: x, y in pixels and the visibility flag.
+        prediction: [N, K, 2] in pixels.
+
+    Returns:
+        (errors [N, K] float64 in pixels, labelled [N, K] bool). The error of an unlabelled joint means nothing.
+    """
+    errors = np.linalg.norm(np.asarray(prediction, np.float64) - truth[..., :2], axis=-1)
+    return errors, truth[..., 2] > 0
+
+
+def correct_keypoints(truth, prediction, boxes, threshold):
+    """Which joints are correct, for PCK, the percentage of correct keypoints (Yang and Ramanan, TPAMI 2013).
+
+    A joint is correct if its error is at most `threshold` times the longer side of the person's box.
+
+    Args:
+        truth, prediction: as for `joint_errors`.
+        boxes: [N, 4] xywh in pixels.
+        threshold: fraction of the longer side.
+
+    Returns:
+        (correct, labelled), both [N, K] bool.
+    """
+    errors, labelled = joint_errors(truth, prediction)
+    return labelled & (errors <= threshold * longer_sides(boxes)[:, None]), labelled
+
+
+def longer_sides(boxes):
+    """[N]: the longer side of each box [N, 4] xywh."""
+    return np.max(boxes[:, 2:], axis=-1)
 
 
 def _distance(a, b):

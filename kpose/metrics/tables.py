@@ -1,13 +1,13 @@
-"""Predictions against labels, offline: the tables of metrics.json."""
+"""Predictions compared with labels: the tables of metrics.json."""
 
 import numpy as np
 from keras import ops
 
 from kpose.metrics import pose
 
+# Thresholds of PDJ, in torso diameters: those of the table and those of the curve.
 PDJ_THRESHOLDS = (0.1, 0.2)
-# Of the torso diameter.
-CURVE = tuple(round(0.05 * step, 2) for step in range(1, 11))
+CURVE_THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 11))
 
 
 def pcp_table(truth, prediction, skeleton):
@@ -23,71 +23,71 @@ def pcp_table(truth, prediction, skeleton):
     """
     table = {}
     for rule in pose.RULES:
-        correct, counted = _counts(pose.correct_limbs(truth, prediction, skeleton, rule))
-        groups, start = {}, 0
-        for group, limbs in skeleton.limbs.items():
-            span = slice(start, start + len(limbs))
-            groups[group] = _fraction(correct[span].sum(), counted[span].sum())
-            start += len(limbs)
-        present = [value for value in groups.values() if value is not None]
-        table[rule] = groups | {"average": _fraction(sum(present), len(present))}
+        limbs = _sums(pose.correct_limbs(truth, prediction, skeleton, rule))
+        correct, counted = (pose.sum_by_group(values, skeleton, np) for values in limbs)
+        groups = {group: _fraction(*pair) for group, *pair in zip(skeleton.limbs, correct, counted, strict=True)}
+        average, present = pose.mean_of_groups(correct, counted, np)
+        table[rule] = groups | {"average": float(average) if present else None}
     return table
 
 
 def limb_table(truth, prediction, skeleton):
-    """PCP at 0.5 by rule and limb: {"strict": {limb: fraction}, "mean": the same}, arguments as for `pcp_table`."""
+    """PCP at 0.5 by rule and limb: {"strict": {limb: fraction}, "mean": the same}; arguments as for `pcp_table`."""
     table = {}
     for rule in pose.RULES:
-        pairs = zip(*_counts(pose.correct_limbs(truth, prediction, skeleton, rule)), strict=True)
+        pairs = zip(*_sums(pose.correct_limbs(truth, prediction, skeleton, rule)), strict=True)
         table[rule] = {name: _fraction(*pair) for name, pair in zip(skeleton.limb_names, pairs, strict=True)}
     return table
 
 
 def pdj_table(truth, prediction, skeleton):
-    """PDJ by threshold: {"0.1": fraction of the joints, ...}, arguments as for `pcp_table`."""
-    table = {}
-    for threshold in PDJ_THRESHOLDS:
-        correct, counted = _counts(pose.detected_joints(truth, prediction, skeleton, threshold))
-        table[str(threshold)] = _fraction(correct.sum(), counted.sum())
-    return table
+    """PDJ by threshold: {"0.1": fraction of the joints, ...}; arguments as for `pcp_table`."""
+    return {str(threshold): _pdj(truth, prediction, skeleton, threshold) for threshold in PDJ_THRESHOLDS}
 
 
 def pdj_curve(truth, prediction, skeleton):
-    """PDJ at every threshold of `CURVE`: {"thresholds": [...], "pdj": [...]}, arguments as for `pcp_table`."""
-    pairs = [_counts(pose.detected_joints(truth, prediction, skeleton, threshold)) for threshold in CURVE]
-    return {"thresholds": list(CURVE), "pdj": [_fraction(correct.sum(), counted.sum()) for correct, counted in pairs]}
+    """PDJ at each of `CURVE_THRESHOLDS`: {"thresholds": [...], "pdj": [...]}; arguments as for `pcp_table`."""
+    values = [_pdj(truth, prediction, skeleton, threshold) for threshold in CURVE_THRESHOLDS]
+    return {"thresholds": list(CURVE_THRESHOLDS), "pdj": values}
+
+
+def _pdj(truth, prediction, skeleton, threshold):
+    correct, counted = _sums(pose.detected_joints(truth, prediction, skeleton, threshold))
+    return _fraction(correct.sum(), counted.sum())
 
 
 def pck_table(truth, prediction, boxes, skeleton, threshold=0.2):
-    """PCK: joints within `threshold` times the longer side of the person's box (Yang and Ramanan, TPAMI 2013).
+    """PCK by joint: joints within `threshold` times the longer side of the person's box.
 
     Args:
         truth, prediction: as for `pcp_table`.
         boxes: [N, 4] xywh in original pixels.
+        skeleton: the `Skeleton`.
+        threshold: fraction of the longer side.
 
     Returns:
         {"threshold": ..., "average": over all labelled joints, joint: fraction, ...}; None where nothing counted.
     """
-    labelled = truth[..., 2] > 0
-    errors = np.linalg.norm(np.asarray(prediction, np.float64) - truth[..., :2], axis=-1)
-    correct = labelled & (errors <= threshold * np.max(boxes[:, 2:], axis=-1)[:, None])
+    correct, labelled = pose.correct_keypoints(truth, prediction, boxes, threshold)
     by_joint = {joint: _fraction(correct[:, k].sum(), labelled[:, k].sum()) for k, joint in enumerate(skeleton.joints)}
     return {"threshold": threshold, "average": _fraction(correct.sum(), labelled.sum())} | by_joint
 
 
-def joint_errors(truth, prediction, skeleton):
-    """joint -> {"mean", "median"} error in original pixels and the "mean_of_torso", in torso diameters; None: no joint.
+def joint_error_table(truth, prediction, skeleton):
+    """Errors of the labelled joints, by joint; arguments as for `pcp_table`.
 
-    Arguments as for `pcp_table`.
+    Returns:
+        {joint: {"mean", "median": in original pixels, "mean_of_torso": in torso diameters}}; None where nothing
+        counted. The last counts only persons whose two torso joints are labelled.
     """
-    labelled = truth[..., 2] > 0
-    errors = np.linalg.norm(np.asarray(prediction, np.float64) - truth[..., :2], axis=-1)
+    errors, labelled = pose.joint_errors(truth, prediction)
     one, other = skeleton.torso
     torso = np.linalg.norm(np.asarray(truth[:, one, :2] - truth[:, other, :2], np.float64), axis=-1)
-    whole = labelled[:, one] & labelled[:, other] & (torso > 0)
+    has_torso = labelled[:, one] & labelled[:, other] & (torso > 0)
+    in_torsos = errors / np.where(has_torso, torso, 1)[:, None]
     table = {}
     for k, joint in enumerate(skeleton.joints):
-        found, scaled = errors[labelled[:, k], k], (errors[:, k] / np.where(whole, torso, 1))[labelled[:, k] & whole]
+        found, scaled = errors[labelled[:, k], k], in_torsos[labelled[:, k] & has_torso, k]
         table[joint] = {
             "mean": float(found.mean()) if len(found) else None,
             "median": float(np.median(found)) if len(found) else None,
@@ -97,19 +97,29 @@ def joint_errors(truth, prediction, skeleton):
 
 
 def person_errors(truth, prediction, boxes):
-    """[N] the mean error over a person's labelled joints, in sides of the box (the longer); NaN without any."""
-    labelled = truth[..., 2] > 0
-    errors = np.linalg.norm(np.asarray(prediction, np.float64) - truth[..., :2], axis=-1)
+    """Each person's mean error over the labelled joints, relative to the longer side of the box.
+
+    Args:
+        truth, prediction: as for `pcp_table`.
+        boxes: [N, 4] xywh in original pixels.
+
+    Returns:
+        [N] float64; NaN for a person without a labelled joint.
+    """
+    errors, labelled = pose.joint_errors(truth, prediction)
     with np.errstate(invalid="ignore"):
-        return (errors * labelled).sum(1) / labelled.sum(1) / np.max(boxes[:, 2:], axis=-1)
+        return (errors * labelled).sum(1) / labelled.sum(1) / pose.longer_sides(boxes)
 
 
 def subsets(truth, area):
-    """name -> [N] whether a person belongs to it: fully visible, by COCO's sizes, by how many joints are labelled.
+    """Subsets of the persons: the fully visible ones, by COCO's sizes, by the number of labelled joints.
 
     Args:
         truth: [N, K, 3].
         area: [N] the persons' areas in square pixels.
+
+    Returns:
+        {name: [N] bool, whether each person belongs to the subset}.
     """
     count, joints = (truth[..., 2] > 0).sum(1), truth.shape[1]
     first, second = joints // 3, 2 * joints // 3
@@ -125,7 +135,7 @@ def subsets(truth, area):
 
 
 def visibility_table(truth, scores):
-    """How well predicted visibility tells labelled joints from the others.
+    """How well the predicted visibility separates labelled joints from unlabelled joints.
 
     Args:
         truth: [N, K, 3]; a joint is positive where its flag is above 0.
@@ -133,7 +143,7 @@ def visibility_table(truth, scores):
 
     Returns:
         {"auc": area under the ROC curve, "f1" and "accuracy" at 0.5, "labelled": the fraction of positives}; None for a
-        figure that is not defined.
+        metric that is not defined.
     """
     positive, scores = np.ravel(truth[..., 2] > 0), np.ravel(scores).astype(np.float64)
     total, positives = positive.size, int(positive.sum())
@@ -148,7 +158,7 @@ def visibility_table(truth, scores):
 
 
 def _area_under_roc(positive, scores):
-    """The probability that a positive scores above a negative, a tie counting half (Mann and Whitney)."""
+    """The probability that a positive has a higher score than a negative; a tie counts half (Mann and Whitney)."""
     positives = int(positive.sum())
     negatives = positive.size - positives
     _, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
@@ -157,7 +167,7 @@ def _area_under_roc(positive, scores):
     return _fraction(above, positives * negatives)
 
 
-def _counts(correct_and_counted):
+def _sums(correct_and_counted):
     """Sums over persons: two float64 arrays, by limb or joint."""
     return [ops.convert_to_numpy(array).astype(np.float64).sum(0) for array in correct_and_counted]
 

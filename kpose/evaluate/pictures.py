@@ -1,0 +1,63 @@
+"""Pictures of an evaluation: persons, truth beside prediction."""
+
+import numpy as np
+
+from kpose.core import geometry
+from kpose.drawing import sheets
+from kpose.metrics import tables
+
+FIRST_PERSONS = 24
+EXTREME_PERSONS = 8
+
+
+def draw(persons, batches, skeleton):
+    """Draws the first persons of an evaluation, and the best, the median and the worst ones.
+
+    Args:
+        persons: arrays over all persons: `truth` and `keypoints` [N, K, 3] and `box` [N, 4] in original pixels,
+            `labels` [N, K, 3] normalised, `region` [N, 4] in original pixels.
+        batches: the batches of the same persons, in the same order, with their `image` [B, H, W, 3] uint8.
+        skeleton: the `Skeleton`.
+
+    Returns:
+        (picture of the first persons, {title: picture} of the others), each uint8 [H, W, 3].
+    """
+    first = np.arange(min(FIRST_PERSONS, len(persons["truth"])))
+    extremes = _extreme_persons(persons)
+    crops = _read_crops(batches, np.concatenate([first, *extremes.values()]))
+
+    def grid(numbers, columns):
+        regions = persons["region"][numbers]
+        points = geometry.normalise(persons["keypoints"][numbers, :, :2], regions)
+        images = [crops[number] for number in numbers]
+        return sheets.prediction_grid(images, persons["labels"][numbers], points, skeleton, regions, columns)
+
+    titled = {
+        f"The {name} persons, by mean error over the box's longer side: truth beside prediction": grid(numbers, 4)
+        for name, numbers in extremes.items()
+        if len(numbers)
+    }
+    return grid(first, columns=6), titled
+
+
+def _extreme_persons(persons):
+    """{"best", "median", "worst": the numbers of up to `EXTREME_PERSONS` persons}, by their mean joint error."""
+    errors = tables.person_errors(persons["truth"], persons["keypoints"][..., :2], persons["box"])
+    # Persons without a labelled joint have no error; they are sorted to the end.
+    order = np.argsort(errors)[: int(np.isfinite(errors).sum())]
+    count = min(EXTREME_PERSONS, len(order))
+    middle = max(0, len(order) // 2 - count // 2)
+    return {"best": order[:count], "median": order[middle : middle + count], "worst": order[::-1][:count]}
+
+
+def _read_crops(batches, numbers):
+    """{number: crop [H, W, 3] uint8} of the persons with these numbers."""
+    wanted, crops, start = set(numbers.tolist()), {}, 0
+    for batch in batches:
+        size = len(batch["image"])
+        for number in wanted.intersection(range(start, start + size)):
+            crops[number] = batch["image"][number - start].numpy()
+        start += size
+        if len(crops) == len(wanted):
+            break
+    return crops

@@ -1,0 +1,85 @@
+"""The metrics of a set of predictions, as metrics.json holds them, and the lines that an evaluation prints."""
+
+from kpose.metrics import bootstrap, tables
+
+# Files that an evaluation writes and a comparison reads: the metrics, and the counts of each person.
+METRICS_FILE = "metrics.json"
+PERSONS_FILE = "persons.npz"
+
+VISIBILITY_NAMES = {"auc": "AUC", "f1": "F1", "accuracy": "accuracy"}
+
+
+def compute_metrics(persons, mean_points, counts, skeleton, ap_of=None):
+    """The part of metrics.json that follows from truth and prediction, whatever made the prediction.
+
+    Args:
+        persons: arrays over N persons: `truth` [N, K, 3], `keypoints` [N, K, 2 or 3] (the prediction) and `box`
+            [N, 4] xywh in original pixels, `area` [N] in square pixels.
+        mean_points: [N, K, 2] the mean pose placed in each person's box, in original pixels.
+        counts: `bootstrap.person_counts` of truth and prediction.
+        skeleton: the `Skeleton`.
+        ap_of: function from [N] bool, the chosen persons, to their OKS metrics; None: the subsets get no OKS metrics.
+
+    Returns:
+        dict: the metrics of the prediction; those of the mean pose under `mean_pose_...`; `intervals` and `subsets`.
+    """
+    truth, points, boxes = persons["truth"], persons["keypoints"][..., :2], persons["box"]
+
+    def tables_of(points):
+        return {
+            "pcp": tables.pcp_table(truth, points, skeleton),
+            "pcp_by_limb": tables.limb_table(truth, points, skeleton),
+            "pdj": tables.pdj_table(truth, points, skeleton),
+            "pdj_curve": tables.pdj_curve(truth, points, skeleton),
+            "pck": tables.pck_table(truth, points, boxes, skeleton),
+            "joint_errors": tables.joint_error_table(truth, points, skeleton),
+        }
+
+    def subset(name, chosen):
+        return {
+            "name": name,
+            "num_persons": int(chosen.sum()),
+            "pcp": tables.pcp_table(truth[chosen], points[chosen], skeleton),
+            "mean_pose_pcp": tables.pcp_table(truth[chosen], mean_points[chosen], skeleton),
+            "pdj": tables.pdj_table(truth[chosen], points[chosen], skeleton),
+            "mean_pose_pdj": tables.pdj_table(truth[chosen], mean_points[chosen], skeleton),
+            "intervals": bootstrap.intervals({key: value[chosen] for key, value in counts.items()}, skeleton),
+            "oks_ap": ap_of(chosen) if ap_of else None,
+        }
+
+    chosen_by_name = tables.subsets(truth, persons["area"])
+    return (
+        tables_of(points)
+        | {f"mean_pose_{name}": table for name, table in tables_of(mean_points).items()}
+        | {
+            "intervals": bootstrap.intervals(counts | bootstrap.joint_counts(truth, points, boxes), skeleton),
+            "subsets": [subset(name, chosen) for name, chosen in chosen_by_name.items() if chosen.any()],
+        }
+    )
+
+
+def describe(metrics):
+    """The lines that an evaluation prints: PCP by limb group, PDJ and OKS AP, with the mean pose's PCP.
+
+    Args:
+        metrics: the dict of metrics.json.
+    """
+    groups = list(metrics["pcp"]["strict"])
+    lines = [f"{metrics['num_persons']} persons, boxes: {metrics['box_source']}, checkpoint {metrics['checkpoint']}"]
+    lines.append(" " * 24 + "".join(f"{group.replace('_', ' '):>12}" for group in groups))
+    for rule in metrics["pcp"]:
+        for key, name in (("pcp", "PCP"), ("mean_pose_pcp", "mean pose PCP")):
+            cells = "".join(f"{percent(metrics[key][rule][group]):>12}" for group in groups)
+            lines.append(f"{f'{name}, {rule}':<24}{cells}")
+    pdj = ", ".join(f"PDJ@{threshold} {percent(value)}" for threshold, value in metrics["pdj"].items())
+    ap, visibility = metrics["oks_ap"], metrics["visibility"]
+    lines.append(pdj + (f", OKS AP {percent(ap['AP'])}" if ap else ""))
+    if visibility:
+        values = ", ".join(f"{name} {percent(visibility[key])}" for key, name in VISIBILITY_NAMES.items())
+        lines.append(f"visibility: {values} ({percent(visibility['labelled'])} of the joints are labelled)")
+    return lines
+
+
+def percent(value):
+    """A fraction as text, such as "12.3%"; "-" for None."""
+    return "-" if value is None else f"{100 * value:.1f}%"
