@@ -144,8 +144,8 @@ def test_a_quick_batch_suits_any_number_of_replicas(replicas, batch_size, expect
     config = config_lib.default()
     config.replicas, config.batch_size, config.quick = replicas, batch_size, True
     config_lib.check(config)
-    devices.start(config)
-    assert config.batch_size == expected
+    assert devices.start(config).batch_size(config) == expected
+    assert config.batch_size == batch_size, "the caller's recipe stays as it is"
 
 
 @pytest.mark.slow

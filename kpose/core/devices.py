@@ -36,6 +36,19 @@ class Runtime:
     worker: int = 0
     workers: int = 1
 
+    def batch_size(self, config):
+        """The global batch size of a recipe; of a quick one rounded up to a multiple of the replicas.
+
+        Raises:
+            InputError: a batch that the replicas cannot share.
+        """
+        replicas = self.strategy.num_replicas_in_sync
+        if config.quick:
+            return -(-config.batch_size // replicas) * replicas
+        if config.batch_size % replicas:
+            raise InputError(f"config.batch_size {config.batch_size} cannot be shared out among {replicas} replicas")
+        return config.batch_size
+
     @property
     def on_cpu(self):
         return all("CPU" in device for device in self.strategy.extended.worker_devices)
@@ -92,20 +105,15 @@ def _summing(strategy):
 
 
 def start(config):
-    """The `Runtime` of a recipe; rounds up the batch of a quick one to what its replicas can share.
+    """The `Runtime` of a recipe.
 
     Raises:
-        InputError: replicas that the machine cannot give, or a batch that they cannot share.
+        InputError: replicas that the machine does not have.
     """
     startup.keep_freed_memory()
     worker, workers = cluster()
     strategy = make_strategy(config.replicas)
     replicas = strategy.num_replicas_in_sync
-    if config.quick:
-        # To try a recipe for many replicas on as many.
-        config.batch_size = -(-config.batch_size // replicas) * replicas
-    if config.batch_size % replicas:
-        raise InputError(f"config.batch_size {config.batch_size} cannot be shared out among {replicas} replicas")
     on_cpu = not tf.config.list_logical_devices("GPU")
     xla = config.xla == "on" or (config.xla == "auto" and not on_cpu)
     # A compiled program holds one replica's step and cannot wait for another's in its midst.

@@ -23,6 +23,7 @@ class Progress:
         done: units that are done already.
         name: printed in front of the bar or line.
         shown: whether to show anything.
+        own_lines: log no lines in `set`: the caller asks `line_is_due` and calls `log_line`.
 
     Attributes:
         done: units that are done.
@@ -35,9 +36,10 @@ class Progress:
                 progress.add(1)
     """
 
-    def __init__(self, total, unit, done=0, name="", shown=True):
+    def __init__(self, total, unit, done=0, name="", shown=True, own_lines=False):
         self.total, self.unit, self.name, self.shown = total, unit, name, shown
-        self.done = self._start = done
+        self._own_lines = own_lines
+        self.done = done
         self.on_terminal = shown and sys.stderr.isatty()
         self._bar = tqdm(
             total=total,
@@ -49,15 +51,19 @@ class Progress:
             disable=not self.on_terminal,
             dynamic_ncols=True,
         )
-        self._started = time.monotonic()
-        self._next_line = self._started + FIRST_LINE
         self._logged = False
+        self.restart()
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
         self.close()
+
+    def restart(self):
+        """Starts the clock of rate and lines anew, after a preparation that is not part of the work."""
+        self._start, self._started = self.done, time.monotonic()
+        self._next_line = self._started + FIRST_LINE
 
     def close(self):
         """Removes the bar."""
@@ -79,7 +85,7 @@ class Progress:
             self._bar.update(done - self._bar.n)
             if facts:
                 self._bar.set_postfix(facts, refresh=False)
-        elif changed and (self.line_is_due() or (self._logged and done == self.total)):
+        elif changed and not self._own_lines and (self.line_is_due() or (self._logged and done == self.total)):
             self.log_line(self._text())
 
     def line_is_due(self):
@@ -94,13 +100,15 @@ class Progress:
             logging.info("%s", text)
 
     def say(self, text):
-        """Prints a line that is not about progress: above the bar, or to the log."""
-        if not self.shown:
-            return
+        """Prints a line that is not about progress to stderr, above the bar."""
+        if self.shown:
+            tqdm.write(text, file=sys.stderr)
+
+    def log(self, text):
+        """Logs a line that is not about progress; above the bar, which a log line would break."""
         if self.on_terminal:
-            # A log line would break the bar.
-            self._bar.write(text, file=sys.stderr)
-        else:
+            self.say(text)
+        elif self.shown:
             logging.info("%s", text)
 
     def _text(self):

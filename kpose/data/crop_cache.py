@@ -6,7 +6,7 @@ from absl import logging
 
 from kpose.core.errors import InputError
 from kpose.data import records
-from kpose.data.pipeline import decoded
+from kpose.data.training_set import decode_record
 
 
 class CropCache:
@@ -47,7 +47,7 @@ class CropCache:
 
     def _fill(self, source, files):
         dataset = tf.data.TFRecordDataset(files.paths).map(
-            lambda serialised: decoded(self._set, source, serialised), num_parallel_calls=tf.data.AUTOTUNE
+            lambda serialised: decode_record(self._set, source, serialised), num_parallel_calls=tf.data.AUTOTUNE
         )
         place = self._starts[source]
         with records.reading(files.pattern):

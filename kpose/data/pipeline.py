@@ -20,13 +20,76 @@ import numpy as np
 import tensorflow as tf
 
 from kpose.augment import augmentation
+from kpose.augment.augmentation import build_augmentation
 from kpose.core.errors import InputError
 from kpose.data import records
+from kpose.data.crop_cache import CropCache
 from kpose.data.resampling import resample
-from kpose.data.training_set import PERIOD, add_labels, stored_share
+from kpose.data.training_set import PERIOD, add_labels, check_shape, decode_record, stored_share, summarise_labels
 
 
-def training_batches(
+def training_batches(config, training_set, start_step=0, worker=0, workers=1):
+    """The training batches of a recipe, augmented where `config.augment.on` is "host".
+
+    Args:
+        config: the recipe.
+        training_set: its `training_set.TrainingSet`.
+        start_step: batches already consumed.
+        worker, workers: as for `shuffled_batches`.
+
+    Returns:
+        Endless `tf.data.Dataset` of batches. With `config.augment.on` "device" a warping augmentation gets the
+        stored crops: `image` is then larger than the network's input.
+
+    Raises:
+        InputError: a batch that the workers cannot share, or a cache that does not fit into memory.
+    """
+    augment = build_augmentation(config, training_set.skeleton, training_set.window)
+    batches = shuffled_batches(
+        training_set,
+        input_size=tuple(config.model.input_size),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        start_step=start_step,
+        shuffle_buffer=config.data.shuffle_buffer,
+        normals=config.model.name == "cascade",
+        stored_crops=augment.warps,
+        cache=CropCache(training_set) if config.data.cache else None,
+        worker=worker,
+        workers=workers,
+    )
+    if augment and config.augment.on == "host":
+        batches = batches.map(augment.on_host, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    return batches
+
+
+def evaluation_batches(config, files, batch_size=None, identity=False):
+    """The records of an evaluation of a recipe's network, once and in order.
+
+    Args:
+        config: the recipe.
+        files: `records.RecordFiles`.
+        batch_size: samples in a batch; None: the recipe's.
+        identity: as for `ordered_batches`.
+
+    Returns:
+        `tf.data.Dataset` of known cardinality, whose last batch is filled up with samples of weight 0.
+
+    Raises:
+        InputError: crops of another shape than the network's, or that show too little; damaged records.
+    """
+    check_shape(files, config.data.aspect)
+    return ordered_batches(
+        files,
+        input_size=tuple(config.model.input_size),
+        padding=config.data.padding,
+        batch_size=batch_size or config.batch_size,
+        num_records=summarise_labels(files, config.data.padding).num_records,
+        identity=identity,
+    )
+
+
+def shuffled_batches(
     training_set,
     *,
     input_size,
@@ -40,21 +103,21 @@ def training_batches(
     worker=0,
     workers=1,
 ):
-    """An endless stream of shuffled training batches.
+    """An endless stream of shuffled batches, not augmented.
 
     Args:
         training_set: `training_set.TrainingSet`.
         input_size: (height, width) of the network's input in pixels.
         batch_size: samples in a global batch.
-        seed: of the order and of the augmentation.
-        start_step: batches already consumed: the stream begins with batch `start_step`.
-        shuffle_buffer: records in memory (encoded) from which the next one is drawn.
+        seed: of the order and of the random numbers for augmentation.
+        start_step: batches already consumed: the stream starts at batch `start_step`.
+        shuffle_buffer: encoded records in memory from which the next one is drawn.
         normals: add `normals`.
-        stored_crops: leave the image as it was stored, for an augmentation that warps it to the input size; only
-            shrunk first where it has many more pixels than the input needs.
+        stored_crops: leave the image as it was stored, for an augmentation that warps it to the input size. It is
+            only reduced where it has many more pixels than the input needs.
         cache: `CropCache`: take the crops from memory (None: decode them).
-        worker, workers: of several processes that share each global batch, this is the one with index `worker`: its
-            batches are its part of the global ones. All of them read all records and decode their own.
+        worker, workers: this process is number `worker` of `workers` that share each global batch. Its batches are
+            its part of the global ones. All workers read all records and decode their own.
 
     Returns:
         `tf.data.Dataset` of batches; a batch may hold the end of one epoch and the start of the next.
@@ -65,20 +128,9 @@ def training_batches(
     if batch_size % workers:
         raise InputError(f"config.batch_size {batch_size} cannot be shared out among {workers} workers")
     part = batch_size // workers
-    first = start_step * batch_size
-    dataset = _mixed(training_set, seed, first, shuffle_buffer, cached=cache is not None)
+    samples = _mixed(training_set, seed, start_step * batch_size, shuffle_buffer, cached=cache is not None)
     if workers > 1:
-        dataset = dataset.filter(lambda position, *_: position % batch_size // part == worker)
-    if cache is None:
-        dataset = dataset.map(
-            lambda position, source, serialised: (position, decoded(training_set, source, serialised)),
-            num_parallel_calls=tf.data.AUTOTUNE,
-        ).batch(part, drop_remainder=True)
-    else:
-        dataset = dataset.batch(part, drop_remainder=True).map(
-            lambda positions, sources, indices: (positions, cache.gather(sources, indices)),
-            num_parallel_calls=tf.data.AUTOTUNE,
-        )
+        samples = samples.filter(lambda position, *_: position % batch_size // part == worker)
     size, window = input_size, training_set.window
     if stored_crops:
         size, window = _enough_pixels(training_set.crop_size, input_size, window), 1.0
@@ -90,22 +142,37 @@ def training_batches(
             batch["normals"] = _normals(seed, positions[0], part, training_set.skeleton.num_joints)
         return batch
 
-    dataset = dataset.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    batches = _decoded_batches(samples, training_set, part, cache)
+    batches = batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
     options = tf.data.Options()
-    # Threads of its own: in those that it would share with the training step on a CPU it would wait for the step's end.
+    # Its own threads: in a pool shared with the training step on a CPU it would wait for the end of the step.
     options.threading.private_threadpool_size = os.cpu_count()
-    return dataset.with_options(options)
+    return batches.with_options(options)
 
 
-def batch_members(training_set, *, batch_size, seed, step, shuffle_buffer=10_000):
-    """Who is in a batch of `training_batches`, by the same arguments.
+def _decoded_batches(samples, training_set, batch_size, cache):
+    """(positions, batch of image, keypoints and region) of `_mixed` samples, decoded or taken from the cache."""
+    if cache is not None:
+        return samples.batch(batch_size, drop_remainder=True).map(
+            lambda positions, sources, indices: (positions, cache.gather(sources, indices)),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+    return samples.map(
+        lambda position, source, serialised: (position, decode_record(training_set, source, serialised)),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    ).batch(batch_size, drop_remainder=True)
+
+
+def batch_members(config, training_set, step):
+    """The persons of batch number `step` of `training_batches`.
 
     Returns:
         List of (image's file name, annotation's id).
     """
     members = []
-    dataset = _mixed(training_set, seed, step * batch_size, shuffle_buffer, cached=False).take(batch_size)
-    for _, source, serialised in dataset:
+    first = step * config.batch_size
+    samples = _mixed(training_set, config.seed, first, config.data.shuffle_buffer, cached=False)
+    for _, source, serialised in samples.take(config.batch_size):
         person = records.parse(serialised, training_set.files[int(source)].skeleton, image=False)
         members.append((person["file_name"].numpy().decode(), int(person["annotation_id"])))
     return members
@@ -158,25 +225,6 @@ def _shuffled(paths, counts, seed, first, shuffle_buffer, cached):
     return epochs.flat_map(epoch_records).skip(first % total)
 
 
-def decoded(training_set, source, serialised):
-    """image, keypoints and region of one record, its crop brought to the size of all."""
-
-    def decode(files):
-        features = add_labels(
-            records.parse(serialised, files.skeleton), files, training_set.skeleton, training_set.padding
-        )
-        image = tf.ensure_shape(records.decode_jpeg(features["jpeg"]), [*files.crop_size, 3])
-        share = training_set.crop_padding / files.padding
-        return {
-            "image": resample(image[None], training_set.crop_size, share)[0],
-            "keypoints": features["keypoints"],
-            "region": features["region"],
-        }
-
-    branches = [lambda files=files: decode(files) for files in training_set.files]
-    return branches[0]() if len(branches) == 1 else tf.switch_case(tf.cast(source, tf.int32), branches)
-
-
 def _normals(seed, position, count, joints):
     """[count, joints, 2] standard normal numbers for the samples from `position` on."""
     rows = augmentation.numbered(tf.raw_ops.StatelessRandomNormalV2, ~seed, position, count, 2 * joints)
@@ -191,7 +239,7 @@ def _enough_pixels(stored, input_size, window):
     )
 
 
-def evaluation_batches(files, *, input_size, padding, batch_size, num_records, identity=False):
+def ordered_batches(files, *, input_size, padding, batch_size, num_records, identity=False):
     """All records once, in order; the last batch is filled up with samples of weight 0.
 
     Args:

@@ -1,9 +1,9 @@
-"""The record schema: what a person is in a TFRecord file, written and read by this module alone.
+"""The schema of a record, which holds one person. Only this module encodes and parses records.
 
-One record is one `tf.train.Example`: the JPEG of the person's crop and everything needed to go back to the
-original image. Shards are `<split>-00000-of-00008`; beside them lies `<split>.manifest.json`.
+A record is a `tf.train.Example` with the JPEG of the person's crop, the labels, and the geometry of the crop in the
+original image. The shards of a split are `<split>-00000-of-00008` ..., with `<split>.manifest.json` in the same folder.
 
-Writing does without TensorFlow, which is imported when records are read.
+Encoding does not need TensorFlow. It is imported when records are parsed.
 """
 
 import collections
@@ -16,10 +16,10 @@ import re
 import numpy as np
 
 from kpose.core import files, skeletons
-from kpose.core.errors import InputError
+from kpose.core.errors import InputError, first_line
 from kpose.data import tfrecord
 
-# Raised whenever a reader of the old records would misread new ones, or the other way round.
+# Increased by changes after which a reader of one version would misread records of another.
 SCHEMA_VERSION = 1
 
 
@@ -28,16 +28,17 @@ class Person:
     """One person, as a record holds it.
 
     Attributes:
-        jpeg: the encoded crop: the pixels of `region`, stretched to the crop's size.
-        image_id, annotation_id: the ids of the source.
-        file_name: the original image's name, relative to the image folder.
+        jpeg: JPEG bytes of the crop: the pixels of `region`, resized to the size of the crop.
+        image_id, annotation_id: ids in the source.
+        file_name: name of the original image, relative to the image folder.
         image_size: (height, width) of the original image in pixels.
-        box: [4] the person's box, xywh in original pixels.
-        padding: what the box was enlarged by to give `region`.
-        aspect: width over height of the rectangle round the box that was enlarged; 0: the box itself.
-        region: [4] what the crop shows, xywh in original pixels.
-        area: the person's area in square pixels (the scale of OKS).
-        keypoints: [K, 3] x, y in original pixels and the visibility flag: 0 unlabelled, 1 occluded, 2 visible.
+        box: [4] box of the person, xywh in pixels of the original image.
+        padding: factor by which the box (or its rectangle of `aspect`) was enlarged to give `region`.
+        aspect: width / height of the rectangle around the box that was enlarged; 0: the box itself.
+        region: [4] what the crop shows, xywh in pixels of the original image.
+        area: area of the person in square pixels (the scale of OKS).
+        keypoints: [K, 3] x, y in pixels of the original image and the visibility flag: 0 unlabelled, 1 occluded, 2
+            visible.
     """
 
     jpeg: bytes
@@ -54,12 +55,16 @@ class Person:
 
 
 def encode(person, skeleton):
-    """One serialised record (deterministic bytes) of a `Person` with the joints of `skeleton`."""
+    """The serialised record of a `Person` with the joints of a `Skeleton`; equal persons give equal bytes.
+
+    Raises:
+        InputError: the keypoints are not those of the skeleton.
+    """
     keypoints = np.asarray(person.keypoints, np.float32)
     if keypoints.shape != (skeleton.num_joints, 3):
         raise InputError(
             f"annotation {person.annotation_id}: keypoints of shape {keypoints.shape}, "
-            f"but skeleton {skeleton.name!r} wants ({skeleton.num_joints}, 3)"
+            f"but skeleton {skeleton.name!r} needs ({skeleton.num_joints}, 3)"
         )
     return tfrecord.encode_example(
         {
@@ -81,17 +86,17 @@ def encode(person, skeleton):
 
 
 def parse(serialised, skeleton, image=True):
-    """A serialised record -> dict of tensors, inside tf.data or eagerly.
+    """The fields of a serialised record as a dict of tensors, in tf.data or eagerly.
 
     Args:
-        serialised: scalar string tensor, or [N] strings (every feature then gains a leading N).
-        skeleton: the `Skeleton` the records were written with.
-        image: False leaves the JPEG out, for passes over the labels alone.
+        serialised: scalar string tensor; or [N] strings, and then every field has a leading axis N.
+        skeleton: the `Skeleton` of the records.
+        image: whether to return the JPEG.
 
     Returns:
-        `image_id`, `annotation_id` int64 []; `image_size` int64 [2] (height, width); `file_name` string [];
-        `area` float32 []; `box`, `region` float32 [4] xywh in original pixels; `keypoints` float32 [K, 2] in
-        original pixels; `visibility` float32 [K]; and, with `image`, `jpeg` string [].
+        `image_id`, `annotation_id` int64 []; `image_size` int64 [2] (height, width); `file_name` string []; `area`
+        float32 []; `box`, `region` float32 [4] xywh in pixels of the original image; `keypoints` float32 [K, 2] in
+        pixels of the original image; `visibility` float32 [K]; and, if `image`, `jpeg` string [].
     """
     import tensorflow as tf
 
@@ -116,31 +121,33 @@ def parse(serialised, skeleton, image=True):
 
 
 def decode_jpeg(jpeg):
-    """JPEG bytes -> uint8 [H, W, 3], by the accurate transform (TensorFlow's default trades quality for speed)."""
+    """The uint8 [H, W, 3] pixels of JPEG bytes, decoded with the accurate DCT, not TensorFlow's faster default."""
     import tensorflow as tf
 
     return tf.io.decode_jpeg(jpeg, channels=3, dct_method="INTEGER_ACCURATE")
 
 
 def shard_path(directory, split, index, count):
+    """The path of shard number `index` of `count`."""
     return os.path.join(directory, f"{split}-{index:05d}-of-{count:05d}")
 
 
 def manifest_path(directory, split):
+    """The path of the manifest of a split."""
     return os.path.join(directory, f"{split}.manifest.json")
 
 
 @dataclasses.dataclass(frozen=True)
 class RecordFiles:
-    """Record files that were checked: they exist, are of this schema version and of one kind.
+    """Record files that exist, have this schema version, and agree in the fields below.
 
     Attributes:
-        pattern: the glob they were named by.
+        pattern: the glob.
         paths: the files, sorted by name.
-        skeleton: the `Skeleton` of their labels.
-        padding: what the boxes were enlarged by when they were cropped.
+        skeleton: the `Skeleton` of the labels.
+        padding: factor by which the boxes were enlarged.
         crop_size: (height, width) of the stored crops in pixels.
-        aspect: width over height of the rectangles round the boxes that they show; 0: the boxes themselves.
+        aspect: width / height of the rectangles around the boxes that were enlarged; 0: the boxes themselves.
     """
 
     pattern: str
@@ -152,18 +159,18 @@ class RecordFiles:
 
 
 def find(pattern, wanted_skeleton=None):
-    """The record files that a glob names, checked by the first record of each.
+    """The `RecordFiles` of a glob, checked by the first record of each file.
 
     Args:
         pattern: the glob.
-        wanted_skeleton: the `Skeleton` their labels must be of; None: any.
+        wanted_skeleton: the `Skeleton` that the labels must have; None: any.
 
     Raises:
-        InputError: nothing matches, a shard is missing, a file is not TFRecord, all are empty, another schema
-            version, another skeleton, or files that do not belong together.
+        InputError: no file matches, a shard is missing, a file is not TFRecord, all files are empty, another schema
+            version, another skeleton, or files that differ in skeleton, padding, crop size or aspect.
     """
     if not pattern:
-        raise InputError("no records given: name them by a glob, as in --records='records/val-*'")
+        raise InputError("no records given: give a glob, such as --records='records/val-*'")
     paths = tuple(p for p in files.matching(pattern) if re.search(r"-\d{5}-of-\d{5}$", p))
     if not paths:
         raise InputError(f"no records match {pattern!r}: write some with python -m tfrecords_tools.write_coco")
@@ -171,52 +178,54 @@ def find(pattern, wanted_skeleton=None):
     heads = {path: _head(path) for path in paths}
     kinds = {head for head in heads.values() if head is not None}
     if not kinds:
-        raise InputError(f"{pattern!r}: the record files hold no record at all")
+        raise InputError(f"{pattern!r}: the record files have no records")
     if len(kinds) > 1:
         first, second = sorted(kinds, key=str)[:2]
         raise InputError(
-            f"{pattern!r} mixes records that do not belong together: (skeleton, padding, crop size, aspect) "
-            f"{first} and {second}: name one kind"
+            f"{pattern!r}: the records differ in (skeleton, padding, crop size, aspect): {first} and {second}: give "
+            "records of one kind"
         )
     skeleton, padding, crop_size, aspect = kinds.pop()
     if wanted_skeleton is not None and skeleton != wanted_skeleton.name:
-        raise InputError(f"{pattern!r}: labels of skeleton {skeleton!r}, but {wanted_skeleton.name!r} is wanted")
+        raise InputError(f"{pattern!r}: labels of skeleton {skeleton!r}, but {wanted_skeleton.name!r} is needed")
     return RecordFiles(pattern, paths, skeletons.get(skeleton), padding, crop_size, aspect)
 
 
 def _check_shards(paths, pattern):
-    """Each split must be there once and whole."""
+    """Raises `InputError` unless each split has all shards of one write."""
     counts, present = {}, collections.Counter()
     for path in paths:
         stem, count = re.fullmatch(r"(.*)-\d{5}-of-(\d{5})", path).groups()
         if counts.setdefault(stem, count) != count:
             raise InputError(
-                f"{stem}: shards of two writes lie there, of {counts[stem]} and of {count}: remove one set"
+                f"{stem}: there are shards of two writes, of {counts[stem]} and of {count}: remove those of one write"
             )
         present[stem] += 1
     for stem, count in counts.items():
-        # Whoever names single shards means them.
+        # Without a wildcard in the file name, single shards are allowed.
         if present[stem] != int(count) and glob.has_magic(os.path.basename(pattern)):
-            raise InputError(f"{stem}-*-of-{count}: {present[stem]} of {int(count)} shards are there: write them again")
+            raise InputError(
+                f"{stem}-*-of-{count}: only {present[stem]} of {int(count)} shards exist: write them again"
+            )
 
 
 def _head(path):
-    """(skeleton, padding, crop size, aspect) by a file's first record; None for a file without any."""
+    """(skeleton, padding, crop size, aspect) of the first record of a file; None if the file has no record."""
     import tensorflow as tf
 
     try:
         serialised = next(iter(tf.data.TFRecordDataset(path).take(1)), None)
     except tf.errors.OpError as error:
-        raise InputError(f"{path}: cannot be read as a TFRecord file ({_first_line(error)})") from None
+        raise InputError(f"{path}: cannot be read as a TFRecord file ({first_line(error)})") from None
     if serialised is None:
         return None
     try:
         features = tf.train.Example.FromString(serialised.numpy()).features.feature
     except Exception:
-        raise InputError(f"{path}: its records are no tf.train.Example: not written by kpose") from None
+        raise InputError(f"{path}: its records are not tf.train.Example: not written by kpose") from None
     versions = features["schema_version"].int64_list.value
     if list(versions) != [SCHEMA_VERSION]:
-        found = f"schema version {versions[0]}" if versions else "records of no kpose schema"
+        found = f"schema version {versions[0]}" if versions else "records without a kpose schema version"
         raise InputError(
             f"{path}: {found}, but this kpose reads version {SCHEMA_VERSION}: "
             "write the records again with python -m tfrecords_tools.write_coco"
@@ -229,7 +238,7 @@ def _head(path):
 
 @contextlib.contextmanager
 def reading(name):
-    """Turns TensorFlow's error about a damaged record file, read in the block, into an `InputError` with its name."""
+    """A context that turns TensorFlow's error about a damaged record file into an `InputError` with its name."""
     import tensorflow as tf
 
     try:
@@ -240,11 +249,7 @@ def reading(name):
         ) from None
 
 
-def _first_line(error):
-    return str(getattr(error, "message", error)).split("\n")[0]
-
-
 def read_manifest(directory, split):
-    """The manifest of a split as a dict, or None where there is none."""
+    """The manifest of a split as a dict; None if it does not exist."""
     path = manifest_path(directory, split)
     return files.read_json(path, "manifest") if files.is_file(path) else None

@@ -1,7 +1,7 @@
-"""TFRecord files and `tf.train.Example` messages, without TensorFlow.
+"""Writes and reads TFRecord files and writes `tf.train.Example` messages, without TensorFlow.
 
-Importing TensorFlow takes seconds and hundreds of megabytes, in each process that writes records. Both formats are
-small: a record is framed by its length and two checksums, an Example is a protobuf map of lists.
+The import of TensorFlow takes seconds and hundreds of megabytes in each process that writes records. Both formats are
+small: a record is stored with its length and two checksums, an Example is a protobuf map of lists.
 """
 
 import functools
@@ -17,19 +17,19 @@ _CHECKSUM = struct.Struct("<I")
 
 
 def frame(record):
-    """The bytes of one record in a TFRecord file: length, checksum, the record itself, checksum."""
+    """The bytes of a record in a TFRecord file: length, checksum of the length, record, checksum of the record."""
     length = _LENGTH.pack(len(record))
     return b"".join((length, _masked_crc(length), record, _masked_crc(record)))
 
 
 def _masked_crc(data):
-    # Rotated and shifted, as TFRecord has it: the checksum of data that hold checksums would be weak.
+    # TFRecord rotates the checksum and adds a constant, because a checksum of data with checksums would be weak.
     crc = google_crc32c.value(data)
     return _CHECKSUM.pack((((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
 def read(path):
-    """The records of a TFRecord file, one after another, with their checksums tested.
+    """Yields the records of a TFRecord file as bytes, and checks their checksums.
 
     Raises:
         InputError: the file is damaged or cut short.
@@ -46,10 +46,10 @@ def read(path):
 
 
 def encode_example(features):
-    """A serialised `tf.train.Example`, its features in the order of their names: equal features, equal bytes.
+    """A serialised `tf.train.Example`. Its features are sorted by name, so equal features give equal bytes.
 
     Args:
-        features: name -> non-empty list of bytes, of integers, or of floats.
+        features: dict of name -> non-empty list of bytes, of integers or of floats.
     """
     entries = []
     for name in sorted(features):
@@ -67,7 +67,7 @@ def _feature(values):
     if isinstance(values[0], bytes):
         return _field(1, b"".join([_field(1, value) for value in values]))
     if isinstance(values[0], int):
-        # A negative int64 is its two's complement.
+        # A negative int64 is stored as its two's complement.
         return _field(3, _field(1, b"".join([_varint(value & 0xFFFFFFFFFFFFFFFF) for value in values])))
     return _field(2, _field(1, struct.pack(f"<{len(values)}f", *values)))
 

@@ -16,6 +16,7 @@ from absl import logging
 from kpose.core import geometry
 from kpose.core.errors import InputError
 from kpose.data import records
+from kpose.data.resampling import resample
 
 # The mixture repeats after so many samples; weights are kept to this precision.
 PERIOD = 4096
@@ -194,6 +195,25 @@ def add_labels(features, files, skeleton, padding):
         keypoints = tf.concat([keypoints, tf.zeros_like(keypoints[..., :1, :])], -2)
         keypoints = tf.gather(keypoints, [theirs.get(joint, absent) for joint in skeleton.joints], axis=-2)
     return features | {"region": region, "keypoints": keypoints}
+
+
+def decode_record(training_set, source, serialised):
+    """image, keypoints and region of one serialised record of data set `source`, its crop brought to the size of all."""
+
+    def decode(files):
+        features = add_labels(
+            records.parse(serialised, files.skeleton), files, training_set.skeleton, training_set.padding
+        )
+        image = tf.ensure_shape(records.decode_jpeg(features["jpeg"]), [*files.crop_size, 3])
+        share = training_set.crop_padding / files.padding
+        return {
+            "image": resample(image[None], training_set.crop_size, share)[0],
+            "keypoints": features["keypoints"],
+            "region": features["region"],
+        }
+
+    branches = [lambda files=files: decode(files) for files in training_set.files]
+    return branches[0]() if len(branches) == 1 else tf.switch_case(tf.cast(source, tf.int32), branches)
 
 
 def summarise_labels(files, padding):

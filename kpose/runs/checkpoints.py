@@ -1,14 +1,16 @@
 """Checkpoints of a training run: everything that its next step depends on.
 
 checkpoints/step-1000...   the newest ones
+checkpoints/checkpoint     their list, in the order of their steps (TensorFlow's state file)
 checkpoints/best/step-900  the one with the best validation score, where there is validation
 
-A checkpoint is written aside and gets its name when it is whole. One that is damaged later is told, set aside, and the
-one before it is used.
+A checkpoint counts when it is complete and listed. A damaged one is logged and set aside, and the one before it is
+used. Which checkpoints are kept is decided by their steps, never by the clock.
 """
 
 import glob
 import os
+import re
 
 import tensorflow as tf
 from absl import logging
@@ -19,6 +21,7 @@ from kpose.core.errors import InputError, first_line
 FOLDER = "checkpoints"
 BEST_FOLDER = os.path.join(FOLDER, "best")
 BEST_FILE = "best.json"
+STATE_FILE = "checkpoint"
 _UNREADABLE = (tf.errors.OpError, AssertionError, ValueError, IndexError, KeyError)
 
 
@@ -30,21 +33,20 @@ class Checkpoints:
         regressor: the `regressor.Regressor` whose weights, their averages, BatchNorm statistics, dropout seeds, the
             loss' own variables, optimiser and loss scale are saved.
         keep: how many of the newest are kept.
-        written: where they are written; workers other than the chief, who must take part, write elsewhere.
+        written: where they are written. Workers other than the chief must take part, and write to another folder.
     """
 
     def __init__(self, workdir, regressor, keep, written=None):
-        self._keep = keep
         self._workdir = workdir
         self._written = written or workdir
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
-        # The batch that comes next: another number than the step once a rollback has left a batch out.
+        # The next batch: not the number of steps after a rollback has left a batch out.
         self._position = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._checkpoint = tf.train.Checkpoint(
             step=self._step,
             position=self._position,
             network=regressor.network,
-            # Keras' seed generators are no trackable objects: TensorFlow would leave dropout's state out.
+            # Keras' seed generators are not trackable objects: TensorFlow would leave dropout's state out.
             seeds=[v.value for v in regressor.network.variables if v.name == "seed_generator_state"],
             averages=list(regressor.averages),
             loss=[v.value for v in regressor.sample_loss.trainable_variables],
@@ -52,33 +54,24 @@ class Checkpoints:
             loss_scale=regressor.loss_scale,
             finite_steps=regressor.finite_steps,
         )
-        if self._written == workdir:
-            for folder in (FOLDER, BEST_FOLDER):
-                _mend_state(os.path.join(workdir, folder))
-        self._manager = self._make_manager(FOLDER, keep)
-        self._best = self._make_manager(BEST_FOLDER, 1)
-
-    def _make_manager(self, folder, keep):
-        return tf.train.CheckpointManager(
-            self._checkpoint, os.path.join(self._written, folder), keep, checkpoint_name="step"
-        )
+        self._newest = _Folder(os.path.join(self._written, FOLDER), keep)
+        self._best = _Folder(os.path.join(self._written, BEST_FOLDER), 1)
 
     def restore(self):
-        """Restores the newest checkpoint that is whole.
+        """Restores the newest checkpoint that is complete.
 
         Returns:
-            (its step, the number of the batch that comes next); (0, 0) where there is none.
+            (its step, the number of the next batch); (0, 0) where there is none.
 
         Raises:
-            InputError: there are some, but none is whole.
+            InputError: there are some, but none is complete.
         """
         chief = self._written == self._workdir
         if chief:
-            self._remove_leftovers()
+            self._newest.remove_leftovers()
+            self._best.remove_leftovers()
         folder = os.path.join(self._workdir, FOLDER)
-        state = _state(folder)
-        # Workers that look before the chief has mended the state file see what it will say.
-        paths = list(state.all_model_checkpoint_paths) if state else _by_name(folder)
+        paths = _listed(folder)
         damaged = []
         while paths:
             path = paths.pop()
@@ -88,107 +81,149 @@ class Checkpoints:
                 damaged.append((path, first_line(error)))
                 continue
             for bad, reason in damaged:
-                logging.warning("%s: damaged (%s), set aside: going on from %s", bad, reason, path)
+                logging.warning("%s: damaged (%s), set aside: continuing from %s", bad, reason, path)
                 if chief:
                     _set_aside(bad)
             if damaged and chief:
                 _write_state([*paths, path])
-                self._manager = self._make_manager(FOLDER, self._keep)
             return int(self._step.numpy()), int(self._position.numpy())
         if damaged:
             raise InputError(
-                f"{damaged[0][0]}: the checkpoint cannot be restored ({damaged[0][1]}), nor is one before it: it is "
-                "damaged, or of another version of kpose; take another --workdir"
+                f"{damaged[0][0]}: the checkpoint cannot be restored ({damaged[0][1]}), and no earlier one can: it is "
+                "damaged, or of another version of kpose; use another --workdir"
             )
         return 0, 0
 
     def save(self, step, position):
-        """Writes the checkpoint of `step`, the batch that comes next being `position`; a no-op if it is already there.
+        """Writes the checkpoint of `step`, `position` being the number of the next batch; nothing if it exists.
 
         Raises:
             InputError: the disk is full.
         """
-        latest = self._manager.latest_checkpoint
-        if latest and latest.endswith(f"step-{step}"):
-            return
-        self._write(self._manager, step, position)
+        self._write(self._newest, step, position)
 
     def save_if_best(self, step, position, score):
         """Keeps a copy of `step` if no validation before had so high a score."""
         path = os.path.join(self._written, BEST_FOLDER, BEST_FILE)
         if os.path.exists(path) and files.read_json(path, "score of a checkpoint")["score"] >= score:
             return
-        if not (self._best.latest_checkpoint or "").endswith(f"step-{step}"):
-            self._write(self._best, step, position)
+        self._write(self._best, step, position)
         files.write_json(path, {"step": step, "score": score})
 
-    def _write(self, manager, step, position):
+    def _write(self, folder, step, position):
+        paths = _listed(folder.path)
+        path = os.path.join(folder.path, f"step-{step}")
+        if path in paths:
+            return
         self._step.assign(step)
         self._position.assign(position)
+        # TensorFlow creates this variable when it restores, and then expects it in the checkpoint.
+        self._checkpoint.save_counter.assign_add(1)
         try:
-            manager.save(checkpoint_number=step)
+            os.makedirs(folder.path, exist_ok=True)
+            self._checkpoint.write(path)
+            folder.add(path)
         except (tf.errors.OpError, OSError) as error:
-            self._remove_leftovers()
-            kept = manager.latest_checkpoint
+            folder.remove_leftovers()
             message = first_line(getattr(error, "message", None) or error)
+            kept = f"{paths[-1]} is complete" if paths else "there is no earlier one"
             raise InputError(
-                f"{manager.directory}: the checkpoint of step {step} cannot be written ({message}): make room, and "
-                f"give the same command again; {f'{kept} is whole' if kept else 'there is none before it'}"
+                f"{folder.path}: the checkpoint of step {step} cannot be written ({message}): free some space and run "
+                f"the same command again; {kept}"
             ) from None
 
-    def _remove_leftovers(self):
-        """Removes what a write that was cut short left behind."""
-        for manager in (self._manager, self._best):
-            known = {os.path.basename(path) for path in manager.checkpoints}
-            for path in glob.glob(os.path.join(glob.escape(manager.directory), "step-*")):
-                stem = os.path.basename(path).split(".")[0]
-                if stem not in known and ".damaged" not in path:
-                    files.remove(path)
+
+class _Folder:
+    """A folder of checkpoints, of which the newest `keep` are kept."""
+
+    def __init__(self, path, keep):
+        self.path = path
+        self._keep = keep
+        _restore_state(path)
+
+    def add(self, path):
+        """Lists a checkpoint that is complete, and removes those beyond `keep`, the lowest steps first."""
+        # A run that went back to an earlier step writes the later ones again.
+        paths = sorted({*_listed(self.path), path}, key=_step_of)
+        _write_state(paths[-self._keep :])
+        for old in paths[: -self._keep]:
+            _remove(old)
+
+    def remove_leftovers(self):
+        """Removes what interrupted writes left: checkpoints that are incomplete, or older than all listed ones.
+
+        Files that kpose did not write stay, and so do complete checkpoints that are newer.
+        """
+        listed = _listed(self.path)
+        oldest = min(map(_step_of, listed), default=0)
+        for path in {_path_of(name) for name in glob.glob(os.path.join(glob.escape(self.path), "step-*"))} - {None}:
+            if path not in listed and (not _is_complete(path) or _step_of(path) < oldest):
+                _remove(path)
 
 
-def _state(folder):
-    """What a folder's state file says of its checkpoints; None where it is missing or garbled."""
+def _path_of(name):
+    """The checkpoint that a file (or folder, while it is written) belongs to; None if kpose did not write it."""
+    match = re.fullmatch(r"(step-\d+)(_temp|\.(index|data-\d{5}-of-\d{5})(\.tempstate\d+)?)", os.path.basename(name))
+    return os.path.join(os.path.dirname(name), match[1]) if match else None
+
+
+def _is_complete(path):
+    return os.path.exists(f"{path}.index") and bool(glob.glob(f"{glob.escape(path)}.data-*"))
+
+
+def _step_of(path):
+    return int(path.rpartition("-")[2])
+
+
+def _remove(path):
+    """Removes the files of a checkpoint."""
+    for name in glob.glob(f"{glob.escape(path)}*"):
+        if _path_of(name) == path:
+            files.remove(name)
+
+
+def _listed(folder):
+    """The paths of a folder's checkpoints, the lowest step first: by its state file, or by name without one."""
     try:
-        return tf.train.get_checkpoint_state(folder)
+        state = tf.train.get_checkpoint_state(folder)
     except ValueError:
         # Empty, or not text.
-        return None
+        state = None
+    paths = state.all_model_checkpoint_paths if state else _by_name(folder)
+    return sorted((path for path in paths if _path_of(f"{path}.index") == path), key=_step_of)
 
 
 def _by_name(folder):
-    """The paths of all checkpoints that lie in a folder, in the order of their steps."""
-    paths = [path.removesuffix(".index") for path in glob.glob(os.path.join(glob.escape(folder), "step-*.index"))]
-    return sorted((path for path in paths if path.rsplit("-", 1)[1].isdigit()), key=lambda p: int(p.rsplit("-", 1)[1]))
+    """The paths of all complete checkpoints in a folder."""
+    names = glob.glob(os.path.join(glob.escape(folder), "step-*.index"))
+    return [path for path in map(_path_of, names) if path and _is_complete(path)]
 
 
-def _mend_state(folder):
-    """Writes a folder's state file anew where it is lost: without it all checkpoints would be leftovers."""
-    path = os.path.join(folder, "checkpoint")
-    if _state(folder):
-        return
-    paths = _by_name(folder)
+def _restore_state(folder):
+    """Writes a folder's state file again where it is missing or damaged."""
+    path = os.path.join(folder, STATE_FILE)
+    try:
+        if tf.train.get_checkpoint_state(folder):
+            return
+    except ValueError:
+        pass
+    paths = _listed(folder)
     if paths:
         _write_state(paths)
-        logging.warning("%s: missing or damaged: made anew, of %s", path, ", ".join(map(os.path.basename, paths)))
+        logging.warning("%s: missing or damaged: written again, with %s", path, ", ".join(map(os.path.basename, paths)))
     elif os.path.exists(path):
         os.remove(path)
 
 
 def _write_state(paths):
-    """Writes the state file of the folder of these checkpoints, the newest last."""
+    """Writes the state file of the folder of these checkpoints, the lowest step first."""
     names = [os.path.basename(path) for path in paths]
-    # Without times a CheckpointManager would take none of them for its own.
-    times = [os.path.getmtime(f"{path}.index") for path in paths]
+    # The times are for other readers of the file (TensorFlow's CheckpointManager); kpose does not read them.
+    times = [os.path.getmtime(f"{path}.index") if os.path.exists(f"{path}.index") else 0.0 for path in paths]
     with startup.warnings():
         tf.compat.v1.train.update_checkpoint_state(
             os.path.dirname(paths[0]), names[-1], names, None, times, last_preserved_timestamp=0.0
         )
-
-
-def _newest(folder):
-    if _state(folder):
-        return tf.train.latest_checkpoint(folder)
-    return next(reversed(_by_name(folder)), None)
 
 
 def _set_aside(path):
@@ -198,20 +233,20 @@ def _set_aside(path):
 
 def exist(workdir):
     """Whether a workdir holds a checkpoint."""
-    return workdir is not None and _newest(os.path.join(workdir, FOLDER)) is not None
+    return workdir is not None and any(map(_is_complete, _listed(os.path.join(workdir, FOLDER))))
 
 
 def latest(workdir, best=False):
-    """The newest checkpoint of a workdir, or the one with the best validation score.
+    """The path of the newest checkpoint of a workdir, or of the one with the best validation score.
 
     Raises:
         InputError: there is none.
     """
-    path = _newest(os.path.join(workdir, BEST_FOLDER if best else FOLDER))
-    if path is None:
-        what = "no best checkpoint: it comes with config.data.val" if best else "no checkpoint"
+    paths = [path for path in _listed(os.path.join(workdir, BEST_FOLDER if best else FOLDER)) if _is_complete(path)]
+    if not paths:
+        what = "no best checkpoint: it needs config.data.val" if best else "no checkpoint"
         raise InputError(f"{workdir}: {what}: train with python -m kpose.train --workdir={workdir} first")
-    return path
+    return paths[-1]
 
 
 def restore_network(network, checkpoint, averaged=False):
@@ -220,7 +255,7 @@ def restore_network(network, checkpoint, averaged=False):
     Args:
         network: the recipe's network.
         checkpoint: the checkpoint's path.
-        averaged: take the moving averages of the weights.
+        averaged: load the moving averages of the weights.
 
     Raises:
         InputError: it is missing, damaged, or of another network.

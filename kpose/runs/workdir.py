@@ -25,6 +25,7 @@ from kpose import models
 from kpose.core import devices, files, skeletons
 from kpose.core.errors import InputError
 from kpose.models.layers import OUTPUTS_OF_LOSS
+from kpose.models.weights import sources
 from kpose.runs import checkpoints, shipped
 
 CONFIG_FILE = "config.json"
@@ -33,15 +34,52 @@ STARTS_FILE = "starts.json"
 # Of these the numbers of a run depend.
 PACKAGES = ("tensorflow", "keras", "keras-cv", "numpy", "numba", "ml_collections")
 BASE_FOLDER = "base"
+HISTORY_FILE = "history.csv"
 
 
 def load_config(workdir):
-    """The recipe of a run.
+    """The recipe of a run; `config.model.preprocessing` is never "auto".
 
     Raises:
         InputError: the folder holds no run.
     """
-    return config_lib.load(os.path.join(workdir, CONFIG_FILE))
+    config = config_lib.load(os.path.join(workdir, CONFIG_FILE))
+    # Runs of older versions lack the field: there the name of the initial weights decided, whatever it named.
+    if config.model.preprocessing == "auto":
+        config.model.preprocessing = sources.preprocessing(config.model.weights)
+    return config
+
+
+def resolve_preprocessing(config, workdir=None):
+    """A copy of a recipe with `config.model.preprocessing` resolved to "keras" or "torchvision".
+
+    If `workdir` holds checkpoints, "auto" becomes the preprocessing of that run. Otherwise it follows from
+    `config.model.weights`: for a run or a shipped model, the preprocessing of that model; for a PyTorch file or
+    package, "torchvision"; for anything else, "keras".
+
+    Args:
+        config: the recipe; it is not changed.
+        workdir: the run's folder; it need not exist.
+
+    Raises:
+        InputError: `config.model.weights` is a folder that holds no run.
+    """
+    resolved, weights = config.copy_and_resolve_references(), config.model.weights
+    if config.model.preprocessing != "auto":
+        return resolved
+    if checkpoints.exist(workdir) and os.path.exists(os.path.join(workdir, CONFIG_FILE)):
+        choice = load_config(workdir).model.preprocessing
+    elif config.model.name != "backbone":
+        # The field has no effect; what `weights` names is checked when it is loaded.
+        choice = "keras"
+    elif os.path.isdir(weights):
+        choice = load_config(weights).model.preprocessing
+    elif _is_shipped(weights):
+        choice = shipped.read_card(weights)[1].model.preprocessing
+    else:
+        choice = sources.preprocessing(weights)
+    resolved.model.preprocessing = choice
+    return resolved
 
 
 def load_mean_pose(workdir):
@@ -93,25 +131,26 @@ def copy_base(config, workdir):
             return
 
 
-def build_network(config, workdir, synchronized=False, begin=False):
-    """The network of a run, with initial weights, under the current dtype policy.
+def build_network(config, skeleton, workdir=None, synchronized=False, begin=False):
+    """The network of a run, under the current dtype policy.
 
     Args:
         config: the run's recipe.
-        workdir: the run's folder.
+        skeleton: the `Skeleton` that it predicts.
+        workdir: the run's folder; only a cascade needs it.
         synchronized: BatchNorm over all replicas together.
-        begin: for the first step of the training: a cascade's base with the weights of `config.model.base`, a
-            backbone with those of `config.model.weights`.
+        begin: read the initial weights: for a cascade's base those of `config.model.base`, otherwise those that
+            `config.model.weights` names. Without it a checkpoint is to fill the network.
     """
-    base = None
+    config, base = resolve_preprocessing(config, workdir), None
     if config.model.name == "cascade":
         folder = os.path.join(workdir, BASE_FOLDER)
         saved = load_config(folder)
-        base = build_network(saved, folder)
+        base = build_network(saved, skeleton, folder)
         if begin:
             checkpoints.restore_network(base, checkpoints.latest(config.model.base), saved.optimizer.ema > 0)
     outputs = OUTPUTS_OF_LOSS.get(config.loss.name, ())
-    network = models.build(config.model, skeletons.get(config.skeleton), outputs, synchronized, base)
+    network = models.build(config.model, skeleton, outputs, synchronized, base)
     if begin:
         _begin(network, config.model)
     return network
@@ -122,27 +161,20 @@ def _begin(network, config):
     if not (os.path.isdir(config.weights) or _is_shipped(config.weights)):
         models.load_weights(network, config)
         return
-    theirs = load_trained(config.weights).network
+    trained = load_trained(config.weights)
+    theirs = trained.network
     shapes, wanted = ([tuple(v.shape) for v in n.variables] for n in (theirs, network))
     if shapes != wanted:
         raise InputError(
             f"config.model.weights is {config.weights!r}, a {theirs.name} of {len(shapes)} arrays, which are not "
             f"those of this recipe's {network.name} ({len(wanted)}): take a run of the same network"
         )
+    if trained.config.model.preprocessing != config.preprocessing:
+        raise InputError(
+            f"config.model.preprocessing is {config.preprocessing!r}, but {config.weights} was trained with "
+            f"{trained.config.model.preprocessing!r}: leave it at 'auto', which takes that of the initial weights"
+        )
     network.set_weights(theirs.get_weights())
-
-
-def load_network(workdir, config, best=False):
-    """The network of a run with the weights of its newest checkpoint, or of the best one, in float32.
-
-    Returns:
-        (network, path of the checkpoint).
-    """
-    checkpoint = checkpoints.latest(workdir, best)
-    with devices.dtype_policy("float32"):
-        network = build_network(config, workdir)
-    checkpoints.restore_network(network, checkpoint, averaged=config.optimizer.ema > 0)
-    return network, checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,6 +183,7 @@ class Trained:
 
     Attributes:
         config: its recipe.
+        skeleton: the `Skeleton` that it predicts.
         network: in float32.
         mean_pose: [K, 2] normalised, of the training set.
         origin: the checkpoint's path, or the name of the shipped model.
@@ -158,6 +191,7 @@ class Trained:
     """
 
     config: object
+    skeleton: skeletons.Skeleton
     network: keras.Model
     mean_pose: np.ndarray
     origin: str
@@ -179,13 +213,17 @@ def load_trained(source, best=False):
         InputError: neither the one nor the other, or damaged.
     """
     if _is_shipped(source):
-        return Trained(*shipped.load_network(source), shipped.load_mean_pose(source), source, None)
+        config, network = shipped.load_network(source)
+        return Trained(
+            config, skeletons.get(config.skeleton), network, shipped.load_mean_pose(source), source, folder=None
+        )
     config = load_config(source)
-    network, checkpoint = load_network(source, config, best)
-    return Trained(config, network, load_mean_pose(source), checkpoint, source)
-
-
-HISTORY_FILE = "history.csv"
+    skeleton = skeletons.get(config.skeleton)
+    checkpoint = checkpoints.latest(source, best)
+    with devices.dtype_policy("float32"):
+        network = build_network(config, skeleton, source)
+    checkpoints.restore_network(network, checkpoint, averaged=config.optimizer.ema > 0)
+    return Trained(config, skeleton, network, load_mean_pose(source), checkpoint, folder=source)
 
 
 def read_history(workdir):
@@ -200,7 +238,9 @@ def read_history(workdir):
         ]
 
 
-def write_rows(path, rows):
+def write_history(workdir, rows):
+    """Writes the rows of a run's history.csv; a row has only the columns that it knows."""
+    path = os.path.join(workdir, HISTORY_FILE)
     names = list(dict.fromkeys(name for row in rows for name in row))
     with files.replacing(path) as file:
         writer = csv.DictWriter(file, names)

@@ -1,4 +1,4 @@
-"""What happens beside training: log lines, TensorBoard, history, checkpoints, pictures."""
+"""Keras callbacks of a training: checkpoints, SIGTERM, freezing, the profiler, a picture of predictions."""
 
 import os
 import signal
@@ -13,14 +13,14 @@ from kpose.train.history import check_converging, writing_events
 
 
 class SaveCheckpoints(keras.callbacks.Callback):
-    """Saves a checkpoint every so many steps and at the end, and keeps the one of the best validation.
+    """Saves a checkpoint every `every` steps and at the end, and keeps the one with the best validation score.
 
     Args:
         saver: `checkpoints.Checkpoints`.
         every: steps between two checkpoints.
-        total_steps: of the training.
-        watch: the `WatchFinite` of the training: no step is saved that it has not looked at.
-        ahead: by how many batches the data are ahead of the steps, because that many were left out.
+        total_steps: steps of the training.
+        watch: the `WatchFinite` of the training: a step is saved only after it was checked.
+        ahead: batches that the data are ahead of the steps, because rollbacks left them out.
     """
 
     def __init__(self, saver, every, total_steps, watch, ahead=0):
@@ -47,23 +47,24 @@ class SaveCheckpoints(keras.callbacks.Callback):
             self.saver.save_if_best(step, step + self.ahead, float(logs["val_pcp_strict"]))
 
     def save(self):
-        """Saves the step that is done."""
+        """Saves a checkpoint of the last step, if there is none yet."""
         step = self.model.steps.done
         if step > self._saved:
-            # After a rollback the training goes on from the last step that was saved: none may be beyond a bad one.
+            # A rollback continues from the last saved step, so no saved step may include a bad one.
             self.watch.look()
             self.saver.save(step, step + self.ahead)
             self._saved = step
 
 
 class Preempted(Exception):
-    """The training was told to end (SIGTERM), and is saved."""
+    """The training was stopped by SIGTERM, and is saved."""
 
 
 class Termination:
-    """SIGTERM, which clusters send before they take a machine away: a context in which it ends the process well.
+    """A context that handles SIGTERM, which clusters send before they take a machine away.
 
-    Raises `Preempted` where it comes before the training (nothing is to be saved yet); later `asked` is set.
+    Before the first step there is nothing to save: the signal raises `Preempted`. Later it sets `asked`, and
+    `SaveOnTermination` ends the training.
     """
 
     def __init__(self):
@@ -71,7 +72,7 @@ class Termination:
         self._before = None
 
     def __enter__(self):
-        # Only the main thread may; elsewhere whoever started the thread looks after signals.
+        # Python allows signal handlers in the main thread only.
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, self._handle)
         return self
@@ -87,12 +88,13 @@ class Termination:
 
 
 class SaveOnTermination(keras.callbacks.Callback):
-    """Ends a training that was asked to: saves and raises `Preempted`.
+    """Saves a checkpoint and raises `Preempted` after SIGTERM.
 
     Args:
         termination: the `Termination`.
         saving: the `SaveCheckpoints` of the training.
-        gather: a number -> every worker's. A checkpoint takes all workers, so what one is asked all do, at one step.
+        gather: a number -> that number of every worker. All workers take part in a checkpoint, so a signal to one of
+            them stops all after the same step.
     """
 
     def __init__(self, termination, saving, gather):

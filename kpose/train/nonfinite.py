@@ -1,4 +1,4 @@
-"""Where a training step that was not finite went wrong."""
+"""Training steps with a loss or gradient that is not finite: watched, and explained."""
 
 import keras
 import numpy as np
@@ -7,10 +7,10 @@ from absl import logging
 
 
 def explain(regressor, batch):
-    """The first thing in a step that is not finite, by running its batch once more.
+    """The first value in a step that is not finite, found by running its batch again.
 
     Args:
-        regressor: the `regressor.Regressor`, with the weights that the step began with, or nearly.
+        regressor: the `regressor.Regressor`, with the weights before the step, or close to them.
         batch: the batch, as the step received it.
 
     Returns:
@@ -40,7 +40,7 @@ def explain(regressor, batch):
     for variable, gradient in zip(trained, gradients, strict=True):
         if not _is_finite(gradient):
             return f"the gradient of {variable.path}"
-    return "nothing that running the batch once more shows: the weights were others by then"
+    return "the cause does not show when the batch is run again: the weights have changed since"
 
 
 def _is_finite(values):
@@ -55,7 +55,7 @@ def _not_finite(values):
 
 def _first_layer(network, inputs):
     """The first layer of a functional network whose output is not finite, looking into nested ones."""
-    # A nested network's own `output` is a tensor inside it: what the outer one makes of it stands in the outer's nodes.
+    # A nested network's own `output` is a tensor inside it; the outer network's nodes hold the outer tensor.
     nodes = [
         node
         for depth in sorted(network._nodes_by_depth, reverse=True)
@@ -78,10 +78,10 @@ def _first_layer(network, inputs):
 
 
 class NonFinite(Exception):
-    """A training step gave a gradient that is not finite, and was skipped.
+    """A training step had a loss or gradient that is not finite, and was skipped.
 
     Attributes:
-        step: its number.
+        step: the step's number.
     """
 
     def __init__(self, step):
@@ -90,14 +90,14 @@ class NonFinite(Exception):
 
 
 class WatchFinite(keras.callbacks.Callback):
-    """Looks after steps that were not finite (`config.on_nan`).
+    """Watches for steps that were not finite (`config.on_nan`).
 
     Args:
-        policy: "skip" tells how many were skipped; otherwise `NonFinite` is raised.
-        every: steps between two looks; each makes Python wait for the device.
+        policy: "skip" logs how many were skipped; otherwise `NonFinite` is raised.
+        every: steps between two checks; each check makes Python wait for the device.
     """
 
-    # Skipping so many in a row is no training any more.
+    # So many skipped steps in a row mean that the training has failed.
     LONGEST = 50
 
     def __init__(self, policy, every):
@@ -106,7 +106,7 @@ class WatchFinite(keras.callbacks.Callback):
         self.every = every
 
     def on_train_begin(self, logs=None):
-        self._looked, self._skipped, self._in_a_row = self.model.steps.done, _whole(self.model.skipped_steps), 0
+        self._looked, self._skipped, self._in_a_row = self.model.steps.done, _as_int(self.model.skipped_steps), 0
 
     def on_train_batch_end(self, batch, logs=None):
         if self.model.steps.done - self._looked >= self.every:
@@ -116,26 +116,26 @@ class WatchFinite(keras.callbacks.Callback):
         self.look()
 
     def look(self):
-        """Looks at the steps since the last look.
+        """Checks the steps since the last check.
 
         Raises:
-            NonFinite: one was not finite, and that is not to be skipped.
+            NonFinite: one was not finite and the policy is not to skip it, or too many in a row were skipped.
         """
         done = self.model.steps.done
         if done == self._looked:
             return
-        skipped, taken = _whole(self.model.skipped_steps) - self._skipped, done - self._looked
+        skipped, taken = _as_int(self.model.skipped_steps) - self._skipped, done - self._looked
         self._looked, self._skipped = done, self._skipped + skipped
         if not skipped:
             self._in_a_row = 0
             return
         self._in_a_row = self._in_a_row + skipped if skipped == taken else 0
-        step = _whole(self.model.nonfinite_step)
+        step = _as_int(self.model.nonfinite_step)
         if self.policy != "skip" or self._in_a_row >= self.LONGEST:
             raise NonFinite(step)
         logging.warning("step %d was not finite: skipped, %d in all", step, self._skipped)
 
 
-def _whole(variable):
-    # Of a variable that is mirrored on the replicas, int() would make nothing.
+def _as_int(variable):
+    # int() of a variable that is mirrored on the replicas raises.
     return int(tf.convert_to_tensor(variable))

@@ -1,4 +1,4 @@
-"""The training engine: plain `Model.fit` that compiles under any strategy.
+"""The training engine: `Model.fit` that compiles with XLA under any strategy.
 
 Stock Keras 3 switches XLA off under a strategy, fails with `steps_per_execution > 1` on two replicas
 (keras#19246) and checks float16 gradients for overflow on one replica only. `Regressor` replaces the one
@@ -17,6 +17,7 @@ import keras
 import tensorflow as tf
 
 from kpose.models.decoding import to_pixels
+from kpose.train.executions import TrainingSteps, looped
 
 # Dynamic loss scaling for float16 (Micikevicius et al., "Mixed Precision Training", ICLR 2018).
 INITIAL_LOSS_SCALE = 2.0**15
@@ -31,8 +32,8 @@ class Regressor(keras.Model):
     Args:
         network: a functional `keras.Model`: images [B, H, W, 3] of 0..255 -> dict with "keypoints" [B, K, 2],
             normalised.
-        loss: a `kpose.train.losses.KeypointLoss`; variables of its own are trained with the network's. With reduction "sum"
-            the optimiser minimises the sum over the global batch, otherwise the mean over it.
+        loss: a `losses.KeypointLoss`; its own variables are trained with the network's. With reduction "sum" the
+            optimiser minimises the sum over the global batch, otherwise the mean over it.
         pixel_metrics: `keras.metrics.Metric`s of (truth [B, K, 3], prediction [B, K, 2], weight [B]), in original
             pixels.
         crop_metrics: the same, normalised.
@@ -75,7 +76,7 @@ class Regressor(keras.Model):
         # A step whose loss or gradient is not finite is skipped: the last of them (-1: none), how many there were.
         self.nonfinite_step = tf.Variable(-1, dtype=tf.int64, trainable=False)
         self.skipped_steps = tf.Variable(0, dtype=tf.int64, trainable=False)
-        # In a checkpoint whatever the precision, so that a run's checkpoints always hold the same things.
+        # Saved for every precision, so that all checkpoints hold the same variables.
         self.loss_scale = tf.Variable(INITIAL_LOSS_SCALE if self.scales_loss else 1.0, trainable=False)
         self.finite_steps = tf.Variable(0, dtype=tf.int64, trainable=False)
         # Seconds that training steps have waited for their batches.
@@ -111,28 +112,28 @@ class Regressor(keras.Model):
         """As `keras.Model.fit`, from any step of a training to its end.
 
         Args:
-            x: the training batches, the first of them batch `start_step`.
+            x: the training batches, starting at batch `start_step`.
             steps_per_epoch: need not be a multiple of `steps_per_execution`.
             total_steps: steps of the whole training; its last epoch may be a short one.
             start_step: steps already done.
             callbacks, **kwargs: as for `keras.Model.fit`. `self.steps.done` tells callbacks the step.
         """
-        self.steps = _TrainingSteps(start_step, steps_per_epoch, total_steps, self.steps_per_execution)
+        self.steps = TrainingSteps(start_step, steps_per_epoch, total_steps, self.steps_per_execution)
         return super().fit(
             x,
             steps_per_epoch=steps_per_epoch,
             initial_epoch=start_step // steps_per_epoch,
             epochs=-(-total_steps // steps_per_epoch),
-            # First, so that the others find the epoch begun.
+            # First: the other callbacks need the new epoch's count.
             callbacks=[self.steps, *callbacks],
             shuffle=False,
             **kwargs,
         )
 
     def freeze(self, layer, frozen):
-        """Leaves a layer of the network out of the training, its BatchNorm statistics too, or takes it in again.
+        """Freezes or unfreezes a layer of the network, with its BatchNorm statistics.
 
-        The optimiser was built with every weight, so checkpoints hold the same variables either way.
+        The optimiser was built with all weights, so checkpoints hold the same variables in both cases.
         """
         if layer.trainable == frozen:
             layer.trainable = not frozen
@@ -142,14 +143,14 @@ class Regressor(keras.Model):
     def make_train_function(self, force=False):
         if self.train_function is not None and not force:
             return
-        execute = _looped(self._train_step)
+        execute = looped(self._train_step)
 
         def train_function(iterator):
             first = self.steps.done
             steps = self.steps.next_execution()
-            # None is left of an epoch that a resumed run began in its midst; `fit` still counts to its end.
+            # 0 when a resumed run has done the rest of its first epoch; `fit` still counts to the epoch's end.
             if steps:
-                # Names the step to the profiler.
+                # Gives the profiler the step's number.
                 with tf.profiler.experimental.Trace("train", step_num=first, _r=1):
                     self.data_wait += execute(iterator, tf.constant(steps), tf.constant(first, tf.int64))
             return self.get_metrics_result()
@@ -159,7 +160,7 @@ class Regressor(keras.Model):
     def make_test_function(self, force=False):
         if self.test_function is not None and not force:
             return
-        execute = _looped(self._test_step)
+        execute = looped(self._test_step)
 
         def test_function(iterator):
             steps = min(self.steps_per_execution, self._test_steps_left)
@@ -180,7 +181,7 @@ class Regressor(keras.Model):
         return super().evaluate(x, **kwargs)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        """Nothing: built in the constructor. Keras' own would swallow a batch and assume one host's values."""
+        """Does nothing: Keras' own consumes a batch and assumes the values of a single host."""
 
     def _train_step(self, batch, step):
         strategy = self.distribute_strategy
@@ -190,7 +191,7 @@ class Regressor(keras.Model):
             size = _sum(strategy, strategy.run(lambda b: tf.reduce_sum(b["weight"]), args=(batch,)))
             sample_scale = sample_scale / size
         gradients, state, loss = strategy.run(self._replica_train_step, args=(batch, sample_scale))
-        # One decision for all replicas: what is not finite anywhere is not finite in the sum.
+        # One decision for all replicas: a value that is not finite on one replica makes the sum not finite.
         loss = _sum(strategy, loss)
         gradients = [_sum(strategy, g) for g in gradients]
         if self.scales_loss:
@@ -232,7 +233,7 @@ class Regressor(keras.Model):
             losses = self._loss_values(trainable[of_network:], batch, outputs)
             total = tf.reduce_sum(losses * batch["weight"] * sample_scale)
         gradients = tape.gradient(total, trainable, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        # A frozen layer's weights are state too, but state that never changes: it is not carried through the reduction.
+        # A frozen layer's weights are state that does not change: it is left out of the reduction.
         changed = {str(i): new for i, (old, new) in enumerate(zip(state, after, strict=True)) if new is not old}
         return gradients, changed, batch, outputs, losses
 
@@ -246,7 +247,7 @@ class Regressor(keras.Model):
 
     def _update(self, gradients, state, loss, step):
         norm = tf.linalg.global_norm(gradients)
-        # A loss that is no number may have a gradient that is: what is clipped passes none on.
+        # A loss that is not a number can have a finite gradient: a clipped value passes none on.
         finite_loss = tf.math.is_finite(loss)
         finite = tf.logical_and(finite_loss, tf.math.is_finite(norm))
         if self.clip_norm:
@@ -263,7 +264,7 @@ class Regressor(keras.Model):
         tf.cond(finite, apply, lambda: tf.constant(False))
         accident = ~finite
         if self.scales_loss:
-            # A gradient that overflows is the way in which the scale is found. The loss is not scaled.
+            # Overflowing gradients are how the scale is found, not accidents. The loss itself is not scaled.
             accident = ~finite_loss | (~finite & (self.loss_scale <= 1.0))
         self.skipped_steps.assign_add(tf.cast(accident, tf.int64))
         self.nonfinite_step.assign(tf.where(accident, step, self.nonfinite_step))
@@ -277,14 +278,14 @@ class Regressor(keras.Model):
     def _average(self):
         if not self.ema:
             return
-        # A short memory at the start, so that the average does not drag the initial weights along.
+        # A short memory at the start, so that the initial weights do not stay in the average.
         step = tf.cast(self.optimizer.iterations.value, tf.float32)
         decay = tf.minimum(self.ema, (1.0 + step) / (10.0 + step))
         for average, variable in zip(self.averages, self.averaged, strict=True):
             average.assign(decay * average + (1.0 - decay) * variable.value)
 
     def predict_crops(self, images):
-        """The outputs for images [N, H, W, 3] of 0..255 by the weights that evaluation uses."""
+        """The outputs for images [N, H, W, 3] of 0..255, with the weights that evaluation uses."""
         return self.network.stateless_call(*self._inference_values(), tf.cast(images, tf.float32), training=False)[0]
 
     def _inference_values(self):
@@ -307,7 +308,7 @@ class Regressor(keras.Model):
 
     def _update_metrics(self, batch, outputs, losses):
         weight = batch["weight"]
-        # What is not finite is told by its step; the mean of the others goes on.
+        # A loss that is not finite is reported with its step; the mean is over the other losses.
         finite = tf.math.is_finite(losses)
         self.loss_tracker.update_state(tf.where(finite, losses, 0.0), weight * tf.cast(finite, weight.dtype))
         for metric in self.crop_metrics:
@@ -322,75 +323,12 @@ class Regressor(keras.Model):
 
 
 def _start(batch):
-    """What a cascade's stage is to start from (`kpose.models.cascade`), where the batch says."""
+    """The estimate that a cascade's stage refines (`kpose.models.cascade`), if the batch has one."""
     return {"estimate": batch["estimate"]} if "estimate" in batch else {}
 
 
-class _TrainingSteps(keras.callbacks.Callback):
-    """Counts the steps of a training, and says how many the next execution may run.
-
-    An execution never overruns its epoch or the training, so that the number of steps between two evaluations, and
-    in all, does not depend on `steps_per_execution`.
-    """
-
-    def __init__(self, start_step, steps_per_epoch, total_steps, steps_per_execution):
-        super().__init__()
-        self.done = start_step
-        self.per_epoch = steps_per_epoch
-        self.total = total_steps
-        self.per_execution = steps_per_execution
-        self._epoch_end = start_step
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self._epoch_end = min((epoch + 1) * self.per_epoch, self.total)
-
-    @property
-    def coming(self):
-        """How many the next execution will run."""
-        return min(self.per_execution, self._epoch_end - self.done)
-
-    def next_execution(self):
-        steps = self.coming
-        self.done += steps
-        return steps
-
-
-def _looped(step):
-    """A compiled function (iterator, steps, number of the first) that runs `step` on that many batches.
-
-    It returns the seconds that it waited for them.
-    """
-
-    @tf.function(reduce_retracing=True, autograph=False)
-    def execute(iterator, steps, first):
-        def body(i, waited):
-            asked = tf.timestamp()
-            with tf.control_dependencies([asked]):
-                batch = next(iterator)
-            with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
-                got = tf.timestamp()
-                waited += got - asked
-            # A single thread could otherwise compute the step before it looks at the clock.
-            step(_after(got, batch), first + tf.cast(i, tf.int64))
-            return i + 1, waited
-
-        return tf.while_loop(lambda i, _: i < steps, body, [tf.constant(0), tf.constant(0.0, tf.float64)])[1]
-
-    return execute
-
-
-def _after(event, values):
-    """The same values, which nobody gets before `event` has happened."""
-
-    def wait(value):
-        with tf.control_dependencies([event]), value.graph.colocate_with(value.op):
-            return tf.identity(value)
-
-    return tf.nest.map_structure(wait, values, expand_composites=True)
-
-
 def _seeded(value, replica_id):
-    """Dropout seeds differ between replicas; other state passes."""
+    """A dropout seed with an offset for the replica; other state as it is."""
     return value + _seed_offset(value, replica_id) if value.dtype.is_integer else value
 
 
@@ -403,13 +341,13 @@ def _seed_offset(value, replica_id):
 
 
 def _sum(strategy, value):
-    """Over all replicas; of a single one without the copy that `reduce` makes."""
+    """The sum over all replicas; with a single replica without the copy that `reduce` makes."""
     if strategy.num_replicas_in_sync == 1:
         return strategy.experimental_local_results(value)[0]
     return strategy.reduce("SUM", value, axis=None)
 
 
 def _reduce_state(strategy, value):
-    """BatchNorm statistics are averaged over replicas; seeds have moved on alike everywhere."""
+    """The mean of BatchNorm statistics over the replicas; seeds, which are equal on all replicas, as they are."""
     local = strategy.experimental_local_results(value)[0]
     return local if local.dtype.is_integer else _sum(strategy, value) / strategy.num_replicas_in_sync

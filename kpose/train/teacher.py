@@ -7,7 +7,6 @@ of the training alone: neither the network nor any figure knows of it.
 
 import tensorflow as tf
 
-from kpose import models
 from kpose.core import checks, devices
 from kpose.core.errors import InputError
 from kpose.models import movenet
@@ -30,7 +29,7 @@ class Teacher:
         self._everywhere = config.teacher.everywhere
         with devices.dtype_policy("float32"):
             self._size = tuple(config.teacher.input_size)
-            self._network = models.movenet(self._size, skeleton.num_joints, width=config.teacher.width)
+            self._network = movenet.movenet(self._size, skeleton.num_joints, width=config.teacher.width)
         movenet_tfjs.assign(self._network, config.teacher.weights)
         self._network.trainable = False
 

@@ -1,6 +1,7 @@
-"""One training run, from a recipe to its last checkpoint."""
+"""One training run, from a recipe to its last checkpoint: prepare, resume, fit, recover."""
 
 import contextlib
+import dataclasses
 import functools
 import os
 import tempfile
@@ -8,76 +9,41 @@ import tempfile
 import keras
 import tensorflow as tf
 from absl import logging
+from ml_collections import ConfigDict
 
 import kpose
 from kpose import config as config_lib
 from kpose.core import devices, files, skeletons
 from kpose.core.errors import InputError, first_line
-from kpose.data import pipeline, records
+from kpose.data import pipeline
+from kpose.data.training_set import TrainingSet
 from kpose.models import flops
 from kpose.runs import checkpoints
-from kpose.runs.workdir import CONFIG_FILE, MEAN_POSE_FILE, copy_base, note_start, read_history
-from kpose.train import callbacks, cascade_inputs, nonfinite
+from kpose.runs.workdir import (
+    CONFIG_FILE,
+    MEAN_POSE_FILE,
+    copy_base,
+    load_config,
+    note_start,
+    read_history,
+    resolve_preprocessing,
+)
+from kpose.train import callbacks, nonfinite
 from kpose.train.history import History, no_room
+from kpose.train.regressor import Regressor
 from kpose.train.setup import (
     build_regressor,
-    evaluation_batches,
-    find_training_set,
+    displace_cascade_inputs,
     mean_pose_pcp,
-    part,
+    part_of,
     training_batches,
+    training_set_of,
+    validation_batches,
 )
 
-
-def train(config, workdir, profile=None):
-    """Trains a recipe; run again with the same workdir, it goes on where it was.
-
-    Writes into `workdir`: config.json, mean_pose.json (the training set's mean pose), checkpoints/, history.csv (a
-    line an evaluation), learning_curve.png and TensorBoard's event files.
-
-    Args:
-        config: a recipe (see `kpose.config`).
-        workdir: folder of the run, made if need be.
-        profile: (first, last) step of which TensorFlow's profiler shall keep a trace for TensorBoard.
-
-    Returns:
-        The logs of the last evaluation: dict of floats.
-
-    Raises:
-        InputError: a bad recipe, missing records, or a workdir that holds another recipe's run.
-    """
-    config_lib.check(config)
-    if profile and not 0 <= profile[0] < profile[1]:
-        raise InputError(f"--profile={profile[0]}:{profile[1]}: give the first step and, after it, the last")
-    several = devices.cluster()[1] > 1
-    try:
-        # First of all: several workers meet before anything else runs.
-        run = devices.start(config)
-        with contextlib.ExitStack() as stack:
-            written = workdir
-            if run.worker:
-                # Checkpoints take all workers, and one to write them.
-                written = stack.enter_context(tempfile.TemporaryDirectory())
-                logging.set_verbosity(logging.WARNING)
-            termination = stack.enter_context(callbacks.Termination())
-            return _train(config, workdir, written, run, profile, termination)
-    except callbacks.Preempted:
-        logging.info("stopped by SIGTERM before the first step: the same command goes on")
-        return {}
-    except OSError as error:
-        if error.errno not in files.FULL:
-            raise
-        raise InputError(no_room(error.filename or workdir, error.strerror)) from None
-    except _WORKER_GONE as error:
-        if not several:
-            raise
-        raise InputError(
-            f"another worker is gone ({first_line(error.message)}): start all workers again with the same "
-            "command to go on from the last checkpoint"
-        ) from None
-
-
-# What TensorFlow raises, depending on what it was at, where a worker does not answer any more.
+# More rollbacks than this in one training are divergence, which no rollback cures.
+MOST_ROLLBACKS = 10
+# What TensorFlow raises when another worker does not answer any more; it depends on the operation.
 _WORKER_GONE = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
@@ -88,161 +54,313 @@ _WORKER_GONE = (
 )
 
 
-def _train(config, workdir, written, run, profile, termination):
+def train(config, workdir, profile=None):
+    """Trains a recipe; run again with the same workdir, it continues from the last checkpoint.
+
+    Writes into `workdir`: config.json, mean_pose.json (the training set's mean pose), checkpoints/, history.csv (a
+    row for each evaluation), learning_curve.png and TensorBoard's event files.
+
+    Args:
+        config: a recipe (see `kpose.config`); it is not changed.
+        workdir: folder of the run, made if it does not exist.
+        profile: (first, last) step of which TensorFlow's profiler keeps a trace for TensorBoard; None: no trace.
+
+    Returns:
+        The logs of the last evaluation: dict of floats.
+
+    Raises:
+        InputError: a bad recipe, missing records, or a workdir that holds another recipe's run.
+    """
+    if profile and not 0 <= profile[0] < profile[1]:
+        raise InputError(f"--profile={profile[0]}:{profile[1]}: give the first step and then a later last step")
+    with contextlib.ExitStack() as stack, _clear_errors(workdir):
+        try:
+            run = _prepare(config, workdir, stack)
+            place = _resume(run)
+            return _fit(run, place, profile)
+        except callbacks.Preempted:
+            logging.info("stopped by SIGTERM before the first step: run the same command again to start")
+            return {}
+
+
+@dataclasses.dataclass
+class _Run:
+    """Everything that a training run works with.
+
+    Attributes:
+        config: the recipe, with the batch size that is used.
+        skeleton: its `Skeleton`.
+        workdir: folder of the run.
+        written: where this process writes: the workdir, or a temporary folder of a worker other than the chief.
+        runtime: `devices.Runtime`.
+        training_set: `TrainingSet`.
+        validation: batches of `config.data.val`; None without it.
+        regressor: the compiled `Regressor`.
+        saver: its `checkpoints.Checkpoints`.
+        history: `History`.
+        termination: `callbacks.Termination`.
+        steps_per_epoch: steps of one pass over the training set.
+        total_steps: steps of the whole training.
+    """
+
+    config: ConfigDict
+    skeleton: skeletons.Skeleton
+    workdir: str
+    written: str
+    runtime: devices.Runtime
+    training_set: TrainingSet
+    validation: tf.data.Dataset | None
+    regressor: Regressor
+    saver: checkpoints.Checkpoints
+    history: History
+    termination: callbacks.Termination
+    steps_per_epoch: int
+    total_steps: int
+
+    @property
+    def evaluated_epochs(self):
+        """The epochs, from 1, that end with an evaluation: every `config.evaluate_every`-th and the last."""
+        epochs, every = -(-self.total_steps // self.steps_per_epoch), self.config.evaluate_every
+        return sorted({*range(every, epochs, every), epochs})
+
+    def distributed_validation(self):
+        """The validation batches as `evaluate` takes them; None without validation."""
+        if self.validation is None:
+            return None
+        return self.runtime.distribute(functools.partial(part_of, self.validation))
+
+    def distributed_batches(self, position):
+        """The training batches from batch number `position` on, as `fit` takes them."""
+        return self.runtime.distribute(functools.partial(training_batches, self.config, self.training_set, position))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """A place in a training.
+
+    Attributes:
+        step: steps that are done.
+        position: number of the next batch. It is larger than `step` after a rollback left batches out.
+    """
+
+    step: int
+    position: int
+
+
+def _prepare(config, workdir, stack):
+    """The `_Run` of a recipe, with initial weights; contexts that last as long as the training go on the stack."""
+    config_lib.check(config)
+    config = resolve_preprocessing(config, workdir)
+    # Workers must meet before anything else runs.
+    runtime = devices.start(config)
+    written = workdir
+    if runtime.worker:
+        # All workers must take part in a checkpoint, and one of them writes it.
+        written = stack.enter_context(tempfile.TemporaryDirectory())
+        logging.set_verbosity(logging.WARNING)
+    termination = stack.enter_context(callbacks.Termination())
+    config.batch_size = runtime.batch_size(config)
     skeleton = skeletons.get(config.skeleton)
-    training_set = find_training_set(config)
-    files_val = records.find(config.data.val, skeleton) if config.data.val else None
+    training_set = training_set_of(config, skeleton)
+    validation = validation_batches(config, skeleton)
     _claim_workdir(config, workdir)
     keras.utils.set_random_seed(config.seed)
-
     steps_per_epoch = max(1, training_set.num_records // config.batch_size)
     total_steps = config.steps or config.epochs * steps_per_epoch
-    regressor = build_regressor(config, run, total_steps, workdir, training_set)
-    saver = checkpoints.Checkpoints(workdir, regressor, config.keep_checkpoints, written)
-    start_step, position = saver.restore()
-    steps = run.gather(start_step)
+    regressor = build_regressor(config, skeleton, runtime, total_steps, workdir, training_set.window)
+    return _Run(
+        config=config,
+        skeleton=skeleton,
+        workdir=workdir,
+        written=written,
+        runtime=runtime,
+        training_set=training_set,
+        validation=validation,
+        regressor=regressor,
+        saver=checkpoints.Checkpoints(workdir, regressor, config.keep_checkpoints, written),
+        history=History(
+            written,
+            floor=mean_pose_pcp(validation, training_set) if validation else None,
+            total_steps=total_steps,
+            batch_size=config.batch_size,
+            log_every=config.log_every,
+            shown=runtime.worker == 0,
+            hparams=config_lib.flatten(config),
+        ),
+        termination=termination,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps,
+    )
+
+
+def _resume(run):
+    """The `_Place` of the newest checkpoint, which is restored; the first one of a new run."""
+    place = _Place(*run.saver.restore())
+    steps = run.runtime.gather(place.step)
     if len(set(steps)) > 1:
         raise InputError(
-            f"{workdir}: the workers found the checkpoints of different steps ({', '.join(map(str, steps))}): all need "
-            "the same folder, on storage that they share"
+            f"{run.workdir}: the workers found the checkpoints of different steps ({', '.join(map(str, steps))}): all "
+            "need the same folder, on storage that they share"
         )
-    _write_start(config, written, training_set)
-    if config.model.name == "cascade":
-        regressor.augmentation = cascade_inputs(config, workdir, regressor, training_set)
-    _log_summary(config, run, regressor, training_set, steps_per_epoch, total_steps, start_step)
+    _write_start(run)
+    if run.config.model.name == "cascade":
+        displace_cascade_inputs(run.config, run.regressor, run.training_set, run.workdir)
+    _log_summary(run, place)
+    _make_up_for_lost_evaluation(run, place)
+    return place
 
-    evaluation = evaluation_batches(files_val, config) if files_val else None
-    if evaluation and config.evaluate_batches:
-        evaluation = evaluation.take(config.evaluate_batches)
-    history = History(
-        written,
-        floor=mean_pose_pcp(evaluation, training_set) if evaluation else None,
-        total_steps=total_steps,
-        batch_size=config.batch_size,
-        log_every=config.log_every,
-        tell=run.worker == 0,
-        hparams=config_lib.flatten(config),
-    )
-    epochs = -(-total_steps // steps_per_epoch)
-    evaluated = sorted({*range(config.evaluate_every, epochs, config.evaluate_every), epochs})
-    whole = not start_step % steps_per_epoch or start_step >= total_steps
-    epoch = -(-start_step // steps_per_epoch)
-    if evaluation and whole and epoch in evaluated and not _is_evaluated(workdir, start_step):
-        # A checkpoint is written before its evaluation: the run was killed between the two.
-        history.set_model(regressor)
-        logs = regressor.evaluate(run.distribute(functools.partial(part, evaluation)), return_dict=True, verbose=0)
-        logs = {f"val_{name}": value for name, value in logs.items()}
-        history.begin(start_step)
-        history.note(epoch - 1, start_step, logs)
-        history.close()
-        saver.save_if_best(start_step, position, float(logs["val_pcp_strict"]))
-    if start_step >= total_steps:
-        logging.info("%s: all %d steps are done: give more epochs or steps to go on", workdir, total_steps)
-        return history.last_logs()
-    if config.on_nan == "rollback" and not start_step:
-        saver.save(0, 0)
-    grid = callbacks.PredictionGrid(written, evaluation, skeleton) if evaluation is not None else None
-    profiling = callbacks.Profile(written, *profile) if profile else None
+
+def _make_up_for_lost_evaluation(run, place):
+    """Evaluates a restored checkpoint whose epoch ended with an evaluation that a kill prevented."""
+    between_epochs = place.step % run.steps_per_epoch == 0 or place.step >= run.total_steps
+    epoch = -(-place.step // run.steps_per_epoch)
+    if run.validation is None or not between_epochs or epoch not in run.evaluated_epochs:
+        return
+    if any(row["step"] == place.step and "val_loss" in row for row in read_history(run.workdir)):
+        return
+    logs = run.regressor.evaluate(run.distributed_validation(), return_dict=True, verbose=0)
+    logs = {f"val_{name}": value for name, value in logs.items()}
+    run.history.add_evaluation(run.regressor, epoch, place.step, logs)
+    run.saver.save_if_best(place.step, place.position, float(logs["val_pcp_strict"]))
+
+
+def _fit(run, place, profile):
+    """Trains from a place to the end; returns the logs of the last evaluation."""
+    if place.step >= run.total_steps:
+        logging.info("%s: all %d steps are done: set more epochs or steps to continue", run.workdir, run.total_steps)
+        return run.history.last_logs()
+    if run.config.on_nan == "rollback" and not place.step:
+        run.saver.save(place.step, place.position)
+    observers = []
+    if run.validation is not None:
+        observers.append(callbacks.PredictionGrid(run.written, run.validation, run.skeleton))
+    if profile:
+        observers.append(callbacks.Profile(run.written, *profile))
     rollbacks = 0
     while True:
-        watch = nonfinite.WatchFinite(config.on_nan, 1 if run.on_cpu else config.log_every)
-        ahead = position - start_step
-        saving = callbacks.SaveCheckpoints(saver, config.checkpoint_every, total_steps, watch, ahead)
-        chores = [callbacks.FreezeBackbone(config.model.freeze_epochs)] if config.model.freeze_epochs else []
-        chores += [watch, history, saving, *([grid] if grid else [])]
-        if profiling:
-            chores.append(profiling)
-        chores.append(callbacks.SaveOnTermination(termination, saving, run.gather))
         try:
-            regressor.fit(
-                run.distribute(functools.partial(training_batches, training_set, config, position)),
-                steps_per_epoch=steps_per_epoch,
-                total_steps=total_steps,
-                start_step=start_step,
-                validation_data=run.distribute(functools.partial(part, evaluation)) if evaluation else None,
-                validation_freq=evaluated,
-                callbacks=chores,
+            run.regressor.fit(
+                run.distributed_batches(place.position),
+                steps_per_epoch=run.steps_per_epoch,
+                total_steps=run.total_steps,
+                start_step=place.step,
+                validation_data=run.distributed_validation(),
+                validation_freq=run.evaluated_epochs,
+                callbacks=_callbacks(run, place, observers),
                 verbose=0,
             )
-            return history.last_logs()
+            return run.history.last_logs()
         except callbacks.Preempted:
-            step = regressor.steps.done
-            logging.info("stopped by SIGTERM at step %d of %d, saved: the same command goes on", step, total_steps)
-            return history.last_logs()
+            done = run.regressor.steps.done
+            logging.info(
+                "stopped by SIGTERM at step %d of %d, saved: run the same command again to continue",
+                done,
+                run.total_steps,
+            )
+            return run.history.last_logs()
         except nonfinite.NonFinite as error:
-            bad = error.step + position - start_step
-            story = _what_was_not_finite(regressor, training_set, config, error.step, bad)
-            if config.on_nan != "rollback" or rollbacks == MOST_ROLLBACKS:
-                raise InputError(
-                    f"{story}; lower config.optimizer.learning_rate, mend the record, or set --config.on_nan=skip (or "
-                    "rollback); the weights are from before it, and so is the last checkpoint"
-                ) from None
             rollbacks += 1
-            start_step, position = saver.restore()
-            position = max(position, bad + 1)
-            logging.warning("%s: back to step %d, on from the batch after it", story, start_step)
+            place = _recover(run, place, error.step, rollbacks)
         finally:
-            history.close()
+            run.history.close()
 
 
-# One after another without an end is divergence, which no rollback mends.
-MOST_ROLLBACKS = 10
-
-
-def _what_was_not_finite(regressor, training_set, config, step, position):
-    """A sentence that names the step, what in it was not finite, and the records of its batch."""
-    batch = next(iter(training_batches(training_set, config, position)))
-    where = nonfinite.explain(regressor, batch)
-    members = pipeline.batch_members(
-        training_set,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        step=position,
-        shuffle_buffer=config.data.shuffle_buffer,
+def _callbacks(run, place, observers):
+    """The callbacks of one call of `fit`, in the order in which they must run."""
+    config = run.config
+    watch = nonfinite.WatchFinite(config.on_nan, every=1 if run.runtime.on_cpu else config.log_every)
+    saving = callbacks.SaveCheckpoints(
+        run.saver, config.checkpoint_every, run.total_steps, watch, ahead=place.position - place.step
     )
+    freezing = [callbacks.FreezeBackbone(config.model.freeze_epochs)] if config.model.freeze_epochs else []
+    stopping = callbacks.SaveOnTermination(run.termination, saving, run.runtime.gather)
+    return [*freezing, watch, run.history, saving, *observers, stopping]
+
+
+def _recover(run, place, step, rollbacks):
+    """The `_Place` to continue from after a step that was not finite: the last checkpoint, past the bad batch.
+
+    Raises:
+        InputError: the recipe does not ask for a rollback, or there were too many.
+    """
+    bad = step + place.position - place.step
+    reason = _describe_nonfinite(run, step, bad)
+    if run.config.on_nan != "rollback" or rollbacks > MOST_ROLLBACKS:
+        raise InputError(
+            f"{reason}; lower config.optimizer.learning_rate, fix the record, or set --config.on_nan=skip (or "
+            "rollback); the weights are from before it, and so is the last checkpoint"
+        ) from None
+    restored, position = run.saver.restore()
+    place = _Place(restored, max(position, bad + 1))
+    logging.warning("%s: back to step %d, continuing from the batch after it", reason, place.step)
+    return place
+
+
+def _describe_nonfinite(run, step, position):
+    """One line: the step, the first thing in it that was not finite, and the records of its batch."""
+    batch = next(iter(training_batches(run.config, run.training_set, position)))
+    where = nonfinite.explain(run.regressor, batch)
+    members = pipeline.batch_members(run.config, run.training_set, position)
     names = ", ".join(f"{annotation} ({name})" for name, annotation in members)
     return f"step {step} was not finite: {where}; annotations in its batch: {names}"
 
 
-def _is_evaluated(workdir, step):
-    return any(row["step"] == step and "val_loss" in row for row in read_history(workdir))
+@contextlib.contextmanager
+def _clear_errors(workdir):
+    """Raises `InputError` in place of what a full disk or a lost worker raises."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in files.FULL:
+            raise
+        raise InputError(no_room(error.filename or workdir, error.strerror)) from None
+    except _WORKER_GONE as error:
+        if devices.cluster()[1] == 1:
+            raise
+        raise InputError(
+            f"another worker is gone ({first_line(error.message)}): start all workers again with the same "
+            "command to continue from the last checkpoint"
+        ) from None
 
 
 def _claim_workdir(config, workdir):
-    """Refuses a workdir that holds the run of another recipe."""
+    """Refuses a workdir that holds the run of another recipe; prepares that of a new cascade."""
     path = os.path.join(workdir, CONFIG_FILE)
     if os.path.exists(path):
-        changed = config_lib.differences(config, config_lib.load(path))
+        changed = config_lib.differences(config, load_config(workdir))
         if changed:
             raise InputError(
                 f"{workdir} holds a run of another recipe ({'; '.join(changed)}): "
-                "take another --workdir, or the same recipe to go on"
+                "use another --workdir, or the same recipe to continue"
             )
     elif os.path.isdir(os.path.join(workdir, checkpoints.FOLDER)):
-        raise InputError(f"{workdir} holds checkpoints, but no {CONFIG_FILE} to tell whose: take another --workdir")
+        raise InputError(f"{workdir} holds checkpoints, but no {CONFIG_FILE} of their recipe: use another --workdir")
     if config.model.name == "cascade" and not checkpoints.exist(workdir):
         copy_base(config, workdir)
 
 
-def _write_start(config, workdir, training_set):
-    os.makedirs(workdir, exist_ok=True)
-    config_lib.save(config, os.path.join(workdir, CONFIG_FILE))
+def _write_start(run):
+    """Writes config.json and mean_pose.json, and adds this start to starts.json."""
+    os.makedirs(run.written, exist_ok=True)
+    config_lib.save(run.config, os.path.join(run.written, CONFIG_FILE))
+    labels = run.training_set.labels
     mean_pose = {
-        "skeleton": training_set.skeleton.name,
-        "records": config.data.train,
-        "num_records": training_set.num_records,
-        "spread": training_set.labels.spread,
-        "mean_pose": training_set.labels.mean_pose.tolist(),
+        "skeleton": run.skeleton.name,
+        "records": run.config.data.train,
+        "num_records": run.training_set.num_records,
+        "spread": labels.spread,
+        "mean_pose": labels.mean_pose.tolist(),
     }
-    files.write_json(os.path.join(workdir, MEAN_POSE_FILE), mean_pose)
-    note_start(workdir)
+    files.write_json(os.path.join(run.written, MEAN_POSE_FILE), mean_pose)
+    note_start(run.written)
 
 
-def _log_summary(config, run, regressor, training_set, steps_per_epoch, total_steps, start_step):
-    network = regressor.network
+def _log_summary(run, place):
+    """Logs what runs: devices, network, work per step, data."""
+    config, network, training_set = run.config, run.regressor.network, run.training_set
     work = flops.forward(network, config.model.input_size)
     logging.info("kpose %s, recipe %s", kpose.__version__, config.name)
-    logging.info("%s", run.describe())
+    logging.info("%s", run.runtime.describe())
     logging.info(
         "network %s: input %d x %d, %.1f million parameters, %.3g GFLOP an image, about %.3g a training step",
         network.name,
@@ -255,13 +373,12 @@ def _log_summary(config, run, regressor, training_set, steps_per_epoch, total_st
         "%d training records, batch %d (%d a replica), %d steps an epoch, %d steps in all",
         training_set.num_records,
         config.batch_size,
-        config.batch_size // run.strategy.num_replicas_in_sync,
-        steps_per_epoch,
-        total_steps,
+        config.batch_size // run.runtime.strategy.num_replicas_in_sync,
+        run.steps_per_epoch,
+        run.total_steps,
     )
     if len(training_set.files) > 1:
-        parts = zip(training_set.files, training_set.counts, training_set.weights, strict=True)
-        for part, count, weight in parts:
+        for part, count, weight in zip(training_set.files, training_set.counts, training_set.weights, strict=True):
             logging.info("  %s: %d records, %.1f%% of the samples", part.pattern, count, 100 * weight)
-    if start_step:
-        logging.info("going on at step %d of %d", start_step, total_steps)
+    if place.step:
+        logging.info("continuing at step %d of %d", place.step, run.total_steps)

@@ -14,6 +14,7 @@ BINARIES = {
     "kpose.train": {"config", "workdir"},
     "kpose.evaluate": {"workdir", "records", "annotations", "output_dir", "flip_test"},
     "kpose.export": {"workdir", "output_dir"},
+    "kpose.export.shipped_model": {"workdir", "name", "facts", "output_dir", "best"},
     "kpose.predict": {
         *("model", "images", "boxes", "output_dir", "overlays", "detector", "min_score", "json", "every"),
     },
@@ -86,7 +87,7 @@ BAD = [
     ("kpose.export", ["--workdir=none"], "none/config.json: no such"),
     ("kpose.predict", ["--model=none", "--images=none.jpg", "--output_dir=o"], "none.jpg: no image"),
     ("kpose.predict", ["--model=none", "none.jpg"], "none.jpg: no image"),
-    ("kpose.predict", ["--model=none"], "--images is missing: A photograph"),
+    ("kpose.predict", ["--model=none"], "--images is missing: An image"),
     ("kpose.predict", ["none.jpg", "--model=none", "--every=0"], "every"),
     ("kpose.benchmark", ["--runs=1"], "say first which: input, train, serve, write"),
     ("kpose.benchmark", ["speed"], "say first which"),

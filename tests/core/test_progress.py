@@ -59,13 +59,21 @@ def test_bytes_of_an_unknown_total_that_began_in_the_middle(clock, lines):
     assert lines() == ["val.zip: 7.0 MB, 0.5 MB/s"]
 
 
-def test_what_is_not_shown_logs_nothing(clock, lines):
+def test_what_is_not_shown_logs_nothing(clock, lines, capsys):
     with progress.Progress(10, "files", shown=False) as shown:
         clock.now += 100
         assert not shown.line_is_due()
         shown.add(5)
         shown.say("halfway")
-    assert lines() == []
+        shown.log("halfway")
+    assert lines() == [] and capsys.readouterr().err == ""
+
+
+def test_other_lines_go_to_stderr_or_the_log(lines, capsys):
+    with progress.Progress(10, "files") as shown:
+        shown.say("halfway")
+        shown.log("half the files")
+    assert lines() == ["half the files"] and capsys.readouterr().err == "halfway\n"
 
 
 def test_a_terminal_has_a_bar_instead_of_lines(clock, lines, monkeypatch):

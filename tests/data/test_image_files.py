@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zipfile
 import zlib
 
 import numpy as np
@@ -139,3 +140,39 @@ def test_damaged_bytes_raise_at_most_an_input_error(data):
         assert image_files.EncodedImage(bytes(encoded), "a.jpg").decode().mode == "RGB"
     except InputError as error:
         assert str(error).startswith("a.jpg: ")
+
+
+def test_sizes_are_read_from_headers_in_a_folder_and_in_a_zip_file(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    data = _encoded(_photo(480, 640))
+    (folder / "whole.jpg").write_bytes(data)
+    # It has a header but no pixels.
+    (folder / "cut.jpg").write_bytes(data[:700])
+    (folder / "text.jpg").write_text("not an image")
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        for path in folder.iterdir():
+            archive.write(path, f"images/{path.name}")
+    for source in (folder, tmp_path / "photos.zip"):
+        images = image_files.ImageFolder(str(source))
+        assert images.size("whole.jpg") == images.size("cut.jpg") == (640, 480)
+        with pytest.raises(InputError, match="cannot be decoded"):
+            images.open("cut.jpg").decode()
+        assert "whole.jpg" in images and "none.jpg" not in images
+        with pytest.raises(InputError, match="text.jpg: not an image"):
+            images.size("text.jpg")
+        with pytest.raises(InputError, match="none.jpg: no such image"):
+            images.size("none.jpg")
+
+
+def test_a_name_in_two_folders_of_a_zip_file_is_an_error(tmp_path):
+    """The published lsp_dataset.zip has each image twice: without and with its skeleton drawn on it."""
+    with zipfile.ZipFile(tmp_path / "lsp.zip", "w") as archive:
+        for name in ("images/im0001.jpg", "images/im0002.jpg", "visualized/im0001.jpg"):
+            archive.writestr(name, _encoded(_photo()))
+    images = image_files.ImageFolder(str(tmp_path / "lsp.zip"))
+    assert images.size("im0002.jpg") == images.size("visualized/im0001.jpg") == (128, 96)
+    for read in (images.size, images.open):
+        with pytest.raises(InputError, match="lsp.zip/im0001.jpg: several folders") as error:
+            read("im0001.jpg")
+        helpers.one_line(error)

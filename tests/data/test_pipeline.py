@@ -43,12 +43,12 @@ def _train(files, take, padding=1.0, cache=False, **changes):
     settings = {"input_size": (64, 64), "batch_size": 4, "seed": 1}
     if cache:
         settings["cache"] = crop_cache.CropCache(training_set)
-    return list(pipeline.training_batches(training_set, **settings | changes).take(take).as_numpy_iterator())
+    return list(pipeline.shuffled_batches(training_set, **settings | changes).take(take).as_numpy_iterator())
 
 
 def _evaluate(files, **changes):
     settings = {"input_size": (64, 64), "padding": 1.0, "batch_size": 4, "num_records": N, "identity": True}
-    return pipeline.evaluation_batches(files, **settings | changes)
+    return pipeline.ordered_batches(files, **settings | changes)
 
 
 def _persons(batches):

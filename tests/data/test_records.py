@@ -1,4 +1,4 @@
-"""The record schema: round trips, and one clear line for records that cannot be read."""
+"""The schema of records: encoding and parsing, and one-line errors for records that cannot be read."""
 
 import dataclasses
 import os
@@ -56,7 +56,7 @@ def _find_fails(pattern, complaint, **arguments):
     return helpers.one_line(error)
 
 
-def test_a_record_gives_back_what_went_in():
+def test_a_parsed_record_is_the_encoded_person():
     person = _person()
     read = records.parse(records.encode(person, COCO), COCO)
     expected = {
@@ -83,7 +83,7 @@ def test_a_record_gives_back_what_went_in():
     st.lists(st.floats(-1e4, 1e4, width=32), min_size=10, max_size=10),
     st.lists(st.integers(0, 2), min_size=2, max_size=2),
 )
-def test_any_numbers_survive(number, values, flags):
+def test_all_numbers_are_kept(number, values, flags):
     keypoints = np.column_stack([np.reshape(values[:4], (2, 2)), flags])
     person = _person(image_id=number, annotation_id=number, box=values[4:8], area=values[8], keypoints=keypoints)
     read = records.parse(records.encode(person, PAIR), PAIR, image=False)
@@ -94,7 +94,7 @@ def test_any_numbers_survive(number, values, flags):
     assert float(read["area"]) == values[8]
 
 
-def test_many_records_parse_as_each_of_them():
+def test_a_batch_of_records_is_parsed_as_single_records():
     people = [_person(image_id=i, keypoints=helpers.keypoints_in((0, 0, 50, 50), seed=i)) for i in range(3)]
     serialised = [records.encode(person, COCO) for person in people]
     together = records.parse(tf.constant(serialised), COCO)
@@ -113,7 +113,7 @@ def test_the_same_person_is_the_same_bytes():
 
 @pytest.mark.parametrize("joints", [16, 18])
 def test_a_wrong_number_of_joints_is_refused(joints):
-    with pytest.raises(InputError, match=rf"900100581929.*\({joints}, 3\).*'coco' wants \(17, 3\)") as error:
+    with pytest.raises(InputError, match=rf"900100581929.*\({joints}, 3\).*'coco' needs \(17, 3\)") as error:
         records.encode(_person(keypoints=np.ones((joints, 3))), COCO)
     helpers.one_line(error)
 
@@ -132,7 +132,7 @@ def test_a_grey_jpeg_decodes_to_three_channels(tmp_path):
     assert decoded.shape == (8, 8, 3) and np.abs(decoded.astype(int) - 120).max() <= 1
 
 
-def test_find_tells_what_the_files_are(tmp_path):
+def test_find_returns_the_kind_of_the_records(tmp_path):
     paths = [_write(tmp_path, [_person()] * 2, index=index, count=3) for index in range(3)]
     (tmp_path / "train-00000-of-00003.tmp").write_bytes(b"half a shard")
     (tmp_path / "train.manifest.json").write_text("{}")
@@ -154,7 +154,7 @@ def test_find_takes_several_splits_and_single_shards(tmp_path):
     assert len(records.find(str(tmp_path / "a-00001-of-00002")).paths) == 1
 
 
-def test_find_wants_a_pattern():
+def test_find_needs_a_pattern():
     _find_fails("", "--records=")
 
 
@@ -167,7 +167,7 @@ def test_nothing_matches(tmp_path):
 def test_a_missing_shard(tmp_path):
     for index in (0, 2):
         _write(tmp_path, [_person()], index=index, count=3)
-    _find_fails(tmp_path / "train-*", "2 of 3 shards")
+    _find_fails(tmp_path / "train-*", "only 2 of 3 shards exist")
 
 
 def test_shards_of_two_writes(tmp_path):
@@ -186,11 +186,11 @@ def test_a_garbage_file(tmp_path):
 @pytest.mark.parametrize(
     ("record", "complaint"),
     [
-        (b"\xff\xff no protocol buffer", "no tf.train.Example"),
-        (tf.train.Example().SerializeToString(), "records of no kpose schema"),
+        (b"\xff\xff no protocol buffer", "not tf.train.Example"),
+        (tf.train.Example().SerializeToString(), "records without a kpose schema version"),
     ],
 )
-def test_records_of_somebody_else(record, complaint, tmp_path):
+def test_records_of_another_program(record, complaint, tmp_path):
     path = _write(tmp_path, [record])
     assert _find_fails(tmp_path / "train-*", complaint).startswith(path)
 
@@ -204,28 +204,28 @@ def test_records_of_another_schema_version(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("other", [{"padding": 1.5}, {"jpeg": _jpeg((24, 24))}])
-def test_records_that_do_not_belong_together(other, tmp_path):
+def test_records_of_two_kinds(other, tmp_path):
     _write(tmp_path, [_person()], index=0, count=2)
     _write(tmp_path, [_person(**other)], index=1, count=2)
-    _find_fails(tmp_path / "train-*", "do not belong together")
+    _find_fails(tmp_path / "train-*", "the records differ in")
 
 
 def test_records_of_another_skeleton(tmp_path, monkeypatch):
     monkeypatch.setitem(skeletons.SKELETONS, "pair", PAIR)
     _write(tmp_path, [_person(keypoints=np.ones((2, 3)))], skeleton=PAIR)
     assert records.find(str(tmp_path / "train-*")).skeleton is PAIR
-    _find_fails(tmp_path / "train-*", "'pair'.*'coco' is wanted", wanted_skeleton=COCO)
+    _find_fails(tmp_path / "train-*", "'pair'.*'coco' is needed", wanted_skeleton=COCO)
 
 
-def test_empty_shards_are_fine_while_some_hold_records(tmp_path):
+def test_empty_shards_are_allowed_if_others_have_records(tmp_path):
     _write(tmp_path, [], index=0, count=2)
     _write(tmp_path, [_person()], index=1, count=2)
     assert len(records.find(str(tmp_path / "train-*")).paths) == 2
 
 
-def test_no_record_at_all(tmp_path):
+def test_no_records(tmp_path):
     _write(tmp_path, [])
-    _find_fails(tmp_path / "train-*", "no record at all")
+    _find_fails(tmp_path / "train-*", "the record files have no records")
 
 
 def test_read_manifest(tmp_path):

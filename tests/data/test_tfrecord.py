@@ -1,4 +1,4 @@
-"""Examples and TFRecord files written without TensorFlow are TensorFlow's, byte for byte."""
+"""Examples and TFRecord files written without TensorFlow have the same bytes as TensorFlow's."""
 
 import pytest
 import tensorflow as tf
@@ -30,8 +30,8 @@ def _tensorflows(features):
 
 @settings(max_examples=100, deadline=None)
 @given(st.dictionaries(st.text(min_size=1, max_size=8), LISTS, min_size=1, max_size=5))
-def test_examples_are_tensorflows_bytes(features):
-    # Names in ASCII are in the same order to both; protobuf's order of others is its own.
+def test_examples_have_the_bytes_of_tensorflow(features):
+    # Protobuf sorts names in ASCII as Python does, but not other names.
     features = {f"n{index}": values for index, values in enumerate(features.values())}
     assert tfrecord.encode_example(features) == _tensorflows(features)
 

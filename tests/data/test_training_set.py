@@ -44,7 +44,7 @@ def _batches(patterns, take, weights=(), cache=False, padding=1.0, **changes):
     settings = {"input_size": (64, 64), "batch_size": 8, "seed": 1, "normals": True}
     if cache:
         settings["cache"] = crop_cache.CropCache(training_set)
-    return list(pipeline.training_batches(training_set, **settings | changes).take(take).as_numpy_iterator())
+    return list(pipeline.shuffled_batches(training_set, **settings | changes).take(take).as_numpy_iterator())
 
 
 def _assert_same(first, second):
@@ -150,7 +150,7 @@ def test_the_cache_changes_nothing(three, sets, stored_crops):
 
 
 def test_a_cache_larger_than_memory_is_refused_before_it_is_filled(three, monkeypatch):
-    monkeypatch.setattr(pipeline, "_available_memory", lambda: 50_000)
+    monkeypatch.setattr(crop_cache, "_available_memory", lambda: 50_000)
     with pytest.raises(InputError, match=r"data\.cache: 0\.0 GB of decoded crops do not fit"):
         _batches(three, 1, cache=True)
 
@@ -176,7 +176,7 @@ def test_random_rows_depend_on_their_position_alone(rows, width):
         (["{0}", "{1}"], (1, 0), "give a positive number"),
         (["{0}", "{1}"], (1, float("nan")), "give a positive number"),
         (["{0}", "none-*"], (), "no records match 'none-"),
-        (["{2}"], (), "labels of skeleton 'lsp', but 'coco' is wanted"),
+        (["{2}"], (), "labels of skeleton 'lsp', but 'coco' is needed"),
         (["{2}", "{2}"], (), "no data set of config.data.train labels nose, left_eye"),
         ([""], (), "data.train is empty"),
     ],

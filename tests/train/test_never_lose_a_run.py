@@ -75,7 +75,7 @@ def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_it_used(how, tin
     _damage(newest, how)
     with caplog.at_level("WARNING"):
         trainer.train(_recipe(tiny_data, 8), hurt)
-    assert f"{newest}: damaged" in caplog.text and "going on from" in caplog.text and "step-4" in caplog.text
+    assert f"{newest}: damaged" in caplog.text and "continuing from" in caplog.text and "step-4" in caplog.text
     assert_same_weights(whole, hurt)
     left = [os.path.basename(path) for path in checkpoints._by_name(os.path.join(hurt, checkpoints.FOLDER))]
     assert left == ["step-4", "step-6", "step-8"], "the one before is still known"
@@ -87,7 +87,7 @@ def test_without_any_whole_checkpoint_it_does_not_begin_anew(tiny_data, tmp_path
     trainer.train(_recipe(tiny_data, 4), str(tmp_path))
     for path in glob.glob(str(tmp_path / "checkpoints" / "*.index")):
         _damage(path.removesuffix(".index"), "cut")
-    with pytest.raises(InputError, match="cannot be restored .*nor is one before it.*another --workdir") as error:
+    with pytest.raises(InputError, match="cannot be restored .*no earlier one can.*another --workdir") as error:
         trainer.train(_recipe(tiny_data, 6), str(tmp_path))
     helpers.one_line(error)
 
@@ -109,7 +109,7 @@ def test_a_lost_list_of_the_checkpoints_is_made_anew(content, tmp_path, caplog):
     assert (checkpoints.latest(workdir), checkpoints.latest(workdir, best=True)) == (newest, best)
     with caplog.at_level("WARNING"):
         saver = checkpoints.Checkpoints(workdir, regressor, keep=2)
-    assert "checkpoint: missing or damaged: made anew, of step-9, step-10" in caplog.text
+    assert "checkpoint: missing or damaged: written again, with step-9, step-10" in caplog.text
     assert saver.restore() == (10, 10)
     saver.save(11, 11)
     kept = {os.path.basename(path) for path in glob.glob(str(tmp_path / "checkpoints" / "step-*.index"))}
@@ -164,18 +164,18 @@ def test_sigterm_saves_ends_well_and_the_same_command_goes_on(tiny_data, tmp_pat
     _, said = process.communicate(timeout=60)
     assert process.returncode == 0
     done = int(checkpoints.latest(ended).rsplit("-", 1)[1])
-    assert f"stopped by SIGTERM at step {done} of 100000, saved: the same command goes on" in said
+    assert f"stopped by SIGTERM at step {done} of 100000, saved: run the same command again to continue" in said
     for workdir in (whole, ended):
         trainer.train(_recipe(tiny_data, done + 3, checkpoint_every=90_000), workdir)
     assert_same_weights(whole, ended)
 
 
 def test_sigterm_before_the_first_step_ends_well(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(trainer, "find_training_set", lambda config: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(trainer, "training_set_of", lambda config, skeleton: os.kill(os.getpid(), signal.SIGTERM))
     before = signal.getsignal(signal.SIGTERM)
     with caplog.at_level("INFO", logger="absl"):
         assert trainer.train(_recipe({"train": ""}, 4), str(tmp_path / "run")) == {}
-    assert "stopped by SIGTERM before the first step: the same command goes on" in caplog.text
+    assert "stopped by SIGTERM before the first step: run the same command again to start" in caplog.text
     assert signal.getsignal(signal.SIGTERM) == before and not os.path.exists(tmp_path / "run")
 
 
@@ -192,7 +192,7 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_is_whole(tiny_data, tmp
     process = _start(_recipe(tiny_data, 8), full, str(tmp_path), preexec_fn=starve)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 1 and "Traceback" not in said
-    assert "the checkpoint of step 6 cannot be written" in said and "step-4 is whole" in said
+    assert "the checkpoint of step 6 cannot be written" in said and "step-4 is complete" in said
     for workdir in (whole, full):
         trainer.train(_recipe(tiny_data, 8), workdir)
     assert_same_weights(whole, full)
@@ -209,7 +209,7 @@ def test_a_full_disk_is_one_line_whatever_is_written(limit, what, tiny_data, tmp
     process = _start(config, str(tmp_path / "run"), str(tmp_path), preexec_fn=starve)
     _, said = process.communicate(timeout=300)
     assert process.returncode == 1 and "Traceback" not in said
-    (line,) = (line for line in said.splitlines() if "make room, and give the same command again" in line)
+    (line,) = (line for line in said.splitlines() if "free some space and run the same command again" in line)
     assert what in line or "run: cannot be written" in line
 
 
@@ -259,16 +259,16 @@ def poisoned(monkeypatch):
     """Batch number 3 has a label that is no number, for its second person."""
     original = setup.training_batches
 
-    def batches(training_set, config, position, *share):
+    def batches(config, training_set, position, *share):
         def poison(index, batch):
             bad = np.zeros((config.batch_size, 1, 3), np.float32)
             bad[1, :, :2] = np.nan
             keypoints = batch["keypoints"] + tf.where(tf.equal(index + position, BAD_BATCH), bad, tf.zeros_like(bad))
             return batch | {"keypoints": keypoints}
 
-        return original(training_set, config, position, *share).enumerate().map(poison)
+        return original(config, training_set, position, *share).enumerate().map(poison)
 
-    monkeypatch.setattr(trainer, "_training_batches", batches)
+    monkeypatch.setattr(trainer, "training_batches", batches)
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,9 @@ def test_a_rollback_leaves_the_batch_out_and_resumes_beyond_it(poisoned, tiny_da
     workdir, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
     with caplog.at_level("WARNING"):
         trainer.train(_recipe(tiny_data, 8, on_nan="rollback"), workdir)
-    assert "step 3 was not finite" in caplog.text and "back to step 2, on from the batch after it" in caplog.text
+    assert (
+        "step 3 was not finite" in caplog.text and "back to step 2, continuing from the batch after it" in caplog.text
+    )
     weights = final_weights(workdir)
     (iterations,) = (value for name, value in weights.items() if "optimizer/_iterations" in name)
     assert iterations == 8

@@ -17,7 +17,7 @@ from PIL import Image
 from kpose import config as config_lib
 from kpose.core.errors import InputError
 from kpose.data import records
-from kpose.evaluate import figures, on_records
+from kpose.evaluate import on_records, summary
 from kpose.runs import checkpoints
 from kpose.runs.workdir import load_mean_pose
 from kpose.train import trainer
@@ -172,7 +172,7 @@ def test_a_visibility_recipe_reports_how_well_it_tells_what_is_labelled(tiny_dat
     trainer.train(config, str(tmp_path))
     table = on_records.evaluate(str(tmp_path), tiny_data["val"])
     assert 0 <= table["visibility"]["auc"] <= 1 and 0 < table["visibility"]["labelled"] < 1
-    assert any(line.startswith("visibility: AUC") for line in figures.describe(table))
+    assert any(line.startswith("visibility: AUC") for line in summary.describe(table))
 
 
 def test_training_learns(tiny_data, tmp_path):

@@ -1,0 +1,81 @@
+"""Executions: several training steps in one call of a compiled function."""
+
+import keras
+import tensorflow as tf
+
+
+class TrainingSteps(keras.callbacks.Callback):
+    """Counts the steps of a training and gives the number of steps of the next execution.
+
+    An execution ends at the end of its epoch or of the training at the latest, so the number of steps between two
+    evaluations, and in all, does not depend on `steps_per_execution`.
+
+    Args:
+        start_step: steps that are done.
+        steps_per_epoch: steps of an epoch.
+        total_steps: steps of the training.
+        steps_per_execution: the most steps of an execution.
+
+    Attributes:
+        done: steps that are done, or under way in the present execution.
+    """
+
+    def __init__(self, start_step, steps_per_epoch, total_steps, steps_per_execution):
+        super().__init__()
+        self.done = start_step
+        self.per_epoch = steps_per_epoch
+        self.total = total_steps
+        self.per_execution = steps_per_execution
+        self._epoch_end = start_step
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch_end = min((epoch + 1) * self.per_epoch, self.total)
+
+    @property
+    def coming(self):
+        """How many steps the next execution will run."""
+        return min(self.per_execution, self._epoch_end - self.done)
+
+    def next_execution(self):
+        """The number of steps of the execution that starts now; they count as done."""
+        steps = self.coming
+        self.done += steps
+        return steps
+
+
+def looped(step):
+    """A compiled function that runs a step on several batches.
+
+    Args:
+        step: function (batch, number of the step).
+
+    Returns:
+        Function (iterator, number of steps, number of the first step) -> seconds that it waited for batches.
+    """
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def execute(iterator, steps, first):
+        def body(i, waited):
+            asked = tf.timestamp()
+            with tf.control_dependencies([asked]):
+                batch = next(iterator)
+            with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
+                got = tf.timestamp()
+                waited += got - asked
+            # Without this a single thread could run the step before it reads the clock.
+            step(_after(got, batch), first + tf.cast(i, tf.int64))
+            return i + 1, waited
+
+        return tf.while_loop(lambda i, _: i < steps, body, [tf.constant(0), tf.constant(0.0, tf.float64)])[1]
+
+    return execute
+
+
+def _after(event, values):
+    """The same values, available only after the tensor `event` is computed."""
+
+    def wait(value):
+        with tf.control_dependencies([event]), value.graph.colocate_with(value.op):
+            return tf.identity(value)
+
+    return tf.nest.map_structure(wait, values, expand_composites=True)
