@@ -1,4 +1,4 @@
-"""Figures of a run: files that can be opened, from whatever a run has measured."""
+"""Charts: PNG files that can be opened, from complete and incomplete metrics."""
 
 import os
 import subprocess
@@ -41,7 +41,7 @@ def saved_axes(monkeypatch):
     """The axes of the last figure saved."""
     kept = []
     save = charts._save
-    monkeypatch.setattr(charts, "_save", lambda figure, path: (kept.extend(figure.axes), save(figure, path)))
+    monkeypatch.setattr(charts, "_save", lambda figure, file: (kept.extend(figure.axes), save(figure, file)))
     return kept
 
 

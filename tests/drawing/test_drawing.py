@@ -1,4 +1,4 @@
-"""Drawn persons: joints where they are, sides apart, doubts faint, and no coordinates that break it."""
+"""Drawn persons and contact sheets: positions, colours, confidence, invalid coordinates, files."""
 
 import os
 
@@ -137,7 +137,7 @@ def test_lines_grow_with_the_person():
     assert (thick != GREY).sum() > 1.5 * (thin != GREY).sum()
 
 
-def test_large_photographs_stay_affordable():
+def test_large_images_use_a_limited_layer():
     image = np.zeros((3000, 4000, 3), np.uint8)
     picture = persons.draw_skeleton(image, PERSON * 25, COCO)
     assert _pixel(picture, PERSON[LEFT_WRIST] * 25).tolist() == list(persons.COLOURS["left"])

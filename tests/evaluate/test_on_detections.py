@@ -1,4 +1,4 @@
-"""Results with boxes of their own against labels."""
+"""Results with boxes of their own, compared with labels."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ BOXES = [[10.0, 10.0, 80.0, 160.0], [200.0, 20.0, 60.0, 120.0], [10.0, 10.0, 90.
 
 @pytest.fixture
 def labels(tmp_path):
-    """Two persons in image 1, one in image 2, one nobody has labelled, and an image with nobody."""
+    """Two persons in image 1, one in image 2, one person without labelled joints, and an image without persons."""
     persons = [
         helpers.annotation(7 + i, image_id, box, helpers.keypoints_in(box, seed=i))
         for i, (image_id, box) in enumerate(zip((1, 1, 2), BOXES, strict=True))
@@ -41,10 +41,10 @@ def test_perfect_results_for_some_persons(labels, tmp_path):
     table = on_detections.evaluate(write(tmp_path, [answer(p) for p in persons[:2]]), path, str(tmp_path))
     assert table["pcp"]["strict"]["average"] == 1 and table["pdj"]["0.1"] == 1
     assert (table["num_persons"], table["num_labelled_persons"], table["num_images_with_results"]) == (2, 3, 1)
-    # One person of three is not found: a third of each limb, all are labelled; COCO's recall says the same.
+    # One of three persons is not found, and all joints are labelled: a third of each limb. COCO's recall agrees.
     assert table["pcp_of_all"]["strict"]["average"] == pytest.approx(2 / 3)
     assert table["oks_ap"]["AR"] == pytest.approx(2 / 3) and table["oks_ap"]["AP"] == pytest.approx(67 / 101, abs=0.01)
-    # What the evaluation by records writes, and the contract of metrics.json names.
+    # The keys that an evaluation on records writes too.
     keys = {
         "records",
         "flip_test",
@@ -65,7 +65,7 @@ def test_perfect_results_for_some_persons(labels, tmp_path):
     assert 0 < table["mean_pose_pcp"]["strict"]["average"] < 1 or table["mean_pose_pcp"]["strict"]["average"] == 0
 
 
-def test_the_labels_boxes_give_what_the_evaluation_by_records_gives(labels, tmp_path):
+def test_results_in_the_labels_boxes_have_the_same_pcp_and_ap(labels, tmp_path):
     path, persons = labels
     some = [answer(p, shift=6.0) for p in persons]
     table = on_detections.evaluate(write(tmp_path, some), path, str(tmp_path))
@@ -81,16 +81,17 @@ def test_results_that_name_their_files_need_no_ids(labels, tmp_path):
     assert table["num_persons"] == 3 and table["oks_ap"]["AP"] == pytest.approx(1)
 
 
-def test_each_person_is_answered_for_once_and_by_the_surest(labels):
+def test_a_person_gets_one_result_the_one_with_the_highest_score(labels):
     _, persons = labels
     x, y, w, h = persons[0]["bbox"]
     sure, doubtful = answer(persons[0], 0.9, bbox=[x + 5, y, w, h]), answer(persons[0], 0.4)
     elsewhere, beside = answer(persons[0], 0.8, image_id=2, bbox=[150, 150, 40, 40]), answer(persons[1], 0.7)
-    pairs = on_detections.match(persons, [doubtful, sure, elsewhere, beside])
+    pairs, missed = on_detections.match(persons, [doubtful, sure, elsewhere, beside])
     assert [(person["id"], result["score"]) for person, result in pairs] == [(7, 0.9), (8, 0.7)]
+    assert [person["id"] for person in missed] == [9]
 
 
-def test_overlap_is_counted_in_cells():
+def test_overlap_agrees_with_a_count_of_cells():
     random = np.random.default_rng(0)
     boxes = random.integers(0, 12, (12, 4)) + [0, 0, 1, 1]
     masks = np.zeros((12, 30, 30), bool)
@@ -105,15 +106,15 @@ def test_overlap_is_counted_in_cells():
     [
         (lambda some: [], "empty"),
         (lambda some: [{k: v for k, v in some[0].items() if k != "bbox"}], "result 0 lacks 'bbox'"),
-        (lambda some: [some[0] | {"keypoints": [1.0] * 30}], "10 joints a person"),
-        (lambda some: [some[0] | {"keypoints": [1.0] * 50}], "three for each joint"),
-        (lambda some: [some[0] | {"keypoints": [1.0] * 42}], "has 14 joints a person, .*labels.json 17"),
-        (lambda some: [some[0] | {"keypoints": ["1"] * 51}], "result 0 has 'keypoints' that is no list of numbers"),
-        (lambda some: [some[0] | {"bbox": [1, 2, None, 4]}], "result 0 has 'bbox' that is no list of numbers"),
+        (lambda some: [some[0] | {"keypoints": [1.0] * 30}], "10 joints for each person"),
+        (lambda some: [some[0] | {"keypoints": [1.0] * 50}], "50 numbers: COCO has three for each joint"),
+        (lambda some: [some[0] | {"keypoints": [1.0] * 42}], "has 14 joints for each person, .*labels.json has 17"),
+        (lambda some: [some[0] | {"keypoints": ["1"] * 51}], "result 0: 'keypoints' is not a list of numbers"),
+        (lambda some: [some[0] | {"bbox": [1, 2, None, 4]}], "result 0: 'bbox' is not a list of numbers"),
         (lambda some: [some[0] | {"bbox": [1, 2, 3]}], "'bbox' must be four numbers"),
         (lambda some: [some[0] | {"score": "high"}], "'score' a number"),
         (lambda some: [some[0] | {"image_id": 77}], "image 77 is not in"),
-        (lambda some: [some[0] | {"bbox": [390, 390, 5, 5]}], "none of 1 results overlaps"),
+        (lambda some: [some[0] | {"bbox": [390, 390, 5, 5]}], "no box of 1 results overlaps"),
     ],
 )
 def test_bad_results_are_one_line(labels, tmp_path, change, message):

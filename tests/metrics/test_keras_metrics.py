@@ -1,4 +1,4 @@
-"""PCP and PDJ against an independent count, and the tables made of them."""
+"""PCP, PDJ and spread, compared with plain loops."""
 
 import dataclasses
 
@@ -60,7 +60,7 @@ def test_pcp_agrees_with_a_plain_loop_offline_and_streamed(seed, rule):
     assert metric.by_limb()["left_lower_arm"] == pytest.approx(float(np.sum(correct) / np.sum(counted)))
 
 
-def test_limbs_that_no_side_tells_apart_are_numbered():
+def test_limbs_without_a_side_are_numbered():
     assert COCO.limb_names[:3] == ("left_upper_arm", "right_upper_arm", "left_lower_arm")
     spine = dataclasses.replace(COCO, limbs={"spines": ((5, 11), (5, 12)), "lower_legs": ((14, 16), (13, 15))})
     assert spine.limb_names == ("spine_1", "spine_2", "right_lower_leg", "left_lower_leg")
@@ -130,7 +130,7 @@ def test_weights_leave_samples_out_and_empty_groups_do_not_count():
     assert float(metric.result()) == pytest.approx(table["average"], abs=1e-6)
 
 
-def test_nothing_labelled_gives_none_not_a_number():
+def test_without_labelled_joints_a_table_has_none():
     truth, prediction = persons(6)
     truth[..., 2] = 0
     assert tables.pcp_table(truth, prediction, COCO)["strict"]["average"] is None
@@ -177,7 +177,7 @@ def test_spread_is_zero_for_one_pose_one_for_the_truth_and_scales_between():
     points = truth[..., :2]
     assert spread(truth, np.broadcast_to(points[3], points.shape)) < 2e-3
     assert spread(truth, points) == pytest.approx(1, abs=1e-5)
-    # Round any mean pose: a pose that is always as wrong varies as much.
+    # A shift of all predictions does not change the spread.
     assert spread(truth, 0.3 * points + 0.2) == pytest.approx(0.3, abs=1e-3)
 
 
@@ -197,7 +197,7 @@ def test_spread_is_that_of_the_labelled_joints_of_real_samples_in_any_batches(pa
     assert spread(truth, prediction, weight, parts) == pytest.approx(expected, rel=1e-4)
 
 
-def test_spread_of_labels_that_do_not_vary_tells_nothing():
+def test_spread_is_1_for_labels_that_do_not_vary():
     truth = make_poses()[:1]
     assert spread(truth, truth[..., :2]) == 1
     assert spread(truth * [1, 1, 0], truth[..., :2]) == 1

@@ -1,146 +1,44 @@
-"""OKS AP through pycocotools, and COCO results."""
-
-import json
+"""The tables of metrics.json, compared with plain loops."""
 
 import numpy as np
 import pytest
 
-from kpose.core import skeletons
-from kpose.core.errors import InputError
-from kpose.metrics import coco, tables
-from tests import helpers
-from tfrecords_tools.figures import dataset
-
-COCO = skeletons.COCO
+from kpose.core.skeletons import COCO
+from kpose.metrics import tables
+from kpose.metrics.tables import joint_error_table, pck_table, pcp_table, pdj_curve, pdj_table, person_errors, subsets
+from tests.metrics.test_keras_metrics import persons
 
 
-@pytest.fixture(scope="module")
-def annotations(tmp_path_factory):
-    return dataset.render_dataset(str(tmp_path_factory.mktemp("figures")), 12, seed=3, split="val", workers=1)
+def test_the_tables_beside_pcp_agree_with_plain_loops():
+    truth, prediction = persons(6)
+    boxes = np.tile([10.0, 10.0, 50.0, 120.0], (len(truth), 1))
+    pck, errors = pck_table(truth, prediction, boxes, COCO), joint_error_table(truth, prediction, COCO)
+    for k, joint in enumerate(COCO.joints):
+        gaps = [np.hypot(*(t[k, :2] - p[k])) for t, p in zip(truth, prediction, strict=True) if t[k, 2] > 0]
+        assert pck[joint] == pytest.approx(sum(gap <= 24 for gap in gaps) / len(gaps))
+        assert errors[joint]["mean"] == pytest.approx(sum(gaps) / len(gaps), rel=1e-5)
+        assert errors[joint]["median"] == pytest.approx(sorted(gaps)[len(gaps) // 2], rel=0.3)
+    curve = pdj_curve(truth, prediction, COCO)
+    table = pdj_table(truth, prediction, COCO)
+    assert dict(zip(curve["thresholds"], curve["pdj"], strict=True))[0.2] == table["0.2"]
+    assert curve["pdj"] == sorted(curve["pdj"])
+    chosen = subsets(truth, np.full(len(truth), 50.0**2))
+    assert chosen["medium (under 96 x 96)"].all() and not chosen["large"].any()
+    counts = (truth[..., 2] > 0).sum(1)
+    assert (chosen["12 to 17 labelled joints"] == (counts >= 12)).all()
+    assert (chosen["fully visible"] == np.array([(person[:, 2] == 2).all() for person in truth])).all()
 
 
-def load(path):
-    with open(path) as file:
-        return json.load(file)
+def test_truth_scored_as_prediction_is_perfect():
+    truth, _ = persons(7)
+    boxes = np.tile([0.0, 0.0, 200.0, 200.0], (len(truth), 1))
+    assert pcp_table(truth, truth[..., :2], COCO)["strict"]["average"] == 1
+    assert pck_table(truth, truth[..., :2], boxes, COCO)["average"] == 1
+    assert set(pdj_curve(truth, truth[..., :2], COCO)["pdj"]) == {1.0}
+    assert (person_errors(truth, truth[..., :2], boxes) == 0).all()
 
 
-def results_of(persons, noise=0.0):
-    rng = np.random.default_rng(0)
-    keypoints = np.array([p["keypoints"] for p in persons], float).reshape(-1, 17, 3)
-    keypoints[..., :2] += rng.normal(0, 1, keypoints[..., :2].shape) * noise
-    keypoints[..., 2] = 0.5
-    scores = np.linspace(0.9, 0.1, len(persons))
-    return coco.coco_results([p["image_id"] for p in persons], [p["bbox"] for p in persons], keypoints, scores.tolist())
-
-
-def test_ground_truth_scored_as_predictions_gives_ap_1(annotations):
-    persons = load(annotations)["annotations"]
-    results = results_of(persons)
-    table = coco.oks_ap(annotations, results, [p["id"] for p in persons], COCO)
-    assert all(result.keys() == {"image_id", "category_id", "bbox", "keypoints", "score"} for result in results)
-    assert list(table) == list(coco.OKS_NAMES)
-    assert table["AP"] == pytest.approx(1.0) and table["AR"] == pytest.approx(1.0)
-
-
-def test_ap_falls_with_noise(annotations):
-    persons = load(annotations)["annotations"]
-    ids = [p["id"] for p in persons]
-    aps = [coco.oks_ap(annotations, results_of(persons, noise), ids, COCO)["AP"] for noise in (1, 8, 60)]
-    assert 1 >= aps[0] > aps[1] > aps[2]
-
-
-def test_persons_nobody_was_asked_about_do_not_lower_recall(annotations):
-    persons = load(annotations)["annotations"]
-    asked = persons[::2]
-    table = coco.oks_ap(annotations, results_of(asked), [p["id"] for p in asked], COCO)
-    assert table["AP"] == pytest.approx(1.0)
-
-
-def plain_average_precision(truth, areas, prediction, scores, images):
-    """COCO's AP over all thresholds, written down from its definition: one person after another, in plain loops."""
-    variances = (2 * np.array(COCO.sigmas)) ** 2
-    similarity = np.zeros((len(prediction), len(truth)))
-    for i, j in np.ndindex(similarity.shape):
-        if images[i] == images[j]:
-            known = truth[j, :, 2] > 0
-            squares = ((prediction[i] - truth[j, :, :2]) ** 2).sum(-1)[known]
-            similarity[i, j] = np.exp(-squares / (2 * areas[j] * variances[known])).mean()
-    precisions = []
-    for threshold in np.arange(0.5, 0.96, 0.05):
-        left, hits = set(range(len(truth))), []
-        for i in sorted(range(len(prediction)), key=lambda i: -scores[i]):
-            best = max(left, key=lambda j: similarity[i, j], default=None)
-            hits.append(best is not None and similarity[i, best] >= threshold)
-            left -= {best} if hits[-1] else set()
-        right = np.cumsum(hits)
-        precision, recall = right / np.arange(1, len(hits) + 1), right / len(truth)
-        # At each of 101 recalls the best precision at that recall or a higher one.
-        at = [max(precision[recall >= r], default=0.0) for r in np.linspace(0, 1, 101)]
-        precisions.append(np.mean(at))
-    return np.mean(precisions), precisions[0], precisions[5]
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_ap_agrees_with_one_that_is_written_from_its_definition(tmp_path, seed):
-    rng = np.random.default_rng(seed)
-    count = 30
-    images = np.repeat(np.arange(1, count // 3 + 1), 3)
-    truth, boxes = np.zeros((count, 17, 3)), rng.uniform([0, 0, 40, 60], [300, 300, 150, 200], (count, 4))
-    persons = []
-    for i, box in enumerate(boxes):
-        truth[i] = helpers.keypoints_in(box, seed=100 * seed + i)
-        truth[i, rng.permutation(17)[: rng.integers(0, 12)]] = 0
-        persons.append(helpers.annotation(i + 1, int(images[i]), box.tolist(), truth[i]))
-    path = helpers.write_coco(
-        tmp_path / "a.json", [helpers.image_entry(i, f"{i}.jpg", (500, 500)) for i in set(images.tolist())], persons
-    )
-    prediction = truth[..., :2] + rng.normal(0, 1, (count, 17, 2)) * rng.uniform(0.5, 12, (count, 1, 1))
-    scores = rng.permutation(np.linspace(0.1, 0.9, count))
-    results = coco.coco_results(images.tolist(), boxes, np.concatenate([prediction, truth[..., 2:]], -1), scores)
-    table = coco.oks_ap(path, results, range(1, count + 1), COCO)
-    expected = plain_average_precision(truth, [p["area"] for p in persons], prediction, scores, images)
-    assert 0.2 < expected[0] < 0.95
-    assert (table["AP"], table["AP50"], table["AP75"]) == pytest.approx(expected, abs=1e-9)
-
-
-def test_truth_as_prediction_is_perfect_through_records_regions_and_pixels(tiny_data):
-    """Labels as they are trained on, normalised to the crop, put back as a network's answer is."""
-    from kpose.core import geometry
-    from kpose.data import pipeline, records
-
-    found = records.find(tiny_data["val"], COCO)
-    persons = load(tiny_data["val_annotations"])["annotations"]
-    batches = pipeline.evaluation_batches(
-        found, input_size=(32, 32), padding=1.0, batch_size=len(persons), num_records=len(persons), identity=True
-    )
-    (batch,) = ({name: value.numpy() for name, value in batch.items()} for batch in batches)
-    points = geometry.denormalise(batch["keypoints"][..., :2], batch["region"])
-    truth = {p["id"]: np.reshape(p["keypoints"], (17, 3)) for p in persons}
-    truth = np.array([truth[i] for i in batch["annotation_id"]])
-    for rule in tables.pcp_table(truth, points, COCO).values():
-        assert set(rule.values()) == {1.0}
-    keypoints = np.concatenate([points, np.ones((len(persons), 17, 1))], -1)
-    scores = np.linspace(0.9, 0.1, len(persons))
-    results = coco.coco_results(batch["image_id"].tolist(), batch["box"], keypoints, scores)
-    table = coco.oks_ap(tiny_data["val_annotations"], results, batch["annotation_id"], COCO)
-    assert table["AP"] == pytest.approx(1.0, abs=1e-9) and table["AR"] == pytest.approx(1.0, abs=1e-9)
-
-
-def test_annotations_of_other_persons_are_refused(annotations):
-    persons = load(annotations)["annotations"]
-    with pytest.raises(InputError, match="1 of the 2 persons"):
-        coco.oks_ap(annotations, results_of(persons[:2]), [persons[0]["id"], 10**9], COCO)
-
-
-def test_results_repeat_image_and_box_and_are_plain_json(annotations):
-    persons = load(annotations)["annotations"]
-    results = json.loads(json.dumps(results_of(persons)))
-    assert [r["image_id"] for r in results] == [p["image_id"] for p in persons]
-    assert [r["bbox"] for r in results] == [p["bbox"] for p in persons]
-    assert all(len(r["keypoints"]) == 51 and 0 < r["score"] < 1 for r in results)
-
-
-def test_visibility_figures_against_a_count_of_pairs():
+def test_visibility_metrics_against_a_count_of_pairs():
     rng = np.random.default_rng(0)
     truth = np.zeros((20, 17, 3))
     truth[..., 2] = rng.integers(0, 3, (20, 17))
@@ -157,7 +55,7 @@ def test_visibility_figures_against_a_count_of_pairs():
     assert table["accuracy"] == pytest.approx(right / 340) and table["labelled"] == pytest.approx(len(positive) / 340)
 
 
-def test_visibility_figures_where_every_joint_is_labelled():
+def test_visibility_metrics_where_every_joint_is_labelled():
     truth = np.full((2, 17, 3), 2.0)
     table = tables.visibility_table(truth, np.ones((2, 17)))
     assert table == {"auc": None, "f1": 1.0, "accuracy": 1.0, "labelled": 1.0}

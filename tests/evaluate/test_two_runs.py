@@ -1,0 +1,55 @@
+"""Comparisons of two evaluations."""
+
+import json
+
+import numpy as np
+import pytest
+
+from kpose.core.errors import InputError
+from kpose.core.skeletons import COCO
+from kpose.evaluate import on_records, summary, two_runs
+from kpose.metrics import bootstrap, tables
+from tests.core.test_cli import run
+
+
+def test_a_comparison_says_what_the_evaluations_say(evaluations, monkeypatch, capfd, tmp_path):
+    folders, metrics = evaluations
+    status, out, _ = run(
+        monkeypatch, capfd, "kpose.evaluate", f"--compare={','.join(folders)}", f"--output_dir={tmp_path}"
+    )
+    assert status == 0 and "PCP strict" in out
+    assert run(monkeypatch, capfd, "kpose.evaluate", "--compare", *folders)[:2] == (0, out)
+    table = json.loads((tmp_path / "compare.json").read_text())
+    assert table["num_persons"] == metrics[0]["num_persons"]
+    for side, expected in zip(("first", "second"), metrics, strict=True):
+        assert table["pcp_strict"][side] == pytest.approx(expected["pcp"]["strict"]["average"], abs=1e-6)
+        assert table["pdj"][side] == pytest.approx(expected["pdj"]["0.2"], abs=1e-6)
+        assert table["oks_ap"][side] == expected["oks_ap"]["AP"]
+        for group in COCO.limbs:
+            row = table["pcp_mean_by_group"][group]
+            assert row[side] == pytest.approx(expected["pcp"]["mean"][group], abs=1e-6)
+
+
+def test_a_comparison_takes_workdirs_and_writes_no_nan(tmp_path, monkeypatch, capfd):
+    """For persons without a labelled joint."""
+    truth = np.zeros((3, 17, 3))
+    for name in "ab":
+        folder = tmp_path / name / "evaluation"
+        folder.mkdir(parents=True)
+        counts = bootstrap.person_counts(truth, truth[..., :2], COCO)
+        np.savez(folder / summary.PERSONS_FILE, annotation_id=np.arange(3), **counts)
+        table = {"pcp": tables.pcp_table(truth, truth[..., :2], COCO), "oks_ap": None}
+        (folder / "metrics.json").write_text(json.dumps(table))
+    arguments = ("--compare", str(tmp_path / "a"), str(tmp_path / "b"), f"--output_dir={tmp_path}")
+    status, out, _ = run(monkeypatch, capfd, "kpose.evaluate", *arguments)
+    text = (tmp_path / "compare.json").read_text()
+    assert status == 0 and "nan" not in out.lower() and "NaN" not in text
+    assert json.loads(text)["pcp_strict"] == {"first": None, "second": None, "difference": None, "interval": None}
+
+
+def test_evaluations_of_other_persons_are_not_compared(evaluations, tiny_run, tiny_data, tmp_path):
+    on_records.evaluate(tiny_run, tiny_data["train"], output_dir=str(tmp_path / "train"))
+    with pytest.raises(InputError, match="on different persons .*evaluate both on the same records"):
+        two_runs.compare(evaluations[0][0], str(tmp_path / "train"))
+    with pytest.raises(InputError, match="persons.npz: no such file"):
+        two_runs.compare(evaluations[0][0], str(tmp_path))
