@@ -1,4 +1,4 @@
-"""What the converters of other data share: joints and image sizes in, a COCO keypoint file out."""
+"""Builds COCO keypoint files from joints and image sizes."""
 
 import collections
 
@@ -7,32 +7,32 @@ import numpy as np
 from kpose.core import files
 from kpose.core.errors import InputError
 
-# OKS wants a person's area, which these sources do not know. In COCO a person covers about half of its box.
+# OKS needs the area of a person, which these sources do not have. In COCO a person covers about half of its box.
 AREA_OF_BOX = 0.53
 
-# Labels that cannot be learnt from; how many there were is said in the end.
+# Labels that are not used; their numbers are printed at the end.
 NOT_FINITE = "joints without finite coordinates"
 OUTSIDE = "joints outside their image"
 
 
 def check_options(output, margin):
-    """Refuses bad flags before anything slow starts.
+    """Checks flags before the conversion starts.
 
     Args:
         output: the COCO file to write.
         margin: see `box_of_joints`.
 
     Raises:
-        InputError: the output is not called .json, or the margin is no share of a person's size.
+        InputError: the name of the output does not end in .json, or the margin is out of bounds.
     """
     if not output.endswith(".json"):
-        raise InputError(f"--output={output}: give the name of a file that ends in .json")
+        raise InputError(f"--output={output}: the name of the file must end in .json")
     if not 0 <= margin <= 10:
-        raise InputError(f"--margin={margin}: give a share of the person's size, between 0 and 10")
+        raise InputError(f"--margin={margin}: give a number between 0 and 10, a share of the person's size")
 
 
 def category(skeleton):
-    """COCO's category of persons with a skeleton's joints; its lines count joints from 1."""
+    """The COCO category `person` with the joints and limbs of a skeleton. Its limbs count joints from 1."""
     return {
         "supercategory": "person",
         "id": 1,
@@ -43,16 +43,16 @@ def category(skeleton):
 
 
 def box_of_joints(points, flags, size, margin):
-    """The box around a person's labelled joints, with room for the flesh around them.
+    """The box around the labelled joints of a person, with a margin.
 
     Args:
         points: [K, 2] x, y in pixels.
-        flags: [K] visibility flags; joints with 0 do not count.
-        size: (width, height) of the image in pixels, at which the box is cut.
-        margin: the room at each side, as a share of the longer side of the joints' own box.
+        flags: [K] visibility flags; joints with flag 0 are ignored.
+        size: (width, height) of the image in pixels; the box is clipped to it.
+        margin: the margin on each side, as a share of the longer side of the joints' own box.
 
     Returns:
-        [x, y, width, height] in pixels, to a tenth; None where they are too few or too close together for a box.
+        [x, y, width, height] in pixels, rounded to 0.1; None if the box has no area.
     """
     labelled = np.asarray(points, np.float64)[np.asarray(flags) > 0]
     if not len(labelled):
@@ -65,13 +65,13 @@ def box_of_joints(points, flags, size, margin):
 
 
 class Collection:
-    """A COCO keypoint data set in the making.
+    """Images and persons of a COCO keypoint file.
 
     Args:
-        skeleton: the `Skeleton` of its persons.
+        skeleton: the `Skeleton` of the persons.
 
     Attributes:
-        counts: Counter of joints that were labelled at the source and are not any more: `NOT_FINITE`, `OUTSIDE`.
+        counts: Counter of joints that are labelled in the source but not here: `NOT_FINITE`, `OUTSIDE`.
     """
 
     def __init__(self, skeleton):
@@ -80,27 +80,35 @@ class Collection:
         self._images = []
         self._persons = []
 
-    def trust(self, points, flags, size):
-        """The flags of joints that can be learnt from: 0 where a labelled joint is nowhere, or outside the image.
+    def usable_flags(self, points, flags, size):
+        """The visibility flags, with 0 for labelled joints that are not finite or outside the image.
+
+        Such joints are added to `counts`.
 
         Args:
             points: [K, 2] x, y in pixels.
             flags: [K] visibility flags.
-            size: (width, height) of the image in pixels; its edges belong to it.
+            size: (width, height) of the image in pixels; a joint on its edge is inside.
 
         Returns:
-            [K] int flags; what was taken away is added to `counts`.
+            [K] int flags.
         """
         labelled = np.asarray(flags) > 0
         finite = np.isfinite(points).all(-1)
-        # Infinite coordinates and NaN are not inside either, and compare without a warning.
+        # Also False for infinite coordinates and NaN.
         inside = ((points >= 0) & (points <= size)).all(-1)
         self.counts[NOT_FINITE] += int((labelled & ~finite).sum())
         self.counts[OUTSIDE] += int((labelled & finite & ~inside).sum())
         return np.where(labelled & inside, flags, 0).astype(int)
 
     def add_image(self, number, file_name, size):
-        """Adds an image of (width, height) pixels under the id `number`."""
+        """Adds an image.
+
+        Args:
+            number: its id.
+            file_name: its name relative to the image folder.
+            size: (width, height) in pixels.
+        """
         self._images.append({"id": number, "file_name": file_name, "width": size[0], "height": size[1]})
 
     def add_person(self, number, image_id, points, flags, box):
@@ -110,7 +118,7 @@ class Collection:
             number: its id.
             image_id: the id of its image.
             points: [K, 2] x, y in pixels, of the skeleton's joints.
-            flags: [K] visibility flags as `trust` gives them; unlabelled joints are written as 0, 0, 0.
+            flags: [K] visibility flags from `usable_flags`; unlabelled joints are written as 0, 0, 0.
             box: [x, y, width, height] in pixels.
         """
         keypoints = []
@@ -134,16 +142,16 @@ class Collection:
 
         Args:
             path: the .json file.
-            description: what it is, for readers of the file.
+            description: description of the data, for the field `info`.
 
         Returns:
-            Lines that say what was written, and what of the source was not taken over.
+            Lines of text: what was written, and which labels of the source were not used.
 
         Raises:
-            InputError: there are no persons to write.
+            InputError: there are no persons.
         """
         if not self._persons:
-            raise InputError(f"{path}: no person has joints that make a box: there is nothing to write")
+            raise InputError(f"{path}: no person has enough joints for a box: nothing was written")
         data = {
             "info": {"description": description},
             "licenses": [],
@@ -157,5 +165,5 @@ class Collection:
             f"{path}: {len(self._images):,} images, {len(self._persons):,} persons, "
             f"{(flags > 0).sum():,} of {flags.size:,} joints labelled ({(flags == 1).sum():,} occluded)"
         ]
-        taken = [f"{count:,} {what}" for what, count in self.counts.items() if count]
-        return lines + ([f"labelled at the source, unlabelled here: {', '.join(taken)}"] if taken else [])
+        unused = [f"{count:,} {what}" for what, count in self.counts.items() if count]
+        return lines + ([f"labelled in the source, unlabelled here: {', '.join(unused)}"] if unused else [])

@@ -1,14 +1,14 @@
-"""Turns a table of people and their images into a COCO keypoint file that write_coco reads.
+"""Converts a CSV table of persons and their images to a COCO keypoint file, which write_coco reads.
 
 python -m tfrecords_tools.convert_csv --csv=people.csv --images=photos --output=person_keypoints.json
 
-The first line names the columns, in any order; every other line is a person:
+The first line names the columns, in any order. Each other line is a person:
 
-    file_name                           its image; several persons may be of one
-    x, y, width, height                 its box in pixels (optional: without, the labelled joints with a margin)
-    nose_x, nose_y, left_eye_x, ...     each joint of the skeleton in pixels, from the image's top left corner; an
-                                        unlabelled joint has empty cells
-    nose_v, left_eye_v, ...             whether it is visible, 2, or occluded, 1 (optional: without, 2; 0: unlabelled)
+    file_name                           its image; an image may have several persons
+    x, y, width, height                 its box in pixels (optional; default: the labelled joints with a margin)
+    nose_x, nose_y, left_eye_x, ...     each joint of the skeleton in pixels from the top left corner of the image; the
+                                        cells of an unlabelled joint are empty
+    nose_v, left_eye_v, ...             2: visible, 1: occluded, 0: unlabelled (optional; default: 2)
 
 Labelled joints outside their image become unlabelled and are counted.
 """
@@ -31,14 +31,17 @@ BOX = ("x", "y", "width", "height")
 
 @dataclasses.dataclass(frozen=True)
 class CsvOptions:
-    """What to convert; the fields are the flags of `tfrecords_tools.convert_csv`.
+    """What to convert. The fields are the flags of `tfrecords_tools.convert_csv`.
 
     Attributes:
-        csv: the table, UTF-8 with commas; `convert_csv` says which columns it has.
-        images: folder or .zip file that the file names are relative to.
+        csv: the table in UTF-8, with commas; the docstring of this module describes its columns.
+        images: folder or .zip file with the images.
         output: the COCO file to write.
         skeleton: the `Skeleton` whose joints the columns name.
-        margin: see `coco_builder.box_of_joints`, for persons without a box.
+        margin: see `coco_builder.box_of_joints`; used for persons without a box.
+
+    Raises:
+        InputError: a bad output name or margin.
     """
 
     csv: str
@@ -56,18 +59,18 @@ class Line:
     """One person of the table.
 
     Attributes:
-        where: the file and line, for errors.
-        cells: column -> text, without blanks around it; "" is an empty cell.
+        where: the file and line, for error messages.
+        cells: column -> text without spaces around it; "" is an empty cell.
     """
 
     where: str
     cells: dict
 
     def number(self, column):
-        """The finite number in a column; None: the cell is empty, or there is no such column.
+        """The finite number in a column; None if the cell is empty or the column does not exist.
 
         Raises:
-            InputError: it is none.
+            InputError: the cell is not a finite number.
         """
         text = self.cells.get(column, "")
         if not text:
@@ -78,40 +81,43 @@ class Line:
             value = math.nan
         if not math.isfinite(value):
             raise InputError(
-                f"{self.where}, column {column}: {text!r} is no number: leave the cell empty if there is none"
+                f"{self.where}, column {column}: {text!r} is not a number: leave the cell empty if the value is unknown"
             )
         return value
 
     def fail(self, column, complaint):
+        """Raises `InputError` with the file, line and column."""
         raise InputError(f"{self.where}, column {column}: {complaint}")
 
     def joint(self, name):
-        """(x, y, v) of a joint, in pixels; (0, 0, 0): not labelled.
+        """(x, y, visibility flag) of a joint, in pixels; (0, 0, 0) if it is not labelled.
 
         Raises:
-            InputError: half a joint, or a flag that is not 0, 1 or 2.
+            InputError: a cell of the joint is missing, or the flag is not 0, 1 or 2.
         """
         x, y, v = (self.number(f"{name}_{part}") for part in "xyv")
         if v is not None and v not in (0, 1, 2):
-            self.fail(f"{name}_v", f"{v:g} is no visibility flag: 0 is unlabelled, 1 occluded, 2 visible")
+            self.fail(f"{name}_v", f"{v:g} is not a visibility flag: 0 is unlabelled, 1 occluded, 2 visible")
         for column, value, other in ((f"{name}_x", x, y), (f"{name}_y", y, x)):
             if value is None and (other is not None or v):
-                self.fail(column, "it is empty, but the joint's other cells are not: fill it or empty them too")
+                self.fail(
+                    column, "it is empty, but other cells of the joint are not: fill this cell or empty the others"
+                )
         labelled = x is not None and v != 0
         return (x, y, 2 if v is None else int(v)) if labelled else (0.0, 0.0, 0)
 
     def box(self):
-        """[x, y, width, height] in pixels; None: all four cells are empty.
+        """[x, y, width, height] in pixels; None if all four cells are empty.
 
         Raises:
-            InputError: some of them are, or the box has no area.
+            InputError: some of the cells are empty, or the box has no area.
         """
         box = [self.number(column) for column in BOX]
         if box == [None] * 4:
             return None
         for column, value in zip(BOX, box, strict=True):
             if value is None:
-                self.fail(column, "it is empty, but the box's other cells are not: fill it or empty them too")
+                self.fail(column, "it is empty, but other cells of the box are not: fill this cell or empty the others")
             if value <= 0 and column in ("width", "height"):
                 self.fail(column, f"the box's {column} is {value:g}: it must be more than 0 pixels")
         return box
@@ -120,14 +126,18 @@ class Line:
 def read_lines(path, skeleton):
     """The persons of a table.
 
+    Args:
+        path: the .csv file.
+        skeleton: the `Skeleton` whose joints the columns name.
+
     Returns:
-        List of `Line`, in order; empty lines are passed over.
+        List of `Line`, in order, without empty lines.
 
     Raises:
-        InputError: the file is missing, no CSV in UTF-8, without persons, or its columns are not those of the skeleton.
+        InputError: the file is missing, is not CSV in UTF-8, has no persons or has wrong columns.
     """
     try:
-        # utf-8-sig: spreadsheets put a byte order mark in front.
+        # utf-8-sig: spreadsheet programs write a byte order mark.
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
             header = [cell.strip() for cell in next(reader, [])]
@@ -146,53 +156,54 @@ def read_lines(path, skeleton):
     except (FileNotFoundError, IsADirectoryError):
         raise InputError(f"{path}: no such .csv file") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: it is not text in UTF-8 ({error.reason}): save it as CSV in UTF-8") from None
+        raise InputError(f"{path}: not text in UTF-8 ({error.reason}): save it as CSV in UTF-8") from None
     except csv.Error as error:
-        raise InputError(f"{path}: line {reader.line_num}: it is no CSV ({error})") from None
+        raise InputError(f"{path}: line {reader.line_num}: not CSV ({error})") from None
     if not lines:
-        raise InputError(f"{path}: it has a first line with columns, but no persons below it")
+        raise InputError(f"{path}: it has a first line with columns, but no persons")
     return lines
 
 
 def _check_header(path, header, skeleton):
-    """Refuses a table without a first line, or with columns too many, too few, or twice."""
+    """Raises `InputError` if the first line is missing, or names too many, too few or repeated columns."""
     if not any(header):
-        raise InputError(f"{path}: it is empty: its first line must name the columns, file_name and others")
+        raise InputError(f"{path}: empty: the first line must name the columns, file_name and others")
     needed = ["file_name", *(f"{joint}_{part}" for joint in skeleton.joints for part in "xy")]
     known = [*needed, *BOX, *(f"{joint}_v" for joint in skeleton.joints)]
     where = f"{path}: line 1"
     for column in header:
         if header.count(column) > 1:
-            raise InputError(f"{where}: the column {column!r} is there {header.count(column)} times")
+            raise InputError(f"{where}: the column {column!r} is repeated: it occurs {header.count(column)} times")
         if column not in known:
             near = difflib.get_close_matches(column, known, n=1)
             hint = f": did you mean {near[0]!r}?" if near else ""
             if any(mark in column for mark in ";\t"):
                 hint = ": separate the cells with commas"
             raise InputError(f"{where}: skeleton {skeleton.name!r} has no column {column[:60]!r}{hint}")
-    # A box has all of its columns or none.
+    # A table has all columns of the box, or none.
     if set(BOX) & set(header):
         needed += BOX
     missing = [column for column in needed if column not in header]
     if missing:
         more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
-        raise InputError(f"{where}: it lacks the columns {', '.join(missing[:4])}{more}")
+        raise InputError(f"{where}: these columns are missing: {', '.join(missing[:4])}{more}")
 
 
 def convert(options):
-    """Writes the COCO file. Persons have the ids 1 to N in the order of lines; images too, as they first appear.
+    """Writes the COCO file.
 
-    Labelled joints outside their image become unlabelled and are counted.
+    Persons have the ids 1 to N in the order of the lines. Images have the ids 1 to M in the order in which they first
+    appear. Labelled joints outside their image become unlabelled and are counted.
 
     Args:
         options: `CsvOptions`.
 
     Returns:
-        Lines that say what was written.
+        Lines of text that say what was written.
 
     Raises:
-        InputError: a bad table, an image that is absent or none, a person without a box and with too few joints for
-            one.
+        InputError: a bad table, a missing image, a file that is not an image, a person without a box and with too few
+            joints for a box.
     """
     collection = coco_builder.Collection(options.skeleton)
     lines = read_lines(options.csv, options.skeleton)
@@ -201,21 +212,21 @@ def convert(options):
     for number, line in enumerate(lines, 1):
         name = line.cells["file_name"]
         if not name:
-            line.fail("file_name", "it is empty: it names the person's image")
+            line.fail("file_name", "it is empty: give the file name of the image")
         if name not in images:
             images[name] = len(images) + 1, _size(folder, line)
             collection.add_image(images[name][0], name, images[name][1])
         image_id, size = images[name]
         joints = np.array([line.joint(joint) for joint in options.skeleton.joints])
-        points, flags = joints[:, :2], collection.trust(joints[:, :2], joints[:, 2], size)
+        points, flags = joints[:, :2], collection.usable_flags(joints[:, :2], joints[:, 2], size)
         box = line.box() or coco_builder.box_of_joints(points, flags, size, options.margin)
         if box is None:
             raise InputError(
-                f"{line.where}: the person has no box, and too few joints in the image for one: fill the columns "
+                f"{line.where}: the person has no box, and too few joints in the image to compute it: fill the columns "
                 f"{', '.join(BOX)}"
             )
         if box[0] >= size[0] or box[1] >= size[1] or box[0] + box[2] <= 0 or box[1] + box[3] <= 0:
-            raise InputError(f"{line.where}: the box {box} lies outside {name} of {size[0]} x {size[1]} pixels")
+            raise InputError(f"{line.where}: the box {box} is outside {name} of {size[0]} x {size[1]} pixels")
         collection.add_person(number, image_id, points, flags, box)
     return collection.write(options.output, f"{len(lines):,} persons of a table, {options.skeleton.name} joints")
 
@@ -228,21 +239,21 @@ def _size(folder, line):
 
 
 FLAGS = cli.flag_set()
-_CSV = flags.DEFINE_string("csv", None, "The table, UTF-8 with commas.", required=True, flag_values=FLAGS)
+_CSV = flags.DEFINE_string("csv", None, "The table: UTF-8, with commas.", required=True, flag_values=FLAGS)
 _IMAGES = flags.DEFINE_string("images", None, "Folder or .zip file with the images.", required=True, flag_values=FLAGS)
 _OUTPUT = flags.DEFINE_string("output", None, "The COCO file to write, .json.", required=True, flag_values=FLAGS)
-_SKELETON = flags.DEFINE_string("skeleton", "coco", "The skeleton table of the joints.", flag_values=FLAGS)
+_SKELETON = flags.DEFINE_string(
+    "skeleton", "coco", "Name of the skeleton whose joints the columns name.", flag_values=FLAGS
+)
 _MARGIN = flags.DEFINE_float(
     "margin",
     0.12,
-    "Room around the joints of a person without a box, as a share of the longer side of their box.",
+    "Margin around the joints of a person without a box, as a share of the longer side of the joints' box.",
     flag_values=FLAGS,
 )
 
 
 def main():
-    pass
-
     skeleton = skeletons.get(_SKELETON.value)
     options = CsvOptions(_CSV.value, _IMAGES.value, _OUTPUT.value, skeleton, _MARGIN.value)
     print("\n".join(convert(options)))

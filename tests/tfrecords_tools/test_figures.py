@@ -1,4 +1,4 @@
-"""The drawn data set: repeatable, valid COCO, honest flags, right sides, hard enough for a constant guess."""
+"""The synthetic data set: repeatable, valid COCO, correct flags and sides, too hard for a constant prediction."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def drawn_scenes():
 
 @pytest.fixture(scope="module")
 def people(drawn_scenes):
-    """([N, 17, 3] keypoints, [N, 4] boxes) of everybody annotated."""
+    """([N, 17, 3] keypoints, [N, 4] boxes) of all annotated persons."""
     found = [person for _, annotations in drawn_scenes for person in annotations]
     keypoints = np.array([person["keypoints"] for person in found], float).reshape(-1, 17, 3)
     return keypoints, np.array([person["bbox"] for person in found])
@@ -39,7 +39,7 @@ def dataset(tmp_path_factory):
 
 
 def _read(root):
-    """{relative path: bytes} of all files below root."""
+    """{relative path: bytes} of all files below `root`."""
     paths = [os.path.join(folder, name) for folder, _, names in os.walk(root) for name in names]
     contents = {}
     for path in paths:
@@ -54,7 +54,7 @@ def _plain_canvas(height=280, width=240):
 
 
 def _draw(canvas, seed=0, yaw=0, person=0):
-    """Draws one upright person turned by `yaw`; its joints in pixels and its height in pixels."""
+    """Draws one upright person turned by `yaw`; returns its joints and its height in pixels."""
     rng = np.random.default_rng(seed)
     body = poses.draw_pose(rng, yaw=yaw, roll=0)
     outfit = clothing.choose_outfit(rng, (120, 120, 120))
@@ -62,7 +62,7 @@ def _draw(canvas, seed=0, yaw=0, person=0):
 
 
 def _strict_pcp_of_mean_pose(keypoints, boxes):
-    """Strict PCP at 0.5 of guessing, for everybody, the mean pose in the unit box; written out limb by limb."""
+    """Strict PCP at 0.5 of the mean pose in the unit box as the prediction for each person, limb by limb."""
     unit = [(person[:, :2] - box[:2]) / box[2:] for person, box in zip(keypoints, boxes, strict=True)]
     mean = sum(unit) / len(unit)
     hits = []
@@ -73,7 +73,7 @@ def _strict_pcp_of_mean_pose(keypoints, boxes):
     return np.mean(hits)
 
 
-def test_same_bytes_whatever_the_workers(dataset, tmp_path):
+def test_bytes_do_not_depend_on_the_workers(dataset, tmp_path):
     root, path = dataset
     render_dataset(str(tmp_path), 12, seed=3, split="val", workers=2)
     once, again = _read(root), _read(tmp_path)
@@ -184,7 +184,7 @@ def test_enough_people_are_fully_visible(people):
     assert (keypoints[:, :, 2] == 2).all(1).mean() >= 0.3
 
 
-def test_the_mean_pose_is_a_poor_guess(people):
+def test_the_mean_pose_is_a_poor_prediction(people):
     keypoints, boxes = people
     full = (keypoints[:, :, 2] == 2).all(1)
     assert _strict_pcp_of_mean_pose(keypoints[full], boxes[full]) < 0.3

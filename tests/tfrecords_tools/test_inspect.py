@@ -1,4 +1,4 @@
-"""Looking into records: the counts are right, and the sheet shows as many persons as it says."""
+"""Statistics and contact sheets of records: the counts are right, and the sheet shows the number of persons."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ TILE = 192  # side of a place on the sheet
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Glob of two shards of five persons in three photographs: box heights 20 to 60, some joints hidden."""
+    """Glob of two shards with five persons in three images: box heights 20 to 60, some joints occluded."""
     folder = tmp_path_factory.mktemp("made")
     photos = folder / "photos"
     photos.mkdir()
@@ -45,7 +45,7 @@ def made(tmp_path_factory):
 
 
 def _tiles(path, columns, persons):
-    """How many places of a contact sheet show some red photograph, and how many places there are."""
+    """The number of places of a contact sheet that show a red image."""
     with Image.open(path) as sheet:
         assert sheet.format == "PNG" and sheet.mode == "RGB"
         pixels = np.asarray(sheet).astype(int)
@@ -61,7 +61,7 @@ def _tiles(path, columns, persons):
     return shown
 
 
-def test_lines_tell_what_is_there(made, tmp_path):
+def test_the_lines_describe_the_records(made, tmp_path):
     lines = inspect(made, str(tmp_path / "sheet.png"))
     text = "\n".join(lines)
     assert f"{made}: 5 persons of 3 images in 2 shards" in lines[0]
@@ -147,7 +147,7 @@ def test_command_without_records_is_one_line(tmp_path):
 
 
 def test_a_sheet_of_what_the_network_sees_in_training(made, tmp_path):
-    """A line a person: the stored crop, then seven that differ from it and from each other; joints move along."""
+    """A row per person: the stored crop, then seven different augmented crops."""
     config = config_lib.load_recipe("deeppose_geometric")
     config.data.padding, config.model.input_size = 1.0, (64, 64)
     lines = inspect_augmentation(made, config, str(tmp_path / "sheet.png"), persons=3, seed=1)
@@ -169,4 +169,4 @@ def test_command_draws_augmented_crops_beside_the_records(made):
     assert done.returncode == 0, done.stderr
     assert os.path.exists(os.path.join(os.path.dirname(made), "augmented_coco_integral.png"))
     done = subprocess.run([*command, "--augment=deeppose"], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1 and "augments nothing" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert done.returncode == 1 and "has no augmentation" in done.stderr and len(done.stderr.splitlines()) == 1

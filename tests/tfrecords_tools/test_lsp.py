@@ -1,4 +1,4 @@
-"""Another skeleton than COCO's goes through the whole chain by its name alone."""
+"""The whole chain with the LSP skeleton, selected only by its name."""
 
 import glob
 import json
@@ -22,7 +22,7 @@ COCO, LSP = skeletons.COCO, skeletons.LSP
 
 
 def to_lsp(person):
-    """A figure's annotation with the 14 joints of LSP: neck between the shoulders, head top above the nose."""
+    """A synthetic person's annotation with LSP's 14 joints: neck between the shoulders, head top above the nose."""
     points = np.array(person["keypoints"], float).reshape(-1, 3)
     named = dict(zip(COCO.joints, points, strict=True))
     shoulders = named["left_shoulder"], named["right_shoulder"]

@@ -1,1 +1,1 @@
-"""Drawn people as a COCO data set: python -m tfrecords_tools.figures."""
+"""Synthetic images of people as a COCO data set: python -m tfrecords_tools.figures."""

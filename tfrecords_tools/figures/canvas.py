@@ -1,33 +1,33 @@
-"""A canvas with a depth buffer, on which shaded solids are drawn, and the parts of people that its pixels can show."""
+"""An image with a depth buffer, on which shaded solids are drawn, and the body parts that its pixels can show."""
 
 import dataclasses
 import math
 
 import numpy as np
 
-# What a pixel of a person can show. Limb parts are numbered per side: base + 0 left, base + 1 right.
+# Body parts that a pixel can show. Parts of limbs have two numbers: base + 0 left, base + 1 right.
 HEAD, HAIR, NOSE, MOUTH, NECK, CHEST, PELVIS, SKIRT, PACK = range(9)
 EYE, EAR, UPPER_ARM, LOWER_ARM, HAND, UPPER_LEG, LOWER_LEG, FOOT = range(10, 26, 2)
-PERSON_STRIDE = 32  # owner of a pixel: PERSON_STRIDE * (person + 1) + part; less than that is no person
+PERSON_STRIDE = 32  # owner of a pixel: PERSON_STRIDE * (person + 1) + part; smaller numbers are not persons
 NOTHING, OBJECT = 0, 1
-PERSON_DEPTH = 1e4  # people stand in layers this far apart, far more than a person is deep
+PERSON_DEPTH = 1e4  # distance in depth between persons, in pixels; much more than the depth of a person
 
 
 @dataclasses.dataclass
 class Solid:
-    """A tapered, rounded solid about an axis; axis ends are (x, y, depth) in pixels, depth towards the viewer.
+    """A tapered, rounded solid around an axis; its ends are (x, y, depth) in pixels, depth towards the viewer.
 
     Attributes:
         start, end: [3] ends of the axis.
-        radius: (at start, at end) half width across the axis, pixels.
+        radius: (at start, at end) half width across the axis in pixels.
         colour: RGB, 0..255.
-        part: which part of the person it is.
-        bulge: added to the half width midway.
-        thick: half depth, as a multiple of the half width.
-        cap: how many times flatter than round the ends are.
-        trim: second colour, where `cut` or `bands` say so.
-        cut: the second colour begins at this fraction of the axis.
-        bands: number of bands of alternating colour along the axis; 0: none.
+        part: the body part.
+        bulge: pixels added to the half width in the middle.
+        thick: half depth as a multiple of the half width.
+        cap: factor by which the ends are flatter than a circle.
+        trim: second colour, used as `cut` and `bands` say.
+        cut: fraction of the axis where the second colour starts.
+        bands: number of bands of alternating colours along the axis; 0: none.
     """
 
     start: np.ndarray
@@ -45,7 +45,7 @@ class Solid:
 
 @dataclasses.dataclass
 class Light:
-    """One distant lamp: a unit vector towards it (x right, y down, depth to the viewer), and its share."""
+    """One distant lamp: the unit vector towards it (x right, y down, depth to the viewer) and its brightness."""
 
     direction: tuple
     ambient: float
@@ -53,11 +53,11 @@ class Light:
 
 
 class Canvas:
-    """A picture under construction.
+    """The image that is being drawn.
 
     Attributes:
         rgb: float32 [3, H, W], 0..255.
-        depth: float32 [H, W], larger is nearer.
+        depth: float32 [H, W] in pixels; larger is nearer.
         owner: int16 [H, W]: NOTHING, OBJECT, or PERSON_STRIDE * (person + 1) + part.
     """
 
@@ -80,7 +80,7 @@ class Canvas:
         return x, y
 
     def solid(self, solid, owner):
-        """Draws a `Solid` where nothing nearer is, with smooth edges."""
+        """Draws a `Solid` where nothing is nearer, with smooth edges."""
         (ax, ay, az), (bx, by, bz) = solid.start.tolist(), solid.end.tolist()
         ra, rb = solid.radius
         reach = max(ra, rb) + abs(solid.bulge) + 1
@@ -88,7 +88,7 @@ class Canvas:
         if window is None:
             return
         length = math.hypot(bx - ax, by - ay)
-        # An axis along the line of sight has no direction in the image: any will do.
+        # An axis along the line of sight has no direction in the image: use any.
         ux, uy = ((bx - ax) / length, (by - ay) / length) if length > 1e-3 else (0.0, 1.0)
         length = max(length, 1e-3)
         x, y = self._grid(window)
@@ -114,7 +114,7 @@ class Canvas:
         self._blend(window, np.clip(radius - distance + 0.5, 0, 1), surface, colour * shade, owner)
 
     def slab(self, box, depth, colour, owner):
-        """Draws an upright board: box = (x0, y0, x1, y1) pixels, shaded across its width."""
+        """Draws an upright board, shaded across its width; box = (x0, y0, x1, y1) in pixels."""
         x0, y0, x1, y1 = box
         window = self._window(x0 - 1, y0 - 1, x1 + 1, y1 + 1)
         if window is None:
@@ -127,7 +127,7 @@ class Canvas:
         self._blend(window, inside, surface, np.array(colour, np.float32)[:, None, None] * shade, owner)
 
     def shadow(self, x, y, width, height, strength):
-        """Darkens what is there with a soft ellipse about (x, y)."""
+        """Darkens the image in a soft ellipse around (x, y)."""
         window = self._window(x - 2 * width, y - 2 * height, x + 2 * width, y + 2 * height)
         if window is not None:
             gx, gy = self._grid(window)
@@ -136,7 +136,7 @@ class Canvas:
 
     def _blend(self, window, cover, surface, colour, owner):
         depth = self.depth[window]
-        # Half a pixel of give where two solids meet makes seams smooth.
+        # A transition of one pixel in depth makes the seams between solids smooth.
         cover = cover * np.clip((surface - depth) * 0.5 + 0.5, 0, 1)
         rgb = self.rgb[(slice(None), *window)]
         rgb += cover * (colour - rgb)

@@ -1,4 +1,4 @@
-"""What people look like: skin, hair and clothes as solids on a body."""
+"""Skin, hair and clothes of people, as solids on a body."""
 
 import colorsys
 import dataclasses
@@ -35,7 +35,7 @@ _HAIRS = ((36, 28, 26), (66, 44, 30), (112, 72, 40), (168, 116, 60), (218, 180, 
 
 @dataclasses.dataclass
 class Outfit:
-    """Colours (RGB, 0..255) and cuts of one person's looks."""
+    """Colours (RGB, 0..255) and shapes of the clothes and hair of one person."""
 
     skin: tuple
     hair: tuple
@@ -54,14 +54,14 @@ class Outfit:
 
 
 def _cloth(rng):
-    """A random colour for clothes."""
+    """A random colour of clothes."""
     if rng.random() < 0.2:
         return (float(rng.uniform(25, 245)),) * 3
     return tuple(255 * c for c in colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.35, 0.95), rng.uniform(0.3, 1)))
 
 
 def _contrasting(rng, behind):
-    """A colour for clothes that mostly stands out from the mean colour behind the person."""
+    """A random colour of clothes that usually differs from the mean colour behind the person."""
     colour = _cloth(rng)
     for _ in range(4 if rng.random() < 0.85 else 0):
         if math.dist(colour, behind) > 90:
@@ -71,7 +71,7 @@ def _contrasting(rng, behind):
 
 
 def choose_outfit(rng, behind):
-    """Samples an `Outfit` to be worn before the colour `behind`."""
+    """A random `Outfit` for a person before the mean colour `behind`."""
     skin = np.array(_SKINS[rng.integers(len(_SKINS))]) * rng.uniform(0.93, 1.04)
     return Outfit(
         skin=tuple(skin),
@@ -92,7 +92,7 @@ def choose_outfit(rng, behind):
 
 
 def _trunk_solid(start, end, widths, depth, frame, **looks):
-    """A `Solid` of elliptic cross-section, `widths` along the frame's left and `depth` along its forwards."""
+    """A `Solid` with an elliptic cross-section: `widths` to the left of the frame, `depth` forwards."""
     axis = end[:2] - start[:2]
     normal = np.array([-axis[1], axis[0]]) / max(math.hypot(*axis), 1e-6)
     left, forwards = frame[:, 0], frame[:, 2]
@@ -193,16 +193,24 @@ def _head(body, outfit):
 
 
 def draw_person(canvas, person, body, outfit, origin, scale):
-    """Draws person number `person`; `origin` is the pixel of the middle of the hips, `scale` pixels a height.
+    """Draws a person.
+
+    Args:
+        canvas: `Canvas`.
+        person: number of the person, from 0.
+        body: `Body`.
+        outfit: `Outfit`.
+        origin: (x, y) of the middle of the hips in pixels.
+        scale: height of the person in pixels.
 
     Returns:
-        [17, 3] joints in pixels and depth.
+        [17, 3] x, y and depth of the joints in pixels.
     """
     shift = np.array([origin[0], origin[1], PERSON_DEPTH * (person + 1)])
     solids = _trunk(body, outfit) + _head(body, outfit)
     for i in range(2):
         solids += _arm(body, outfit, i) + _leg(body, outfit, i)
-    # From back to front, so that edges blend with what is behind them; the depth buffer does the rest.
+    # From back to front, so that edges blend with the solids behind them.
     solids.sort(key=lambda solid: solid.start[2] + solid.end[2] + 2 * solid.thick * min(solid.radius))
     for solid in solids:
         solid.start = solid.start * scale + shift

@@ -1,4 +1,4 @@
-"""Renders a data set of drawn people in COCO's format."""
+"""Renders a data set of synthetic images in COCO's format."""
 
 import functools
 import json
@@ -10,13 +10,13 @@ from PIL import Image
 
 from kpose.core import skeletons
 from kpose.core.errors import InputError
+from kpose.core.progress import Progress
+from tfrecords_tools import coco_builder
 from tfrecords_tools.figures.scenes import render_image
-
-LOG_EVERY = 500
 
 
 def _render_file(index, folder, seed, split):
-    """Writes image number `index` into `folder`; its entry for "images" and its annotations."""
+    """Writes image number `index` to `folder`; returns its COCO entry and its annotations."""
     pixels, annotations = render_image(seed, split, index)
     name = f"{index + 1:012d}.jpg"
     Image.fromarray(pixels).save(os.path.join(folder, name), quality=int(72 + 24 * ((index * 0.618034) % 1)))
@@ -24,15 +24,9 @@ def _render_file(index, folder, seed, split):
     return {"id": index + 1, "file_name": name, "width": width, "height": height}, annotations
 
 
-def _category():
-    skeleton = [[a + 1, b + 1] for a, b in skeletons.COCO.bones]
-    names = list(skeletons.COCO.joints)
-    return {"supercategory": "person", "id": 1, "name": "person", "keypoints": names, "skeleton": skeleton}
-
-
 def _check(output_dir, num_images, seed, split, workers):
     if not output_dir:
-        raise InputError("output_dir is empty: name the directory to write to")
+        raise InputError("output_dir is empty: give the folder to write to")
     if num_images < 1:
         raise InputError(f"num_images is {num_images}: it must be at least 1")
     if seed < 0:
@@ -40,24 +34,24 @@ def _check(output_dir, num_images, seed, split, workers):
     if not split or any(c in split for c in "/\\") or split in (".", ".."):
         raise InputError(f"split is {split!r}: it must be a plain name such as train, without slashes")
     if workers < 0:
-        raise InputError(f"workers is {workers}: it must be at least 0 (0: one a core)")
+        raise InputError(f"workers is {workers}: it must be at least 0 (0: one per core)")
 
 
 def render_dataset(output_dir, num_images, seed=0, split="train", workers=0):
-    """Draws a split: `output_dir/images/<split>/*.jpg` and `output_dir/annotations/person_keypoints_<split>.json`.
+    """Writes `output_dir/images/<split>/*.jpg` and `output_dir/annotations/person_keypoints_<split>.json`.
 
-    The JSON file is removed first and put in place last: while there is one, its images are there.
+    The JSON file is removed first and written last, so it exists only if all of its images do.
 
     Args:
-        output_dir: directory to write to; made if missing.
-        num_images: how many images, at least 1.
-        seed: an integer, at least 0.
+        output_dir: folder to write to; created if it does not exist.
+        num_images: number of images, at least 1.
+        seed: integer, at least 0.
         split: a plain name.
-        workers: processes; 0: one a core; 1: in this process. More than one are spawned, so a script that
-            asks for them needs the usual `if __name__ == "__main__"`.
+        workers: number of processes; 0: one per core; 1: this process. Several processes are spawned, so a script
+            needs `if __name__ == "__main__"`.
 
     Returns:
-        Path of the JSON file.
+        The path of the JSON file.
 
     Raises:
         InputError: an argument is out of range.
@@ -75,7 +69,7 @@ def render_dataset(output_dir, num_images, seed=0, split="train", workers=0):
     if workers == 1:
         images, annotations = _gather(map(render, range(num_images)), num_images)
     else:
-        # Spawned, not forked: the caller may hold threads and locks, TensorFlow's for instance.
+        # Spawned, not forked: the caller may have threads and locks, such as TensorFlow's.
         with multiprocessing.get_context("spawn").Pool(workers) as pool:
             images, annotations = _gather(pool.imap(render, range(num_images), chunksize=8), num_images)
 
@@ -84,20 +78,20 @@ def render_dataset(output_dir, num_images, seed=0, split="train", workers=0):
         "licenses": [],
         "images": images,
         "annotations": annotations,
-        "categories": [_category()],
+        "categories": [coco_builder.category(skeletons.COCO)],
     }
     with open(path + ".tmp", "w", encoding="utf-8") as file:
         json.dump(dataset, file)
     os.replace(path + ".tmp", path)
-    logging.info("%s: %d images, %d people", path, num_images, len(annotations))
+    logging.info("%s: %d images, %d persons", path, num_images, len(annotations))
     return path
 
 
 def _gather(results, num_images):
     images, annotations = [], []
-    for done, (image, people) in enumerate(results, 1):
-        images.append(image)
-        annotations += people
-        if done % LOG_EVERY == 0:
-            logging.info("%d of %d images drawn", done, num_images)
+    with Progress(num_images, "images") as progress:
+        for image, people in results:
+            images.append(image)
+            annotations += people
+            progress.add(1)
     return images, annotations

@@ -7,7 +7,7 @@ import numpy as np
 
 
 def _rotation(axis, degrees):
-    """[3, 3] right-handed rotation about axis 0, 1 or 2."""
+    """[3, 3] right-handed rotation around axis 0, 1 or 2."""
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     i, j = (axis + 1) % 3, (axis + 2) % 3
     matrix = np.eye(3)
@@ -16,7 +16,7 @@ def _rotation(axis, degrees):
 
 
 def _limb_direction(side, spread, swing):
-    """Unit vector of a limb that hangs down, spread sideways and then swung forwards by so many degrees.
+    """Unit vector of a limb that hangs down and is turned sideways by `spread`, then forwards by `swing` degrees.
 
     Body axes: x to the person's left, y up, z forwards. `side` is +1 for the left limb, -1 for the right.
     """
@@ -25,7 +25,7 @@ def _limb_direction(side, spread, swing):
 
 
 def _bent(direction, degrees, towards):
-    """`direction` turned by so many degrees towards another vector."""
+    """`direction`, turned by `degrees` towards another vector."""
     normal = towards - direction * (direction @ towards)
     norm = math.sqrt(normal @ normal)
     if norm < 1e-6:
@@ -33,7 +33,7 @@ def _bent(direction, degrees, towards):
     return math.cos(math.radians(degrees)) * direction + math.sin(math.radians(degrees)) / norm * normal
 
 
-# Arms: ranges in degrees of spread, swing and elbow bend; the (outwards, up, forwards) the elbow bends towards.
+# Arms: ranges of spread, swing and elbow bend in degrees; direction (outwards, up, forwards) of the bend.
 _ARMS = {
     "hang": ((4, 24), (-18, 18), (2, 35), (0, 0.2, 1)),
     "raised": ((115, 172), (-20, 20), (0, 75), (-0.4, 1, 0.2)),
@@ -47,7 +47,7 @@ _ARMS = {
 }
 _ANY_ARMS = ("hang", "raised", "raised", "aside", "aside", "akimbo", "wave", "wave", "ahead", "folded", "behind")
 
-# Legs: for either leg ranges in degrees of spread, swing and knee bend. Which is the left one is drawn by lot.
+# Legs: for each leg, ranges of spread, swing and knee bend in degrees. Which leg is the left one is random.
 _STRAIGHT = ((2, 14), (-8, 8), (0, 10))
 _LEGS = {
     "stand": (_STRAIGHT, _STRAIGHT),
@@ -65,7 +65,7 @@ _LEGS = {
     "jump": (((10, 50), (0, 70), (10, 110)), ((10, 50), (0, 70), (10, 110))),
 }
 
-# Families of poses: share, legs, arms to draw from (None: any), mean forward lean of the spine in degrees.
+# Families of poses: share, legs, arms to choose from (None: any), mean forward lean of the spine in degrees.
 _FAMILIES = (
     (0.13, "stand", None, 2),
     (0.13, "wide", None, 4),
@@ -83,12 +83,12 @@ _FAMILIES = (
 )
 _FAMILY_SHARE = np.cumsum([family[0] for family in _FAMILIES])
 
-# Nose, eyes and ears (left first) about the head's centre: (left, up, forwards) in head radii.
+# Nose, eyes and ears (left first) from the centre of the head: (left, up, forwards) in head radii.
 _FACE = ((0, -0.12, 1.12), (0.36, 0.16, 0.9), (-0.36, 0.16, 0.9), (1.04, 0.02, 0.02), (-1.04, 0.02, 0.02))
 
 
 def _view(rng):
-    """Yaw of the body in degrees: 0 faces the viewer, 180 turns its back; positive turns to its own left."""
+    """Random yaw of the body in degrees: 0 faces the viewer, 180 faces away; positive is to its own left."""
     draw = rng.random()
     if draw < 0.72:
         return float(np.clip(rng.normal(0, 15), -40, 40))
@@ -98,7 +98,7 @@ def _view(rng):
 
 
 def _roll(rng):
-    """Rotation of the whole body in the image plane, degrees."""
+    """Random rotation of the whole body in the image plane, in degrees."""
     draw = rng.random()
     if draw < 0.1:
         return rng.choice((-1, 1)) * rng.uniform(35, 90)
@@ -110,14 +110,14 @@ class Body:
     """A posed person in units of the body height, the middle of the hips at the origin.
 
     Attributes:
-        joints: [17, 3] in view axes (x right, y down, z to the viewer).
-        spine: (neck base, waist, crotch) as [3] points, likewise.
-        chest, pelvis, head: [3, 3] whose columns are the part's own left, up and forwards, likewise.
+        joints: [17, 3] in view axes (x right, y down, z to the viewer), as all points below.
+        spine: (neck base, waist, crotch), each [3].
+        chest, pelvis, head: [3, 3]; the columns are the directions left, up and forwards of the part.
         head_centre: [3].
-        toes, hands: the ends of feet and hands, (left [3], right [3]), likewise.
-        build: widths, see `_build`.
-        yaw: as from `_view`.
-        upright: whether the person stands on its feet, so that a shadow belongs below them.
+        toes, hands: ends of feet and hands, (left [3], right [3]).
+        build: lengths and widths, see `_build`.
+        yaw: in degrees, see `_view`.
+        upright: whether the person stands on its feet and has a shadow below them.
     """
 
     joints: np.ndarray
@@ -134,7 +134,7 @@ class Body:
 
 
 def _build(rng):
-    """Lengths and half widths of one person, in units of its height."""
+    """Random lengths and half widths of one person, in units of its height."""
     child = rng.random() < 0.2
     stout = float(np.clip(rng.normal(1.08, 0.14), 0.85, 1.5))
     legs = rng.uniform(0.93, 1.05) * (0.92 if child else 1)
@@ -153,7 +153,7 @@ def _build(rng):
 
 
 def _arm_joints(rng, kind, side, shoulder, chest, build):
-    """Elbow, wrist and end of the hand, [3] each, of an arm in that pose; `shoulder` is its [3] upper end."""
+    """Elbow, wrist and end of the hand, [3] each, of an arm in the pose `kind` that starts at `shoulder` [3]."""
     *ranges, towards = _ARMS[kind]
     spread, swing, bend = (rng.uniform(*limits) for limits in ranges)
     upper = _limb_direction(side, spread, swing)
@@ -183,10 +183,10 @@ def draw_pose(rng, yaw=None, roll=None):
     sampled_yaw, sampled_roll = _view(rng), _roll(rng)
     yaw = sampled_yaw if yaw is None else yaw
     roll = sampled_roll if roll is None else roll
-    # Image y points down, hence the mirrored second row: the rest are proper rotations.
+    # Image y points down, so the second row is mirrored. The other factors are rotations.
     view = np.diag([1.0, -1.0, 1.0]) @ _rotation(2, roll) @ _rotation(0, rng.normal(3, 7)) @ _rotation(1, yaw)
     spine = _rotation(0, rng.normal(lean, 7)) @ _rotation(2, rng.normal(0, 9)) @ _rotation(1, rng.normal(0, 8))
-    # The head makes up for most of the lean: people look ahead.
+    # The head turns back by most of the lean, so that people look ahead.
     nod = _rotation(1, rng.normal(0, 9)) @ _rotation(0, rng.normal(-0.7 * lean, 7)) @ _rotation(2, rng.normal(0, 7))
     chest = view @ spine
     head = chest @ nod

@@ -1,4 +1,4 @@
-"""Scenes of several people, developed into a picture, and their labels read off the canvas."""
+"""Random scenes with several people: the image and its annotations."""
 
 import dataclasses
 import functools
@@ -32,9 +32,10 @@ from tfrecords_tools.figures.clothing import choose_outfit, draw_person
 from tfrecords_tools.figures.poses import draw_pose
 from tfrecords_tools.figures.surroundings import choose_light, draw_object, make_background
 
-MIN_BOX = 24  # pixels; a person of whom less is to be seen, in either direction, is not annotated
+MIN_BOX = 24  # pixels; a person whose visible part is less wide or less high is not annotated
 
-# Per joint kind: the parts that show it, and how far (in body heights) their surface may lie before the joint.
+# For each kind of joint: the body parts that show it (without and with sides), and the largest distance in depth
+# between their surface and the joint, in body heights.
 _JOINT_PARTS = {
     "nose": ((NOSE, HEAD, MOUTH), (), 0.05),
     "eye": ((HEAD, NOSE), (EYE,), 0.05),
@@ -50,7 +51,7 @@ _JOINT_PARTS = {
 
 @dataclasses.dataclass
 class Scene:
-    """A finished picture: `canvas`, per person its joints [17, 3] in pixels, heights in pixels and yaws."""
+    """A rendered scene: `canvas`; and per person the joints [17, 3] in pixels, the height in pixels and the yaw."""
 
     canvas: Canvas
     joints: list
@@ -63,7 +64,7 @@ def _rng(seed, split, index):
 
 
 def _extent(body):
-    """(x0, y0, x1, y1) of the whole figure about the middle of its hips, in body heights."""
+    """(x0, y0, x1, y1) of the whole body relative to the middle of its hips, in body heights."""
     points = np.concatenate([body.joints, [body.head_centre], body.toes, body.hands])[:, :2]
     x0, y0 = points.min(0) - 0.03
     x1, y1 = points.max(0) + 0.03
@@ -73,7 +74,7 @@ def _extent(body):
 
 
 def _overlap(box, others):
-    """Largest share of the smaller of `box` and one of the others that both cover."""
+    """The largest overlap of `box` with another box, as a share of the smaller of the two."""
     worst = 0.0
     for other in others:
         w = min(box[2], other[2]) - max(box[0], other[0])
@@ -85,7 +86,7 @@ def _overlap(box, others):
 
 
 def _place(rng, size, body, crowd, placed):
-    """Chooses (hip pixel x, y), pixels a body height and the box for a body among those already placed."""
+    """Random place of a body among placed boxes: ((x, y) of the hips, body height in pixels, box)."""
     width, height = size
     x0, y0, x1, y1 = _extent(body)
     cut_off = rng.random() < 0.16
@@ -111,7 +112,7 @@ def _place(rng, size, body, crowd, placed):
 
 
 def _compose(rng):
-    """Draws a whole scene (see `Scene`) before the camera's own noise."""
+    """A random `Scene`, without the effects of the camera."""
     long, short = int(rng.integers(290, 361)), int(rng.integers(200, 281))
     size = (long, short) if rng.random() < 0.6 else (short, long)
     canvas = Canvas(make_background(rng, size), choose_light(rng))
@@ -121,7 +122,7 @@ def _compose(rng):
     bodies, placed = [draw_pose(rng) for _ in range(crowd)], []
     for body in bodies:
         placed.append(_place(rng, size, body, crowd, [box for _, _, box in placed]))
-    # Whoever stands lower in the image is nearer.
+    # A person who stands lower in the image is nearer.
     order = sorted(range(crowd), key=lambda k: placed[k][2][3])
     scene = Scene(canvas, [], [], [])
     for person, k in enumerate(order):
@@ -142,7 +143,7 @@ def _compose(rng):
 
 
 def _develop(rng, rgb):
-    """uint8 [H, W, 3] photograph of a canvas: exposure, uneven light, blur and grain."""
+    """uint8 [H, W, 3] image of a canvas, with exposure, uneven light, blur and grain."""
     _, height, width = rgb.shape
     across = np.linspace(-0.5, 0.5, width, dtype=np.float32) * rng.normal(0, 0.15)
     down = np.linspace(-0.5, 0.5, height, dtype=np.float32)[:, None] * rng.normal(0, 0.15)
@@ -157,7 +158,7 @@ def _develop(rng, rgb):
 
 @functools.cache
 def _shown_by():
-    """Per joint: the parts that show it and the depth it may lie below their surface, in body heights."""
+    """For each joint: the body parts that show it, and its largest depth below their surface in body heights."""
     table = []
     for name, side in zip(skeletons.COCO.joints, skeletons.COCO.sides, strict=True):
         middle, sided, slack = _JOINT_PARTS[name.rsplit("_", 1)[-1]]
@@ -166,7 +167,7 @@ def _shown_by():
 
 
 def _keypoints(canvas, person, joints, body_height):
-    """[17, 3] of x, y in pixels and the flag v of one person, read off the canvas."""
+    """[17, 3] x, y in pixels and the visibility flag of one person's joints."""
     rows, columns = canvas.depth.shape
     keypoints = np.zeros((17, 3))
     for k, ((x, y, z), (parts, slack)) in enumerate(zip(joints.tolist(), _shown_by(), strict=True)):
@@ -175,13 +176,13 @@ def _keypoints(canvas, person, joints, body_height):
         row, column = int(y), int(x)
         part = int(canvas.owner[row, column]) - PERSON_STRIDE * (person + 1)
         near = canvas.depth[row, column] - z <= slack * body_height
-        # Rounded down: a joint stays on its pixel.
+        # Rounded down, so that the joint stays on its pixel.
         keypoints[k] = math.floor(100 * x) / 100, math.floor(100 * y) / 100, 2 if part in parts and near else 1
     return keypoints
 
 
 def _annotations(scene, image_id):
-    """COCO annotations of everybody of whom enough is to be seen."""
+    """COCO annotations of all persons who are visible enough."""
     annotations = []
     for person, (joints, body_height) in enumerate(zip(scene.joints, scene.heights, strict=True)):
         mask = scene.canvas.owner // PERSON_STRIDE == person + 1
@@ -208,16 +209,15 @@ def _annotations(scene, image_id):
 
 
 def render_image(seed, split, index):
-    """Draws one image.
+    """Renders one image.
 
     Args:
-        seed: an integer, at least 0.
+        seed: integer, at least 0.
         split: name of the split.
         index: number of the image in its split, from 0; its id is index + 1.
 
     Returns:
-        (uint8 [H, W, 3] RGB image, list of COCO annotation dicts). The list is empty if nobody is seen
-        well enough.
+        (uint8 [H, W, 3] RGB image, list of COCO annotations). The list is empty if no person is visible enough.
     """
     rng = _rng(seed, split, index)
     scene = _compose(rng)

@@ -1,4 +1,4 @@
-"""What is round the people: backgrounds, light, and objects that hide parts of them."""
+"""Random backgrounds, light, and objects that hide parts of people."""
 
 import colorsys
 import math
@@ -10,7 +10,7 @@ from tfrecords_tools.figures.canvas import OBJECT, Light, Solid
 
 
 def _tint(rng, value, saturation=0.45):
-    """A random colour of about that brightness, 0..1, as a tuple of ints."""
+    """A random colour with a brightness of about `value` (0..1), as a tuple of ints."""
     value = float(np.clip(value + rng.normal(0, 0.08), 0.05, 1))
     return tuple(int(255 * c) for c in colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.05, saturation), value))
 
@@ -23,7 +23,7 @@ def _gradient(size, top, bottom):
 
 
 def _outdoors(rng, size, horizon):
-    """Sky, ground, and buildings or trees between them."""
+    """An image of sky, ground, and buildings or trees."""
     width, height = size
     sky = colorsys.hsv_to_rgb(rng.uniform(0.52, 0.64), rng.uniform(0.05, 0.5), rng.uniform(0.65, 1))
     image = _gradient(size, [255 * c for c in sky], [235, 232, 225])
@@ -59,7 +59,7 @@ def _outdoors(rng, size, horizon):
 
 
 def _indoors(rng, size, horizon):
-    """A wall, papered or hung with pictures, and a floor."""
+    """An image of a wall with wallpaper or pictures, and a floor."""
     width, height = size
     wall = _tint(rng, 0.7, 0.5)
     image = _gradient(size, wall, [0.85 * c for c in wall])
@@ -86,7 +86,7 @@ def _indoors(rng, size, horizon):
 
 
 def _blobs(rng, size):
-    """A heap of soft shapes with no ground at all."""
+    """An image of random shapes, without ground."""
     image = _gradient(size, _tint(rng, 0.6, 0.6), _tint(rng, 0.6, 0.6))
     draw = ImageDraw.Draw(image)
     for _ in range(rng.integers(5, 30)):
@@ -98,7 +98,7 @@ def _blobs(rng, size):
 
 
 def make_background(rng, size):
-    """float32 [3, H, W] of a random place; size is (width, height)."""
+    """float32 [3, H, W] background, 0..255; size is (width, height) in pixels."""
     horizon = int(size[1] * rng.uniform(0.35, 0.75))
     draw = rng.random()
     if draw < 0.45:
@@ -119,6 +119,7 @@ def make_background(rng, size):
 
 
 def choose_light(rng):
+    """A random `Light`."""
     angle = math.radians(rng.uniform(-70, 70))
     flat = rng.uniform(0.5, 0.85)
     ambient = rng.uniform(0.4, 0.65)
@@ -127,7 +128,7 @@ def choose_light(rng):
 
 
 def draw_object(canvas, rng, x, y, size, depth):
-    """Draws furniture, a pole, a bush or a ball of about `size` pixels round (x, y) at that depth."""
+    """Draws furniture, a pole, a bush or a ball of about `size` pixels at (x, y) and a depth."""
     kind = rng.integers(4)
     colour = np.array(_tint(rng, 0.55, 0.8))
     if kind == 0:

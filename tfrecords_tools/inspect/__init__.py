@@ -1,1 +1,1 @@
-"""What record shards hold: python -m tfrecords_tools.inspect."""
+"""Statistics and contact sheets of record shards: python -m tfrecords_tools.inspect."""

@@ -1,14 +1,14 @@
-"""Prints what is in record shards and draws a contact sheet with the skeletons.
+"""Prints statistics of record shards and draws a contact sheet with the skeletons.
 
 python -m tfrecords_tools.inspect --records='records/train-*'
 
-The sheet goes to RECORDS' folder as contact_sheet.png; occluded joints are drawn hollow. Crops are shown in the shape
-of their boxes, with the annotation's id and the box's size in pixels.
+The sheet is contact_sheet.png in the folder of the records. Occluded joints are hollow circles. Crops have the shape of
+their boxes; the captions are the annotation's id and the box's size in pixels.
 
 python -m tfrecords_tools.inspect --records='records/train-*' --augment=configs/deeppose_geometric.py
 
-draws what the network of that recipe sees in training, to augmented_RECIPE.png: a person a line, as stored and then
-augmented again and again.
+draws the training samples of a recipe to augmented_RECIPE.png. Each row is one person: the stored crop, then several
+augmented versions.
 """
 
 import os
@@ -18,20 +18,22 @@ from absl import flags
 from kpose.core import cli
 
 FLAGS = cli.flag_set()
-_RECORDS = flags.DEFINE_string("records", None, "Glob of the record files, quoted.", required=True, flag_values=FLAGS)
+_RECORDS = flags.DEFINE_string(
+    "records", None, "Glob of the record files, in quotes.", required=True, flag_values=FLAGS
+)
 _SHEET = flags.DEFINE_string(
     "sheet",
     None,
-    "The sheet (default: contact_sheet.png or augmented_RECIPE.png beside the records).",
+    "File of the sheet (default: contact_sheet.png or augmented_RECIPE.png in the folder of the records).",
     flag_values=FLAGS,
 )
 _AUGMENT = flags.DEFINE_string(
-    "augment", None, "A recipe: draw what its network sees in training, instead.", flag_values=FLAGS
+    "augment", None, "Name or path of a recipe: draw its augmented training samples instead.", flag_values=FLAGS
 )
 _PERSONS = flags.DEFINE_integer(
-    "persons", 0, "Persons on the sheet (0: 40, or 8 augmented ones).", lower_bound=0, flag_values=FLAGS
+    "persons", 0, "Number of persons on the sheet (0: 40, or 8 with --augment).", lower_bound=0, flag_values=FLAGS
 )
-_SEED = flags.DEFINE_integer("seed", 0, "Which persons.", lower_bound=0, flag_values=FLAGS)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the choice of persons.", lower_bound=0, flag_values=FLAGS)
 
 
 def main():

@@ -1,4 +1,4 @@
-"""What is in record shards: counts, sizes, a contact sheet; and what augmentation makes of them."""
+"""Statistics and contact sheets of record shards, as stored and augmented."""
 
 import os
 
@@ -13,31 +13,31 @@ from kpose.data.training_set import find_training_set
 from kpose.drawing import sheets
 from kpose.drawing.persons import draw_skeleton, save_image
 
-# Of each person on a sheet of augmented crops.
+# Augmented versions of each person on a sheet.
 VERSIONS = 7
 
 
 def inspect(pattern, sheet_path, persons=40, seed=0):
-    """Describes records and draws some of them.
+    """Statistics of records, and a contact sheet of some of them.
 
     Args:
         pattern: glob of the record files.
-        sheet_path: the contact sheet's PNG.
-        persons: how many to draw.
-        seed: which ones.
+        sheet_path: the PNG file of the sheet.
+        persons: number of persons on the sheet.
+        seed: seed of the choice of persons.
 
     Returns:
         Lines of text.
 
     Raises:
-        InputError: no records, damaged ones, or of another schema version.
+        InputError: no records, damaged records, or records of another schema version.
     """
     files = records.find(pattern)
     skeleton = files.skeleton
     columns, shards = _read_labels(files)
     count = len(columns["area"])
     visibility, box = columns["visibility"], columns["box"]
-    shape = f"rectangle of aspect {files.aspect:g} round the " if files.aspect else ""
+    shape = f"rectangle of aspect {files.aspect:g} around the " if files.aspect else ""
     lines = [
         f"{pattern}: {count:,} persons of {len(np.unique(columns['image_id'])):,} images in {len(files.paths)} shards, "
         f"{sum(size for _, size in shards.values()) / 1e6:.1f} MB",
@@ -61,7 +61,7 @@ def _quartiles(values):
 
 
 def _read_labels(files):
-    """All labels as arrays, and file -> (persons, bytes)."""
+    """(dict of label name -> array over all records, dict of file -> (persons, bytes))."""
     columns, shards = {}, {}
     for path in files.paths:
         seen = 0
@@ -93,30 +93,30 @@ def _contact_sheet(files, count, persons, seed):
 
 
 def inspect_augmentation(pattern, config, sheet_path, persons=8, seed=0):
-    """Draws what a recipe's network sees in training: each person as stored, then augmented again and again.
+    """A sheet of training samples of a recipe: each row has one person as stored, then `VERSIONS` augmented versions.
 
     Args:
         pattern: glob of the record files.
         config: the recipe.
-        sheet_path: the sheet's PNG.
-        persons: rows.
-        seed: which persons, and the random numbers.
+        sheet_path: the PNG file of the sheet.
+        persons: number of rows.
+        seed: seed of the choice of persons and of the augmentation.
 
     Returns:
         Lines of text.
 
     Raises:
-        InputError: no records, or such as do not fit the recipe.
+        InputError: no records, records that do not fit the recipe, or a recipe without augmentation.
     """
     skeleton = skeletons.get(config.skeleton)
-    if not augmentation_lib.build_augmentation(config):
-        raise InputError(f"recipe {config.name!r} augments nothing: set fields of its augment section")
+    if not augmentation_lib.build_augmentation(config, skeleton):
+        raise InputError(f"recipe {config.name!r} has no augmentation: set fields of its augment section")
     training_set = find_training_set(pattern, skeleton, config.data.padding, aspect=config.data.aspect)
-    augmentation = augmentation_lib.build_augmentation(config, training_set)
+    augmentation = augmentation_lib.build_augmentation(config, skeleton, training_set.window)
     size = tuple(config.model.input_size)
 
     def batch(**settings):
-        stream = pipeline.training_batches(training_set, input_size=size, batch_size=persons, seed=seed, **settings)
+        stream = pipeline.shuffled_batches(training_set, input_size=size, batch_size=persons, seed=seed, **settings)
         return next(iter(stream))
 
     rows = [batch()]
@@ -133,7 +133,7 @@ def inspect_augmentation(pattern, config, sheet_path, persons=8, seed=0):
 
 
 def _draw_batch(batch, skeleton):
-    """A picture of each sample, in the shape of what it shows, with its labels."""
+    """An image of each sample with its labels, in the shape of its region."""
     batch = {name: np.asarray(value) for name, value in batch.items()}
     tiles = []
     for image, keypoints, region in zip(batch["image"], batch["keypoints"], batch["region"], strict=True):
