@@ -77,10 +77,10 @@ def test_weights_come_from_agraph_model(network, tmp_path):
 
 def test_other_or_damaged_weights_are_refused(network, tmp_path):
     path = graph_model(network, tmp_path, cut=100)
-    with pytest.raises(InputError, match="cut short"):
+    with pytest.raises(InputError, match="are incomplete"):
         movenet_tfjs.assign(network, path)
     path = graph_model(movenet((64, 64), width=0.5), tmp_path)
-    with pytest.raises(InputError, match="not this network's weights: .* has shapes"):
+    with pytest.raises(InputError, match="the weights do not fit the network: .* has shapes"):
         movenet_tfjs.assign(network, path)
     with pytest.raises(InputError, match="none.json: No such file"):
         movenet_tfjs.assign(network, str(tmp_path / "none.json"))

@@ -1,5 +1,6 @@
 """Preprocessing of backbones: a saved choice, so that a network stays the same function wherever it is loaded from."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from kpose import config as config_lib
 from kpose.core import skeletons
 from kpose.core.errors import InputError
 from kpose.export import shipped_model, tflite
+from kpose.models import backbones
 from kpose.models.weights import sources
 from kpose.runs import shipped, workdir
 from kpose.train import trainer
@@ -18,13 +20,25 @@ from tests import helpers, tiny
 from tests.models.test_weights import add_torch_modules, resnet_state, tensors, write_zip
 
 SIDE = 64
+WIDTHS = (2, 3, 4, 5)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_resnet():
+    """A small network with bottlenecks in place of resnet18, so that a run takes seconds."""
+    changes = {"stackwise_filters": list(WIDTHS), "stackwise_blocks": [1, 1, 1, 1], "block_type": "block"}
+    spec = backbones.BACKBONES["resnet18"]
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        small = dataclasses.replace(spec, options=spec.options | changes)
+        monkeypatch.setitem(backbones.BACKBONES, "resnet18", small)
+        yield
 
 
 @pytest.fixture(scope="module")
 def pytorch_file(tmp_path_factory):
-    """A .pth file of resnet18, with convolutions that keep the size of their input's numbers."""
+    """A .pth file of the small network, with convolutions that keep the size of their input's numbers."""
     path = tmp_path_factory.mktemp("weights") / "resnet18.pth"
-    state = resnet_state()
+    state = resnet_state((1, 1, 1, 1), bottleneck=True, widths=WIDTHS)
     for name, array in state.items():
         if array.ndim == 4:
             state[name] = array / np.sqrt(np.prod(array.shape[1:]), dtype=np.float32)

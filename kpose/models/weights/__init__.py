@@ -1,1 +1,1 @@
-"""Initial weights from files and packages."""
+"""Initial weights of networks, from files and packages."""

