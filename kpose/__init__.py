@@ -1,16 +1,18 @@
-"""Human keypoint regression in Keras: COCO keypoints in, a SavedModel that TF Serving loads out."""
-
-import time
+"""Human keypoint regression in Keras: COCO keypoints in, a SavedModel for TF Serving out."""
 
 __version__ = "0.1.0"
 
-# Where a command begins, for the time that it took to its first step.
-STARTED = time.monotonic()
-
 
 def load(source=None):
-    """A `kpose.predict.model.Model`: an exported one by its folder, one that kpose ships by its name, or the default."""
-    # TensorFlow takes seconds to import, and most of kpose's commands say their help without it.
+    """Returns a `kpose.predict.model.Model`.
+
+    Args:
+        source: folder of an exported model, or the name of a shipped model. None: the default shipped model.
+
+    Raises:
+        InputError: there is no such model.
+    """
+    # Imported here, because TensorFlow takes seconds to import and --help does not need it.
     from kpose.core import startup
 
     startup.import_tensorflow()

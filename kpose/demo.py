@@ -1,50 +1,85 @@
-"""The whole chain on drawn people: render, write records, train, measure, export, serve, and leave pictures.
+"""Runs the whole chain on synthetic images: images, records, training, evaluation, export, prediction.
 
 python -m kpose.demo --output_dir=demo
 
-needs no download. It runs the same commands as a real training does (each is printed before it runs), then asks the
-exported model about one image, and ends with a summary that says where to look.
+needs no download. The demo runs the commands of a real training and prints each command before it runs.
+Then it sends one request to the exported model, and prints the metrics and where the pictures are.
 """
 
 import os
-import shlex
-import subprocess
-import sys
 import time
 
 from absl import flags
 
-from kpose.core import cli
+from kpose.core import cli, commands
 from kpose.core.errors import InputError
 
 FLAGS = cli.flag_set()
-_OUTPUT_DIR = flags.DEFINE_string("output_dir", "demo", "Where everything goes.", flag_values=FLAGS)
-_CONFIG = flags.DEFINE_string("config", "demo", "The recipe.", flag_values=FLAGS)
-_TRAIN_IMAGES = flags.DEFINE_integer("train_images", 3000, "Images to train on.", lower_bound=1, flag_values=FLAGS)
-_VAL_IMAGES = flags.DEFINE_integer("val_images", 500, "Unseen images to measure on.", lower_bound=1, flag_values=FLAGS)
-_STEPS = flags.DEFINE_integer("steps", 0, "Training steps instead of the recipe's epochs.", flag_values=FLAGS)
+_OUTPUT_DIR = flags.DEFINE_string("output_dir", "demo", "Folder for all results.", flag_values=FLAGS)
+_CONFIG = flags.DEFINE_string("config", "demo", "Name or file of the recipe.", flag_values=FLAGS)
+_TRAIN_IMAGES = flags.DEFINE_integer(
+    "train_images", 3000, "Number of training images.", lower_bound=1, flag_values=FLAGS
+)
+_VAL_IMAGES = flags.DEFINE_integer("val_images", 500, "Number of validation images.", lower_bound=1, flag_values=FLAGS)
+_STEPS = flags.DEFINE_integer("steps", 0, "Training steps; 0: as many as the recipe says.", flag_values=FLAGS)
 
 CROP_SIZE = 96
+# Joints that the summary prints.
+PRINTED_JOINTS = ("nose", "left_wrist", "right_ankle")
 
 
 def run_demo(output_dir, config="demo", train_images=3000, val_images=500, steps=0):
-    """Runs the chain; returns the dict of metrics.json.
+    """Runs the chain and prints a summary.
 
     Args:
-        output_dir: where everything goes; what an earlier demo left there is used again or replaced.
+        output_dir: folder for all results. Results of an earlier demo are reused or replaced.
         config: the recipe.
-        train_images, val_images: images to render.
-        steps: training steps instead of the recipe's epochs (0: the recipe's).
+        train_images, val_images: numbers of images.
+        steps: training steps; 0: as many as the recipe says.
+
+    Returns:
+        The contents of metrics.json, a dict.
 
     Raises:
-        InputError: a step of the chain failed.
+        InputError: a command failed.
     """
     started = time.monotonic()
-    figures, records, run = (os.path.join(output_dir, name) for name in ("figures", "records", "run"))
+    figures, run = os.path.join(output_dir, "figures"), os.path.join(output_dir, "run")
     seconds = {}
+    train_records, val_records = _make_records(output_dir, figures, train_images, val_images, seconds)
+    training = {"config": config, "workdir": run, "config.data.train": train_records, "config.data.val": val_records}
+    if steps:
+        training["config.steps"] = steps
+    _run(seconds, "train", "kpose.train", **training)
+    _run(
+        seconds,
+        "evaluate",
+        "kpose.evaluate",
+        workdir=run,
+        records=val_records,
+        annotations=_annotations(figures, "val"),
+        output_dir=os.path.join(output_dir, "evaluation"),
+    )
+    serving = os.path.join(run, "serving")
+    _run(seconds, "export", "kpose.export", workdir=run, output_dir=serving)
+    _run(
+        seconds,
+        "predict",
+        "kpose.predict",
+        model=serving,
+        images=os.path.join(figures, "images", "val", "00000000000[1-8].jpg"),
+        boxes=_annotations(figures, "val"),
+        output_dir=os.path.join(output_dir, "predictions"),
+    )
+    return _summary(output_dir, run, figures, seconds, time.monotonic() - started)
+
+
+def _make_records(output_dir, figures, train_images, val_images, seconds):
+    """Makes images and their records, with a contact sheet; returns the globs of both splits' records."""
+    records = os.path.join(output_dir, "records")
     for split, count in (("train", train_images), ("val", val_images)):
-        _step(seconds, "render", "tfrecords_tools.figures", output_dir=figures, num_images=count, split=split)
-        _step(
+        _run(seconds, "render", "tfrecords_tools.figures", output_dir=figures, num_images=count, split=split)
+        _run(
             seconds,
             "write records",
             "tfrecords_tools.write_coco",
@@ -55,56 +90,36 @@ def run_demo(output_dir, config="demo", train_images=3000, val_images=500, steps
             select="labelled",
             crop_size=CROP_SIZE,
         )
-    val_records = os.path.join(records, "val-*")
+    train_records, val_records = (os.path.join(records, f"{split}-*") for split in ("train", "val"))
     sheet = os.path.join(output_dir, "contact_sheet.png")
-    _step(seconds, "inspect", "tfrecords_tools.inspect", records=val_records, sheet=sheet)
-    training = {"config": config, "workdir": run}
-    training |= {"config.data.train": os.path.join(records, "train-*"), "config.data.val": val_records}
-    if steps:
-        training["config.steps"] = steps
-    _step(seconds, "train", "kpose.train", **training)
-    _step(
-        seconds,
-        "evaluate",
-        "kpose.evaluate",
-        workdir=run,
-        records=val_records,
-        annotations=_annotations(figures, "val"),
-        output_dir=os.path.join(output_dir, "evaluation"),
-    )
-    _step(seconds, "export", "kpose.export", workdir=run, output_dir=os.path.join(run, "serving"))
-    _step(
-        seconds,
-        "predict",
-        "kpose.predict",
-        model=os.path.join(run, "serving"),
-        images=os.path.join(figures, "images", "val", "00000000000[1-8].jpg"),
-        boxes=_annotations(figures, "val"),
-        output_dir=os.path.join(output_dir, "predictions"),
-    )
-    return _summary(output_dir, run, figures, seconds, time.monotonic() - started)
+    _run(seconds, "inspect", "tfrecords_tools.inspect", records=val_records, sheet=sheet)
+    return train_records, val_records
 
 
 def _annotations(figures, split):
     return os.path.join(figures, "annotations", f"person_keypoints_{split}.json")
 
 
-def _step(seconds, name, module, **arguments):
-    """Runs a binary of ours, and adds its time to `seconds[name]`."""
-    command = ["-m", module, *(f"--{key}={value}" for key, value in arguments.items())]
-    print(f"\n$ python {' '.join(shlex.quote(word) for word in command)}", flush=True)
+def _run(seconds, name, module, **arguments):
+    """Runs a command and adds its time to `seconds[name]`."""
     started = time.monotonic()
-    status = subprocess.run([sys.executable, *command], check=False).returncode
-    if status:
-        raise InputError(f"the demo stopped: python -m {module} ended with status {status} (see above)")
+    try:
+        commands.run(module, **arguments)
+    except InputError as error:
+        raise InputError(f"the demo stopped: {error}") from None
     seconds[name] = seconds.get(name, 0.0) + time.monotonic() - started
 
 
 def serve_one(model_dir, figures):
-    """One request through the exported signature, as a client of TF Serving would make it.
+    """Calls the exported signature `serving_default`, as a client of TF Serving does.
+
+    Args:
+        model_dir: folder of the exported model.
+        figures: folder of the synthetic images.
 
     Returns:
-        (the first validation image's file, its box, keypoints [K, 3]).
+        Path of the first validation image with a person, the person's box [4] xywh, and the predicted
+        keypoints [K, 3].
     """
     import tensorflow as tf
 
@@ -123,33 +138,34 @@ def serve_one(model_dir, figures):
 
 
 def _summary(output_dir, run, figures, seconds, total):
+    """Prints metrics, one served request, times and paths; returns the contents of metrics.json."""
     from kpose.core import files, skeletons
-    from kpose.evaluate.figures import describe
+    from kpose.evaluate.summary import describe
 
     path, box, keypoints = serve_one(os.path.join(run, "serving"), figures)
     table = files.read_json(os.path.join(output_dir, "evaluation", "metrics.json"), "metrics file")
-    pictures = {
-        "contact sheet of the records": os.path.join(output_dir, "contact_sheet.png"),
-        "learning curve": os.path.join(run, "learning_curve.png"),
-        "predictions beside truth": os.path.join(output_dir, "evaluation", "predictions.png"),
-        "limbs against the mean pose": os.path.join(output_dir, "evaluation", "pcp.png"),
-        "skeletons drawn into images": os.path.join(output_dir, "predictions"),
-    }
     joints = ", ".join(
         f"{joint} ({x:.0f}, {y:.0f})"
         for joint, (x, y, _) in zip(skeletons.COCO.joints, keypoints, strict=True)
-        if joint in ("nose", "left_wrist", "right_ankle")
+        if joint in PRINTED_JOINTS
     )
     box = ", ".join(f"{value:.0f}" for value in box)
-    print("\n=== kpose demo: people it has never seen ===")
+    print("\n=== kpose demo: results on the validation images ===")
     print("\n".join(describe(table)))
-    print(f"\none request served: {os.path.basename(path)}, box ({box}) -> {joints}, ...")
-    print("time: " + ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items()) + f"; in all {total:.0f} s")
-    print("\nlook at:")
-    for name, place in pictures.items():
-        print(f"  {name:<30}{place}")
-    print(f"  {'figures of the run':<30}tensorboard --logdir {run}")
-    print("next: train on COCO itself, as README.md says under 'Train on COCO'")
+    print(f"\none request to the exported model: {os.path.basename(path)}, box ({box}) -> {joints}, ...")
+    print("time: " + ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items()) + f"; total {total:.0f} s")
+    print("\nresults:")
+    places = {
+        "contact sheet of the records": os.path.join(output_dir, "contact_sheet.png"),
+        "learning curve": os.path.join(run, "learning_curve.png"),
+        "predictions and ground truth": os.path.join(output_dir, "evaluation", "predictions.png"),
+        "PCP by limb, with the mean pose": os.path.join(output_dir, "evaluation", "pcp.png"),
+        "images with skeletons": os.path.join(output_dir, "predictions"),
+        "TensorBoard": f"tensorboard --logdir {run}",
+    }
+    for name, place in places.items():
+        print(f"  {name:<33}{place}")
+    print("next: train on COCO, see 'Train on COCO' in README.md")
     return table
 
 

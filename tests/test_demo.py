@@ -1,4 +1,4 @@
-"""The whole chain by its own commands, in small."""
+"""The demo on a small data set."""
 
 import json
 import os
@@ -25,6 +25,6 @@ def test_the_demo_runs_end_to_end(tmp_path, capfd):
     ):
         assert os.path.getsize(os.path.join(folder, path)) > 100
         assert "serving" in path or "records" in path or os.path.dirname(path).split("/")[0] in out
-    assert "one request served" in out and "mean pose PCP" in out
+    assert "one request to the exported model" in out and "mean pose PCP" in out
     with open(os.path.join(folder, "evaluation", "metrics.json")) as file:
         assert json.load(file) == table

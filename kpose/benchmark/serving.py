@@ -39,7 +39,7 @@ def _network(name, runs, with_onnx):
     with devices.dtype_policy("float32"):
         network = folding.fold_batch_norm(models.build(config.model, skeleton))
     size = tuple(config.model.input_size)
-    server = graph.KeypointServer(network, skeleton, size, config.data.padding)
+    server = graph.KeypointServer.from_config(network, config, skeleton)
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "model")
         tf.saved_model.save(server, path, signatures=server.signatures)

@@ -1,1 +1,1 @@
-"""Recipes trained under one budget: python -m kpose.compare."""
+"""Compares recipes with the same budget: python -m kpose.compare."""

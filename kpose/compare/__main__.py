@@ -1,10 +1,10 @@
-"""Trains recipes under one budget on drawn people and prints them in one table.
+"""Trains recipes with the same budget on synthetic images and prints their metrics in one table.
 
 python -m kpose.compare --output_dir=comparison --steps=400
 python -m kpose.compare --output_dir=comparison --recipes=deeppose,deeppose_rle,deeppose_stage2
 
-Every recipe gets the same persons, the same number of steps, the same batch and the same input size; what it takes from
-stage to stage (a cascade's base) is trained first. The table also goes to OUTPUT_DIR/comparison.md and comparison.json.
+Every recipe gets the same images, number of steps, batch size and input size. The base of a cascade is
+trained before the cascade. The table is also written to OUTPUT_DIR/comparison.md and comparison.json.
 """
 
 from absl import flags
@@ -13,18 +13,23 @@ from kpose.core import cli
 
 FLAGS = cli.flag_set()
 _OUTPUT_DIR = flags.DEFINE_string(
-    "output_dir", "comparison", "Where data, runs and table go; finished runs found there are kept.", flag_values=FLAGS
+    "output_dir", "comparison", "Folder for data, runs and table; finished runs are reused.", flag_values=FLAGS
 )
 _RECIPES = flags.DEFINE_list(
-    "recipes", None, "Which recipes (default: all but the demo's and those of unstretched crops).", flag_values=FLAGS
+    "recipes",
+    None,
+    "Names of recipes (default: all but the demo's and those for unstretched crops).",
+    flag_values=FLAGS,
 )
-_STEPS = flags.DEFINE_integer("steps", 400, "Steps for each.", lower_bound=1, flag_values=FLAGS)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Their batch.", lower_bound=1, flag_values=FLAGS)
+_STEPS = flags.DEFINE_integer("steps", 400, "Training steps of each recipe.", lower_bound=1, flag_values=FLAGS)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Persons in a batch.", lower_bound=1, flag_values=FLAGS)
 _INPUT_SIZE = flags.DEFINE_integer(
-    "input_size", 128, "Their input's side in pixels.", lower_bound=32, flag_values=FLAGS
+    "input_size", 128, "Height and width of the input in pixels.", lower_bound=32, flag_values=FLAGS
 )
-_TRAIN_IMAGES = flags.DEFINE_integer("train_images", 3000, "Images to train on.", lower_bound=1, flag_values=FLAGS)
-_VAL_IMAGES = flags.DEFINE_integer("val_images", 400, "Images to measure on.", lower_bound=1, flag_values=FLAGS)
+_TRAIN_IMAGES = flags.DEFINE_integer(
+    "train_images", 3000, "Number of training images.", lower_bound=1, flag_values=FLAGS
+)
+_VAL_IMAGES = flags.DEFINE_integer("val_images", 400, "Number of validation images.", lower_bound=1, flag_values=FLAGS)
 
 
 def main():

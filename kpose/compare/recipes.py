@@ -1,29 +1,26 @@
-"""Recipes under one budget, on the embedded data set, in one table."""
+"""Trains recipes with the same budget on synthetic images, and puts their metrics into one table."""
 
-import csv
 import dataclasses
 import os
-import subprocess
-import sys
 
 import numpy as np
-import tensorflow as tf
 from absl import logging
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from kpose import config as config_lib
-from kpose.core import files
+from kpose.core import commands, files
 from kpose.core.errors import InputError
-from kpose.runs.workdir import HISTORY_FILE, load_config, load_network
+from kpose.models import flops
+from kpose.runs.workdir import load_trained, read_history
 
-# Crops with context, for the recipes that turn and shift what they see.
+# Crops show more than the box, for recipes that rotate and shift the image.
 PADDING = 1.5
+# A number of steps that no run reaches.
 NEVER = 10**9
 
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """What every recipe gets; the fields are the flags of `kpose.compare`."""
+    """The budget of every recipe; the fields are flags of `kpose.compare`."""
 
     steps: int
     batch_size: int
@@ -33,7 +30,9 @@ class Budget:
 
 
 def compare(output_dir, recipes, budget):
-    """Trains and measures recipes.
+    """Trains and evaluates recipes.
+
+    Writes comparison.json after each recipe, and comparison.md at the end.
 
     Args:
         output_dir: folder for data, runs and table.
@@ -41,10 +40,11 @@ def compare(output_dir, recipes, budget):
         budget: `Budget`.
 
     Returns:
-        A dict for each recipe: "recipe", and either its figures or "failed", the reason in a line.
+        A list with a dict for each recipe: "recipe" and either its metrics or "failed", the reason in one
+        line.
 
     Raises:
-        InputError: no such recipe.
+        InputError: there is no such recipe, or the data cannot be made.
     """
     recipes = with_bases(recipes or comparable())
     os.makedirs(output_dir, exist_ok=True)
@@ -52,7 +52,7 @@ def compare(output_dir, recipes, budget):
     table = []
     for recipe in recipes:
         logging.info("%s", recipe)
-        table.append({"recipe": recipe} | _train_and_measure(recipe, output_dir, data, budget))
+        table.append({"recipe": recipe} | _train_and_evaluate(recipe, output_dir, data, budget))
         files.write_json(os.path.join(output_dir, "comparison.json"), {"budget": budget.__dict__, "recipes": table})
     with files.replacing(os.path.join(output_dir, "comparison.md")) as file:
         file.write(markdown(table) + "\n")
@@ -60,12 +60,12 @@ def compare(output_dir, recipes, budget):
 
 
 def comparable():
-    """The recipes that the drawn records suit: all but the demo's and those of unstretched crops."""
+    """Returns the recipes for stretched crops, which is what the records here hold, without the demo's."""
     return [name for name in config_lib.shipped() if name != "demo" and not config_lib.load_recipe(name).data.aspect]
 
 
 def with_bases(recipes):
-    """Recipes in an order in which every cascade's base comes before it, added where it is missing."""
+    """Returns the recipes with the bases of cascades, each base before its cascade."""
     ordered = []
 
     def add(name):
@@ -81,6 +81,12 @@ def with_bases(recipes):
 
 
 def _make_data(output_dir, budget):
+    """Makes images and records, unless they exist.
+
+    Returns:
+        dict: for each split the glob of its records ("train", "val") and its annotation file
+        ("train_annotations", "val_annotations").
+    """
     figures, records = os.path.join(output_dir, "figures"), os.path.join(output_dir, "records")
     data = {}
     for split, images, seed in (("train", budget.train_images, 1), ("val", budget.val_images, 2)):
@@ -88,9 +94,12 @@ def _make_data(output_dir, budget):
         data[split], data[f"{split}_annotations"] = os.path.join(records, f"{split}-*"), annotations
         if os.path.exists(os.path.join(records, f"{split}.manifest.json")):
             continue
-        _run("tfrecords_tools.figures", output_dir=figures, split=split, num_images=images, seed=seed)
-        _run(
+        commands.run(
+            "tfrecords_tools.figures", quiet=True, output_dir=figures, split=split, num_images=images, seed=seed
+        )
+        commands.run(
             "tfrecords_tools.write_coco",
+            quiet=True,
             annotations=annotations,
             images=os.path.join(figures, "images", split),
             output_dir=records,
@@ -102,16 +111,8 @@ def _make_data(output_dir, budget):
     return data
 
 
-def _run(module, **arguments):
-    """Runs a binary of ours; its last line is the reason where it fails."""
-    command = [sys.executable, "-m", module, *(f"--{name}={value}" for name, value in arguments.items())]
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        raise InputError(f"python -m {module}: {lines[-1]}")
-
-
-def _train_and_measure(recipe, output_dir, data, budget):
+def _train_and_evaluate(recipe, output_dir, data, budget):
+    """Returns the metrics of a recipe, or "failed", as a dict."""
     config = config_lib.load_recipe(recipe)
     workdir = os.path.join(output_dir, "runs", recipe)
     fields = {
@@ -127,53 +128,33 @@ def _train_and_measure(recipe, output_dir, data, budget):
     }
     if config.model.base:
         fields["model.base"] = os.path.join(output_dir, "runs", os.path.basename(config.model.base))
+    changes = {f"config.{name}": value for name, value in fields.items()}
     try:
-        _run(
-            "kpose.train",
-            config=recipe,
+        commands.run("kpose.train", quiet=True, config=recipe, workdir=workdir, **changes)
+        commands.run(
+            "kpose.evaluate",
+            quiet=True,
             workdir=workdir,
-            **{f"config.{name}": value for name, value in fields.items()},
+            records=data["val"],
+            annotations=data["val_annotations"],
         )
-        _run("kpose.evaluate", workdir=workdir, records=data["val"], annotations=data["val_annotations"])
     except InputError as error:
         logging.error("%s: %s", recipe, error)
         return {"failed": str(error)}
     metrics = files.read_json(os.path.join(workdir, "evaluation", "metrics.json"), "metrics file")
-    network, _ = load_network(workdir, load_config(workdir))
-    with open(os.path.join(workdir, HISTORY_FILE), newline="") as file:
-        rate = [row["images_per_second"] for row in csv.DictReader(file)][-1]
+    network = load_trained(workdir).network
     return {
         "pcp_strict": metrics["pcp"]["strict"]["average"],
         "pcp_mean": metrics["pcp"]["mean"]["average"],
         "mean_pose_pcp_strict": metrics["mean_pose_pcp"]["strict"]["average"],
         "oks_ap": metrics["oks_ap"]["AP"],
         "parameters": network.count_params(),
-        "flops": count_flops(network, (budget.input_size, budget.input_size)),
-        "images_per_second": float(rate) if rate else None,
+        "flops": flops.forward(network, (budget.input_size, budget.input_size)),
+        "images_per_second": read_history(workdir)[-1].get("images_per_second"),
     }
 
 
-def count_flops(network, input_size):
-    """Floating-point operations of one image's prediction, a multiplication and an addition counting as two."""
-
-    @tf.function(autograph=False)
-    def answer(images):
-        return network(images, training=False)
-
-    concrete = answer.get_concrete_function(tf.TensorSpec((1, *input_size, 3), tf.float32))
-    # Constants and shapes known: the profiler counts what it knows the shape of.
-    graph = convert_variables_to_constants_v2(concrete).graph
-    builder = tf.compat.v1.profiler.ProfileOptionBuilder
-    options = builder(builder.float_operation()).with_empty_output().build()
-    logger, level = tf.get_logger(), tf.get_logger().level
-    # The profiler complains of its own deprecated parts.
-    logger.setLevel("ERROR")
-    try:
-        return int(tf.compat.v1.profiler.profile(graph, options=options).total_float_ops)
-    finally:
-        logger.setLevel(level)
-
-
+# Key of the metrics -> (title, format) of the column.
 COLUMNS = {
     "pcp_strict": ("PCP strict", lambda v: f"{100 * v:.1f}"),
     "pcp_mean": ("PCP mean rule", lambda v: f"{100 * v:.1f}"),
@@ -185,15 +166,15 @@ COLUMNS = {
 
 
 def markdown(table):
-    """The table, with the mean pose in its last row."""
+    """Returns the table of `compare` in Markdown; the mean pose is the last row."""
     lines = ["| recipe | " + " | ".join(title for title, _ in COLUMNS.values()) + " |"]
     lines.append("| --- " * (len(COLUMNS) + 1) + "|")
     for row in table:
         if "failed" in row:
             lines.append(f"| {row['recipe']} | did not run: {row['failed']} |" + " |" * (len(COLUMNS) - 1))
             continue
-        figures = ["-" if row[name] is None else show(row[name]) for name, (_, show) in COLUMNS.items()]
-        lines.append(f"| {row['recipe']} | " + " | ".join(figures) + " |")
+        cells = ["-" if row[name] is None else show(row[name]) for name, (_, show) in COLUMNS.items()]
+        lines.append(f"| {row['recipe']} | " + " | ".join(cells) + " |")
     floors = [row["mean_pose_pcp_strict"] for row in table if "failed" not in row]
     if floors:
         lines.append(f"| the mean pose | {100 * np.mean(floors):.1f} |" + " |" * (len(COLUMNS) - 1))

@@ -1,1 +1,1 @@
-"""A trained run as a SavedModel, a TensorFlow Lite or an ONNX file: python -m kpose.export."""
+"""Exports trained runs: python -m kpose.export and python -m kpose.export.shipped_model."""

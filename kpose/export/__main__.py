@@ -1,9 +1,14 @@
-"""Exports a trained run as a SavedModel that TF Serving loads: JPEG bytes and boxes in, keypoints out.
+"""Exports a trained run for TensorFlow Serving, TensorFlow Lite or ONNX.
 
 python -m kpose.export --workdir=run --output_dir=run/serving
 
-writes run/serving/1/, the next time run/serving/2/. The signature serving_default takes image_bytes [N] (JPEG or PNG
-files) and boxes [N, 4] (xywh in pixels) and returns keypoints [N, K, 3] (x, y in pixels, score) and scores [N].
+writes a SavedModel to run/serving/1/, the next time to run/serving/2/. Its signature serving_default
+takes image_bytes [N] (JPEG or PNG files) and boxes [N, 4] (xywh in pixels) and returns keypoints
+[N, K, 3] (x, y in pixels, score) and scores [N].
+
+python -m kpose.export --workdir=run --format=tflite
+
+writes run/model.tflite: the network without decoding and cropping, from crops to keypoints.
 """
 
 from absl import flags
@@ -14,40 +19,48 @@ FLAGS = cli.flag_set()
 _WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
-    "Folder of the training run, or the name of a model that kpose ships.",
+    "Folder of the training run, or the name of a shipped model.",
     required=True,
     flag_values=FLAGS,
 )
 _OUTPUT_DIR = flags.DEFINE_string(
     "output_dir",
     None,
-    "The model's base folder (default: WORKDIR/serving; of tflite and onnx: WORKDIR).",
+    "Folder for the export (default: WORKDIR/serving; for tflite and onnx: WORKDIR).",
     flag_values=FLAGS,
 )
 _FLIP_TEST = flags.DEFINE_bool(
-    "flip_test", False, "Average each answer with that for the mirror image.", flag_values=FLAGS
+    "flip_test",
+    False,
+    "Average each prediction with the prediction for the mirrored image.",
+    flag_values=FLAGS,
 )
 _BEST = flags.DEFINE_bool(
-    "best", False, "The checkpoint with the best validation score, instead of the newest.", flag_values=FLAGS
+    "best",
+    False,
+    "Export the checkpoint with the best validation score, not the newest one.",
+    flag_values=FLAGS,
 )
-
-
 _FORMAT = flags.DEFINE_enum(
     "format",
     "saved_model",
     ("saved_model", "tflite", "onnx"),
-    "saved_model for TF Serving; tflite or onnx: the network alone, crops in, keypoints out, checked against Keras.",
+    "saved_model: for TF Serving. tflite, onnx: the network only, from crops to keypoints; the file is "
+    "compared with Keras before it is written.",
     flag_values=FLAGS,
 )
 _QUANTIZE = flags.DEFINE_enum(
     "quantize",
     "none",
     ("none", "float16", "int8"),
-    "Of tflite, the weights; with --records, what PCP it costs is told.",
+    "For tflite: type of the weights. With --records it also prints the change in PCP.",
     flag_values=FLAGS,
 )
 _RECORDS = flags.DEFINE_string(
-    "records", None, "Of tflite and onnx: records on which PCP is told beside Keras'.", flag_values=FLAGS
+    "records",
+    None,
+    "For tflite and onnx: glob of records, to print PCP of the file and of Keras.",
+    flag_values=FLAGS,
 )
 
 
@@ -68,7 +81,7 @@ def main():
     from kpose.export import saved_model
 
     if _QUANTIZE.value != "none" or _RECORDS.value:
-        raise cli.InputError("--quantize and --records belong to --format=tflite or onnx")
+        raise cli.InputError("--quantize and --records need --format=tflite or --format=onnx")
     saved_model.export(_WORKDIR.value, _OUTPUT_DIR.value, _FLIP_TEST.value, _BEST.value)
 
 

@@ -1,15 +1,18 @@
-"""What is exported: photographs and boxes in, keypoints in original pixels out, in one graph.
+"""The graph that is exported: images and boxes in, keypoints in pixels of the images out.
 
-The graph is asked by strangers. Whatever they send ends in an answer or in one InvalidArgument error that says what is
-wrong and, but for what only the decoders see, with which item; never in a crash, and never in more memory than
-`MAX_PIXELS`, `MAX_SIDE` and `CHUNK` allow:
+The graph serves untrusted clients. Every request ends in an answer or in one InvalidArgument error.
+The error says what is wrong and, unless it comes from a decoder, in which item. No request crashes
+the server or takes more memory than `MAX_PIXELS`, `MAX_SIDE` and `CHUNK` allow:
 
-    bytes that are no JPEG or PNG, are cut short, or announce too many pixels      error, with the item's number
-    a JPEG that is damaged inside                                                  what can be decoded of it is used
-    a PNG that is damaged behind its header, a JPEG with a damaged header          error of the decoder without a number
-    a box with a NaN, an infinity, a number beyond `FARTHEST`, no width or height  error, with the item's number
-    a box without any pixel of its image                                           answered, with scores of 0
-    other numbers of boxes than of images                                          error
+    bytes that are no JPEG or PNG, are cut short, or      error with the item's number
+      declare too many pixels
+    a JPEG with damaged data                              decoded as far as possible
+    a PNG damaged after its header, or a JPEG with a      the decoder's error, without a number
+      damaged header
+    a box with a NaN, an infinity or a number beyond      error with the item's number
+      `FARTHEST`, or without width or height
+    a box that contains no pixel of its image             answer with scores of 0
+    different numbers of images and boxes                 error
 """
 
 import functools
@@ -21,8 +24,9 @@ from kpose.data import resampling
 from kpose.export.requests import check_boxes, check_pixels, decode, decode_part, inside, same_number
 from kpose.models import decoding
 
+# Images of a request that are decoded in parallel.
 DECODED_AT_ONCE = 4
-# So many crops go through the network together; more boxes take longer, not more memory.
+# Crops in one batch of the network. A request with more boxes takes longer, but not more memory.
 CHUNK = 64
 
 
@@ -31,17 +35,17 @@ class KeypointServer(tf.Module):
 
     Args:
         network: the trained network.
-        skeleton: its `Skeleton`.
-        input_size: (height, width) of its input.
-        padding: the network sees the box enlarged by this factor.
-        flip_test: average each answer with that for the mirror image.
-        aspect: it sees the rectangle of this width over height round the box; 0: the box itself.
+        skeleton: the `Skeleton` of its keypoints.
+        input_size: (height, width) of its input in pixels.
+        padding: factor by which each box is enlarged.
+        flip_test: average each prediction with the prediction for the mirrored image.
+        aspect: width / height to which each box is extended; 0: the box keeps its shape.
     """
 
     def __init__(self, network, skeleton, input_size, padding, flip_test=False, aspect=0.0):
         super().__init__(name="kpose")
-        # TensorFlow's variables instead of Keras' round them: of those, a SavedModel holds copies beside what the graph
-        # reads, and only Python's loader, not TF Serving's, restores both.
+        # TensorFlow's variables, not Keras'. Of a Keras variable, a SavedModel holds a copy beside the
+        # variable that the graph reads, and the loader of TF Serving fills only the copy.
         self.variables_of_network = [variable.value for variable in network.variables]
         self._predict = functools.partial(decoding.predict, network, skeleton=skeleton, flip_test=flip_test)
         self._joints = skeleton.num_joints
@@ -49,9 +53,22 @@ class KeypointServer(tf.Module):
         self._padding = padding
         self._aspect = aspect
 
+    @classmethod
+    def from_config(cls, network, config, skeleton, flip_test=False):
+        """Returns the server of a network.
+
+        Args:
+            network: the trained network.
+            config: its recipe.
+            skeleton: the `Skeleton` of its keypoints.
+            flip_test: average each prediction with the prediction for the mirrored image.
+        """
+        data = config.data
+        return cls(network, skeleton, config.model.input_size, data.padding, flip_test, data.aspect)
+
     @property
     def signatures(self):
-        """name -> function, for `tf.saved_model.save`."""
+        """The signatures by name, for `tf.saved_model.save`."""
         crops = tf.TensorSpec([None, *self._input_size, 3], tf.float32, name="images")
         return {
             "serving_default": self.serve,
@@ -68,14 +85,15 @@ class KeypointServer(tf.Module):
         autograph=False,
     )
     def serve(self, image_bytes, boxes):
-        """One person an image.
+        """Returns the keypoints of one person per image.
 
         Args:
             image_bytes: [N] JPEG or PNG files.
-            boxes: [N, 4] the persons' boxes, xywh in pixels of their images.
+            boxes: [N, 4] float32, one box per image: xywh in pixels of the image.
 
         Returns:
-            keypoints [N, K, 3] float32: x, y in pixels of the image, the joint's score; scores [N] float32.
+            keypoints [N, K, 3] float32: x, y in pixels of the image, and the joint's score.
+            scores [N] float32: the persons' scores.
         """
         with tf.device("/CPU:0"), tf.control_dependencies([same_number(image_bytes, boxes), *check_boxes(boxes)]):
             files = tf.identity(image_bytes)
@@ -98,11 +116,11 @@ class KeypointServer(tf.Module):
         autograph=False,
     )
     def serve_people(self, image_bytes, boxes):
-        """Many persons of one image, which is decoded once.
+        """Returns the keypoints of several persons in one image, which is decoded once.
 
         Args:
             image_bytes: [1] a JPEG or PNG file.
-            boxes: [N, 4] the persons' boxes, xywh in its pixels.
+            boxes: [N, 4] float32, one box per person: xywh in pixels of the image.
 
         Returns:
             As `serve`.
@@ -119,11 +137,11 @@ class KeypointServer(tf.Module):
         autograph=False,
     )
     def serve_pixels(self, image, boxes):
-        """Many persons of one photograph that was decoded elsewhere.
+        """Returns the keypoints of several persons in one decoded image.
 
         Args:
             image: [H, W, 3] uint8, RGB.
-            boxes: [N, 4] the persons' boxes, xywh in its pixels.
+            boxes: [N, 4] float32, one box per person: xywh in pixels of the image.
 
         Returns:
             As `serve`.
@@ -134,13 +152,14 @@ class KeypointServer(tf.Module):
 
     @tf.function(autograph=False)
     def serve_images(self, images):
-        """Crops that were cut elsewhere.
+        """Returns the keypoints of precomputed crops.
 
         Args:
-            images: [N, H, W, 3] float32 of 0..255, at the network's size.
+            images: [N, H, W, 3] float32 of 0..255, at the network's input size.
 
         Returns:
-            keypoints [N, K, 3] float32: x, y in pixels of the crop, the joint's score; scores [N] float32.
+            keypoints [N, K, 3] float32: x, y in pixels of the crop, and the joint's score.
+            scores [N] float32: the persons' scores.
         """
         height, width = self._input_size
         regions = tf.repeat(tf.constant([[0.0, 0.0, width, height]]), tf.shape(images)[0], axis=0)
@@ -148,13 +167,14 @@ class KeypointServer(tf.Module):
         return {"keypoints": keypoints, "scores": scores}
 
     def _crop(self, index, image_bytes, box):
+        """Returns the crop [H, W, 3] uint8 of a box, and whether the box contains a pixel of the image."""
         region = geometry.region_of(box[None], self._padding, self._aspect)[0]
         part, corner, sides = decode_part(index, image_bytes, region, self._input_size)
         crop = resampling.crop_image(part, region - tf.pad(corner, [[0, 2]]), self._input_size)
         return crop, inside(sides, box[None])[0]
 
     def _answer_people(self, image, boxes):
-        """The network's answer for boxes in one image [H, W, 3] uint8."""
+        """Returns the network's predictions for boxes [N, 4] in one image [H, W, 3] uint8."""
 
         def crops_of(start, end):
             part = boxes[start:end]
@@ -169,7 +189,13 @@ class KeypointServer(tf.Module):
         return self._answer(crops_of, boxes)
 
     def _answer(self, crops_of, boxes):
-        """The network's answer for all boxes, `CHUNK` crops at a time."""
+        """Returns the network's predictions for boxes [N, 4], in batches of `CHUNK` crops.
+
+        Args:
+            crops_of: function of (start, end) -> crops [n, H, W, 3] uint8 of boxes[start:end], and [n]
+                bool: whether the box contains a pixel of its image.
+            boxes: [N, 4] float32 xywh.
+        """
         count = tf.shape(boxes)[0]
         joints = self._joints
         found = [tf.TensorArray(tf.float32, 0, dynamic_size=True, infer_shape=False) for _ in range(2)]
@@ -187,7 +213,7 @@ class KeypointServer(tf.Module):
 
         start = [tf.constant(0), tf.constant(0), *found]
         *_, keypoints, scores = tf.while_loop(lambda start, *_: start < count, body, start, parallel_iterations=1)
-        # Of no boxes there is nothing to join.
+        # An empty TensorArray cannot be concatenated.
         keypoints = tf.cond(count > 0, keypoints.concat, lambda: tf.zeros([0, joints, 3]))
         scores = tf.cond(count > 0, scores.concat, lambda: tf.zeros([0]))
         return {"keypoints": tf.ensure_shape(keypoints, [None, joints, 3]), "scores": tf.ensure_shape(scores, [None])}

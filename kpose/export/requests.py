@@ -1,38 +1,31 @@
-"""Checks and decoding of what a client of the exported graph sends: image bytes, pixels and boxes."""
+"""Checks and decoding of a client's request inside the exported graph: image bytes, pixels, boxes.
+
+The texts of the errors are part of the exported model.
+"""
 
 import tensorflow as tf
 
-# Of one photograph. A request holds at most DECODED_AT_ONCE of them, of 150 MB each; a progressive JPEG needs up to 300
-# MB more for its coefficients while it is decoded, and cropping up to 54 MB (of 224 rows). So a request takes at most 2
-# GB, and 0.8 GB without progressive ones.
+# Pixels of one image. A request holds at most DECODED_AT_ONCE images, of 150 MB each. A progressive
+# JPEG needs up to 300 MB more for its coefficients while it is decoded, and cropping (224 rows) up to
+# 54 MB. So a request takes at most 2 GB, and 0.8 GB without progressive JPEGs.
 MAX_PIXELS = 50_000_000
-
-
-# Of its longer side: a crop is cut by way of a picture of the crop's height and the photograph's width, in float32.
+# Pixels of the longer side of an image. A crop is resampled through an intermediate image of the crop's
+# height and the image's width, in float32.
 MAX_SIDE = 20_000
-
-
-# Pixels from the image's corner. Beyond it float32 has no room for fractions of a pixel.
+# Pixels from the image's corner. Beyond it, float32 cannot hold fractions of a pixel.
 FARTHEST = 1e6
-
-
-# Within so many bytes of its end a file must say that it ends: some cameras append data of their own.
+# The end marker of a file must be within its last TAIL bytes: some cameras append data of their own.
 TAIL = 65536
-
-
-# Bytes of a PNG to the end of its width and height.
+# Bytes of a PNG up to the end of its width and height.
 PNG_HEADER = 24
-
-
-# Pixels of a JPEG's largest blocks.
+# Side of the largest blocks of a JPEG, in pixels.
 BLOCK = 16.0
-
 
 _JPEG = {"channels": 3, "try_recover_truncated": True, "dct_method": "INTEGER_ACCURATE"}
 
 
 def decode(index, image_bytes):
-    """An encoded photograph as [H, W, 3] uint8; errors name the item `index`."""
+    """Returns an encoded image as [H, W, 3] uint8; errors name the item `index`."""
     image_bytes, is_jpeg = _checked(index, image_bytes)
     image = tf.cond(
         is_jpeg,
@@ -43,16 +36,20 @@ def decode(index, image_bytes):
 
 
 def decode_part(index, image_bytes, region, size):
-    """What the crop of a region needs of an encoded photograph: the rest of a JPEG is not decoded to pixels.
+    """Decodes the part of an encoded image that the crop of a region needs.
+
+    Of a JPEG, the other pixels are not decoded.
 
     Args:
-        index: what errors call the item.
+        index: the item's number, for errors.
         image_bytes: a JPEG or PNG file.
-        region: [4] xywh in the photograph's pixels, anywhere.
-        size: (height, width) of the crop.
+        region: [4] float32 xywh in pixels of the image; it may extend beyond the image.
+        size: (height, width) of the crop in pixels.
 
     Returns:
-        ([h, w, 3] uint8, its corner's place [2] (x, y) float32 in the photograph, the photograph's sides [2] (H, W)).
+        part: [h, w, 3] uint8.
+        corner: [2] float32, x and y of the part's upper left corner in the image.
+        sides: [2] int32, height and width of the image.
     """
     image_bytes, is_jpeg = _checked(index, image_bytes)
 
@@ -60,7 +57,8 @@ def decode_part(index, image_bytes, region, size):
         sides = tf.io.extract_jpeg_shape(image_bytes)[:2]
         most = tf.cast(sides, tf.float32)
         start, length = tf.reverse(region[:2], [0]), tf.reverse(region[2:], [0])
-        # Shrinking, the crop's pixels reach half a pixel of theirs beyond the region; chroma has blocks of 16.
+        # When the image shrinks, the kernel extends half a crop pixel beyond the region. Blocks of
+        # chroma are 16 pixels wide.
         margin = BLOCK + tf.math.ceil(length / tf.cast(size, tf.float32))
         first = tf.clip_by_value(tf.floor(start - margin), 0.0, most - 1)
         last = tf.clip_by_value(tf.math.ceil(start + length + margin), first + 1, most)
@@ -76,15 +74,15 @@ def decode_part(index, image_bytes, region, size):
 
 
 def _checked(index, image_bytes):
-    """(the bytes of a photograph, if its header and its end are in order; whether it is a JPEG).
+    """Checks the header and the end of an encoded image: (the same bytes, whether it is a JPEG).
 
-    JPEG and PNG alone, known by their first bytes: TensorFlow's own guess would also take GIF and BMP, whose headers
-    do not bound what they decode to.
+    Only JPEG and PNG are accepted, known by their first bytes. TensorFlow's own detection also accepts
+    GIF and BMP, whose headers do not limit the size of the decoded image.
     """
     is_jpeg = tf.strings.substr(image_bytes, 0, 3) == b"\xff\xd8\xff"
     is_png = tf.strings.substr(image_bytes, 0, 8) == b"\x89PNG\r\n\x1a\n"
     size = tf.strings.length(image_bytes)
-    # Both formats say where they end; some writers add bytes behind that.
+    # Both formats have an end marker. Some programs append bytes after it.
     tail = tf.io.decode_raw(tf.strings.substr(image_bytes, tf.maximum(size - TAIL, 0), TAIL), tf.uint8)
     ends_jpeg, ends_png = _holds(tail, b"\xff\xd9"), _holds(tail, b"IEND")
 
@@ -112,42 +110,46 @@ def _checked(index, image_bytes):
 
 
 def _holds(data, pattern):
-    """Whether bytes [n] hold some bytes next to each other."""
+    """Returns whether data [n] uint8 contains a sequence of bytes."""
     data = tf.concat([data, tf.zeros([len(pattern)], tf.uint8)], 0)
     places = tf.shape(data)[0] - len(pattern) + 1
     return tf.reduce_any(tf.reduce_all(tf.stack([data[i : places + i] == b for i, b in enumerate(pattern)]), 0))
 
 
 def _jpeg_sides(image_bytes):
+    """Returns [2] int64: height and width in a JPEG's header."""
     return tf.cast(tf.io.extract_jpeg_shape(image_bytes)[:2], tf.int64)
 
 
 def _png_header(image_bytes, start, length):
-    """Some of a PNG's first bytes: from 8 on the first chunk's length and kind, then width and height."""
-    # There may be fewer than that.
+    """Returns bytes of a PNG's header: at 8 the first chunk's length and type, at 16 width and height."""
+    # Padded, because a damaged file may be shorter.
     header = tf.strings.join([tf.strings.substr(image_bytes, 0, PNG_HEADER), tf.constant(b"\0" * PNG_HEADER)])
     return tf.strings.substr(header, start, length)
 
 
 def _starts_as_png(image_bytes):
+    """Returns whether the first chunk of a PNG is its header."""
     return _png_header(image_bytes, 8, 8) == b"\0\0\0\x0dIHDR"
 
 
 def _png_sides(image_bytes):
+    """Returns [2] int64: height and width in a PNG's header."""
     values = tf.cast(tf.io.decode_raw(_png_header(image_bytes, 16, 8), tf.uint8), tf.int64)
     width, height = (tf.reduce_sum(values[i : i + 4] * [2**24, 2**16, 2**8, 1]) for i in (0, 4))
-    # Two sides of 2**32 would overflow their product.
+    # The product of two sides of 2**32 would overflow.
     return tf.minimum(tf.stack([height, width]), 2**31)
 
 
 def inside(sides, boxes):
-    """[N] whether boxes [N, 4] have any pixel of an image of sides [2] (height, width)."""
+    """Returns [N] bool: whether boxes [N, 4] contain a pixel of an image of sides [2] (height, width)."""
     height, width = tf.unstack(tf.cast(sides, tf.float32))
     x, y, w, h = tf.unstack(boxes, axis=-1)
     return (x < width) & (y < height) & (x + w > 0) & (y + h > 0)
 
 
 def check_pixels(image):
+    """Returns operations that fail if an image [H, W, 3] is empty or too large."""
     sides = tf.shape(image)
     return [
         tf.debugging.Assert(tf.size(image) > 0, ["image has no pixels:", sides]),
@@ -156,6 +158,7 @@ def check_pixels(image):
 
 
 def same_number(image_bytes, boxes):
+    """Returns an operation that fails unless there are as many boxes [N, 4] as images [N]."""
     return tf.debugging.Assert(
         tf.equal(tf.shape(image_bytes)[0], tf.shape(boxes)[0]),
         ["image_bytes and boxes differ in number:", tf.shape(image_bytes)[0], tf.shape(boxes)[0]],
@@ -163,7 +166,7 @@ def same_number(image_bytes, boxes):
 
 
 def check_boxes(boxes):
-    """Operations that fail at the first box that is none, with its number."""
+    """Returns operations that fail at the first invalid box of [N, 4], and name its number."""
     finite = tf.reduce_all(tf.math.is_finite(boxes), -1)
     near = tf.reduce_all(tf.abs(boxes) <= FARTHEST, -1)
     full = tf.reduce_all(boxes[:, 2:] > 0, -1)
@@ -174,7 +177,7 @@ def check_boxes(boxes):
     )
 
     def first_bad(good):
-        # One more at the end: of no boxes there is no first.
+        # One more entry, because argmin of no boxes would fail.
         return tf.argmin(tf.concat([tf.cast(good, tf.int32), [0]], 0))
 
     return [

@@ -1,46 +1,115 @@
-"""How a trained run becomes a model that kpose ships: see `kpose.runs.shipped` for its files."""
+"""Writes a trained run as a model that kpose ships: weights, TensorFlow Lite file and card.
+
+python -m kpose.export.shipped_model --workdir=runs/movenet --name=movenet_lightning_v1 --facts=facts.json
+
+writes NAME.npz, NAME.tflite and NAME.json into the package (kpose/models_shipped), or into OUTPUT_DIR.
+kpose.load("NAME") then loads it. The card NAME.json holds the recipe, checksums, the mean pose and the
+facts: a JSON object with what a user should know, such as the training data and its licences.
+"""
 
 import hashlib
 import io
 import os
 
-import numpy as np
+from absl import flags, logging
 
-from kpose.core import files
-from kpose.export import tflite
-from kpose.models.layers import OUTPUTS_OF_LOSS
-from kpose.runs import shipped
-from kpose.runs.workdir import load_config, load_mean_pose, load_network
+from kpose.core import cli, files
+from kpose.core.errors import InputError
+
+FLAGS = cli.flag_set()
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the training run.", required=True, flag_values=FLAGS)
+_NAME = flags.DEFINE_string(
+    "name", None, "Name of the model, with its version, such as movenet_lightning_v1.", required=True, flag_values=FLAGS
+)
+_FACTS = flags.DEFINE_string(
+    "facts", None, "JSON file with an object whose entries are added to the card.", flag_values=FLAGS
+)
+_OUTPUT_DIR = flags.DEFINE_string(
+    "output_dir", None, "Folder for the files (default: kpose/models_shipped in the package).", flag_values=FLAGS
+)
+_BEST = flags.DEFINE_bool(
+    "best",
+    False,
+    "Take the checkpoint with the best validation score, not the newest one.",
+    flag_values=FLAGS,
+)
 
 
-def ship(workdir, name, facts, folder=shipped.FOLDER, best=False):
-    """Writes a trained run as a shipped model.
+def ship(workdir, name, facts=None, output_dir=None, best=False):
+    """Writes a trained run as a shipped model; see `kpose.runs.shipped` for its files.
 
     Args:
         workdir: folder of the training run.
-        name: what it will be called, with a version.
-        facts: dict of what the card tells beside the recipe: data, licences, figures.
-        folder: where to.
-        best: the checkpoint with the best validation score, instead of the newest.
+        name: the model's name, with its version.
+        facts: dict of entries that are added to the card.
+        output_dir: folder for the files; None: `shipped.FOLDER`.
+        best: take the checkpoint with the best validation score, not the newest one.
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        InputError: there is no such run; it is a cascade; the name is no file name; a fact has the name of
+            an entry that the card has anyway.
     """
-    config = load_config(workdir)
-    network, checkpoint = load_network(workdir, config, best)
-    content = io.BytesIO()
-    arrays = network.get_weights()
-    np.savez_compressed(content, **{f"{i:04d}": array.astype(np.float16) for i, array in enumerate(arrays)})
-    contents = {"npz": content.getvalue(), "tflite": tflite.convert(network)}
-    outputs = list(OUTPUTS_OF_LOSS.get(config.loss.name, ()))
+    # Here, because --help must not wait for TensorFlow.
+    from kpose.models.layers import OUTPUTS_OF_LOSS
+    from kpose.runs import shipped
+    from kpose.runs.workdir import load_trained
+
+    if name != os.path.basename(name):
+        raise InputError(f"--name={name}: give a name without a folder; --output_dir names the folder")
+    trained = load_trained(workdir, best)
+    config, network = trained.config, trained.network
+    if config.model.name == "cascade":
+        raise InputError(f"{workdir}: a cascade cannot be shipped, because it needs the networks of several runs")
+    contents = _contents(network)
     card = {
         "name": name,
-        "sha256": {suffix: hashlib.sha256(some).hexdigest() for suffix, some in contents.items()},
-        "outputs": outputs,
+        "sha256": {suffix: hashlib.sha256(content).hexdigest() for suffix, content in contents.items()},
+        "outputs": list(OUTPUTS_OF_LOSS.get(config.loss.name, ())),
         "answers": sorted(network.output),
-        "checkpoint": os.path.basename(checkpoint),
-        **facts,
-        "mean_pose": [[round(float(value), 5) for value in place] for place in load_mean_pose(workdir)],
+        "checkpoint": os.path.basename(trained.origin),
+    }
+    recipe = {
+        "mean_pose": [[round(float(value), 5) for value in place] for place in trained.mean_pose],
         "recipe": config.to_dict(),
     }
-    for suffix, some in contents.items():
-        with files.replacing(os.path.join(folder, f"{name}.{suffix}"), "wb") as file:
-            file.write(some)
-    files.write_json(os.path.join(folder, f"{name}.json"), card)
+    for key in facts or ():
+        if key in card or key in recipe:
+            raise InputError(f"--facts: the card has an entry {key!r} already: choose another name")
+    stem = os.path.join(output_dir or shipped.FOLDER, name)
+    for suffix, content in contents.items():
+        with files.replacing(f"{stem}.{suffix}", "wb") as file:
+            file.write(content)
+    files.write_json(f"{stem}.json", card | (facts or {}) | recipe)
+    megabytes = sum(map(len, contents.values())) / 1e6
+    logging.info("%s: wrote %s.npz, .tflite and .json (%.1f MB)", trained.origin, stem, megabytes)
+    return [f"{stem}.{suffix}" for suffix in (*contents, "json")]
+
+
+def _contents(network):
+    """Returns the files of a network by suffix: its weights in float16, and TensorFlow Lite."""
+    import numpy as np
+
+    from kpose.export import tflite
+
+    weights = io.BytesIO()
+    arrays = network.get_weights()
+    np.savez_compressed(weights, **{f"{i:04d}": array.astype(np.float16) for i, array in enumerate(arrays)})
+    return {"npz": weights.getvalue(), "tflite": tflite.convert(network)}
+
+
+def main():
+    facts = files.read_json(_FACTS.value, "file of facts") if _FACTS.value else {}
+    if not isinstance(facts, dict):
+        raise InputError(f"{_FACTS.value}: holds no JSON object")
+    ship(_WORKDIR.value, _NAME.value, facts, _OUTPUT_DIR.value, _BEST.value)
+
+
+def console():
+    cli.run(main, FLAGS, __doc__)
+
+
+if __name__ == "__main__":
+    console()

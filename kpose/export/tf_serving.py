@@ -1,9 +1,9 @@
-"""The files beside an exported model that TensorFlow Serving and Docker read.
+"""Writes the files that TensorFlow Serving and Docker read beside an exported model.
 
-<base>/<version>/assets.extra/tf_serving_warmup_requests   requests that the server makes before it serves
-<base>/models.config        --model_config_file
-<base>/batching.config      --batching_parameters_file
-<base>/docker-compose.yaml  a server: on the CPU, with --profile gpu on a GPU, with --profile batching joining requests
+<base>/<version>/assets.extra/tf_serving_warmup_requests   requests that the server runs at its start
+<base>/models.config        for --model_config_file
+<base>/batching.config      for --batching_parameters_file
+<base>/docker-compose.yaml  services: cpu (default), gpu and batching (profiles)
 """
 
 import io
@@ -17,7 +17,8 @@ from kpose.data import tfrecord
 
 MODEL_NAME = "kpose"
 WARM_UP_FILE = "assets.extra/tf_serving_warmup_requests"
-# Requests are joined up to the largest of these and filled up to the next one, so that few shapes occur.
+# The server joins requests up to the largest size and pads a batch to the next size, so that the graph
+# sees few shapes.
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 BATCH_TIMEOUT_MICROS = 2000
 QUEUED_BATCHES = 100
@@ -38,13 +39,13 @@ pad_variable_length_inputs: false
 {allowed}
 """
 
-# Batching is for every signature or none: joined requests must have as many boxes as images, which `serving_people` has
-# not, and what one of them has wrong fails all.
+# TF Serving batches all signatures or none. A batched request must have as many boxes as images, which
+# requests of `serving_people` do not have. One bad request fails its whole batch.
 _COMPOSE = """# docker compose up            serves on the CPU: gRPC on 8500, REST on 8501
 # docker compose --profile gpu up gpu
 # docker compose --profile batching up batching
-#     joins requests: serving_default alone works (serving_people is refused), and one bad request fails those it was
-#     joined with, so for trusted clients alone
+#     joins requests into batches: only serving_default works (serving_people is refused), and one bad request fails
+#     its whole batch, so use it for trusted clients only
 x-serving: &serving
   ports: ["8500:8500", "8501:8501"]
   volumes: [".:/models/{name}:ro"]
@@ -73,7 +74,7 @@ services:
 
 
 def write_configuration(base):
-    """Writes the three configuration files into a model's base folder; those that are there stay as they are."""
+    """Writes the three configuration files into a model's base folder, unless they exist."""
     texts = {
         "models.config": _MODELS.format(name=MODEL_NAME),
         "batching.config": _BATCHING.format(
@@ -86,17 +87,17 @@ def write_configuration(base):
     }
     for name, text in texts.items():
         path = os.path.join(base, name)
-        # Someone may have changed them for their machines.
+        # The user may have changed them.
         if not os.path.exists(path):
             with files.replacing(path) as file:
                 file.write(text)
 
 
 def write_warm_up(folder):
-    """Writes warm-up requests, one for each of the batch sizes, into a version's folder.
+    """Writes warm-up requests, one for each batch size, into a version's folder.
 
     Returns:
-        False where the package tensorflow-serving-api (extra `serving`) is not installed, and nothing is written.
+        Whether they were written; False if the package tensorflow-serving-api is not installed.
     """
     try:
         from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
@@ -104,15 +105,15 @@ def write_warm_up(folder):
         return False
     import tensorflow as tf
 
-    photograph = io.BytesIO()
-    Image.fromarray(np.full((240, 320, 3), 128, np.uint8)).save(photograph, "JPEG")
+    image = io.BytesIO()
+    Image.fromarray(np.full((240, 320, 3), 128, np.uint8)).save(image, "JPEG")
     os.makedirs(os.path.dirname(os.path.join(folder, WARM_UP_FILE)), exist_ok=True)
     logs = []
     for size in BATCH_SIZES:
         request = predict_pb2.PredictRequest()
         request.model_spec.name = MODEL_NAME
         request.model_spec.signature_name = "serving_default"
-        request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([photograph.getvalue()] * size))
+        request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([image.getvalue()] * size))
         boxes = np.tile(np.float32([[40, 20, 160, 200]]), (size, 1))
         request.inputs["boxes"].CopyFrom(tf.make_tensor_proto(boxes))
         log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))

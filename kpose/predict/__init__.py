@@ -1,1 +1,1 @@
-"""Keypoints of people in images and videos: python -m kpose.predict."""
+"""Predicts keypoints for images and videos: python -m kpose.predict."""

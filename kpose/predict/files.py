@@ -1,4 +1,4 @@
-"""Keypoints of the people in photographs and videos, by an exported model or a shipped one: overlays, COCO results."""
+"""Predicts keypoints for image and video files: COCO results, and overlays with drawn skeletons."""
 
 import contextlib
 import dataclasses
@@ -8,92 +8,64 @@ import os
 
 import numpy as np
 from absl import logging
-from tqdm import tqdm
 
 from kpose.core import files
 from kpose.core.errors import InputError
+from kpose.core.progress import Progress
 from kpose.drawing import persons
-from kpose.drawing.persons import draw_people
 from kpose.metrics import coco
+from kpose.predict import boxes as box_files
 from kpose.predict import detectors, videos
-from kpose.predict.boxes import read_boxes
-from kpose.predict.model import Model, Photograph
+from kpose.predict.model import InputImage, Model
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 KEYPOINTS_FILE = "keypoints.json"
 
 
 def predict(
-    model_dir,
-    images,
-    boxes=None,
-    output_dir=".",
-    overlays=True,
-    detector="none",
-    min_score=None,
-    every=1,
-    stream=None,
+    model_dir, images, boxes=None, output_dir=".", overlays=True, detector="none", min_score=None, every=1, stream=None
 ):
-    """Predicts keypoints for each person of some photographs and videos.
+    """Predicts the keypoints of each person in image and video files.
 
-    Writes `output_dir/keypoints.json`, COCO keypoint results, each repeating the `image_id` and `bbox` it answers and
-    naming its file, and, with `overlays`, `output_dir/<image>.png` and `output_dir/<video>.mp4`. The results stand in
-    the order of the boxes, or of the files. Without boxes, the `image_id` of a photograph is its place among the files,
-    from 1, and that of a video's frame the frame's number, from 1.
+    Writes `output_dir/keypoints.json`, COCO keypoint results with the name of their file, and with
+    `overlays` also `output_dir/<image>.png` and `output_dir/<video>.mp4`. The results are in the order
+    of the boxes, or of the files. With `boxes`, a result repeats the `image_id` and `bbox` of its box.
+    Otherwise the `image_id` of an image is its position among the files, and the `image_id` of a video
+    frame is the frame's number; both start at 1.
 
     Args:
-        model_dir: as for `Model`.
+        model_dir: as `source` of `Model`.
         images: a file, a folder or a glob, or a list of these.
-        boxes: JSON file with COCO annotations or detection results (`read_boxes`), whose scores count as a detector's;
-            None: `detector` finds them.
-        output_dir: where the results go; None: they are not written.
-        overlays: draw the skeletons.
-        detector: one of `detectors.NAMES`, or a callable as `kpose.predict.detectors` describes. "none": each image is one
-            person's box.
-        min_score: what the detector, or the file of boxes, is less sure of is left out. None: `detectors.MIN_SCORE` of
-            a detector, nothing of a file.
-        every: of a video, each so many frames one is taken.
-        stream: text file that the results are also written to, as soon as all are there.
+        boxes: JSON file with COCO annotations or detection results (see `boxes.read_boxes`). The person's
+            score is multiplied by the score in the file, if there is one. None: use `detector`.
+        output_dir: folder for the results; None: they are not written.
+        overlays: write images and videos with the skeletons drawn.
+        detector: one of `detectors.NAMES`, or a callable as described in `kpose.predict.detectors`.
+            "none": each image is one person's box.
+        min_score: persons with a lower score of the detector or in the file are skipped. None:
+            `detectors.MIN_SCORE` for a detector, no limit for a file.
+        every: process every n-th frame of a video.
+        stream: text file to which the results are also written, at the end.
 
     Returns:
         The list of COCO results.
 
     Raises:
-        InputError: no model, no images, a damaged image, or boxes that do not fit the images. Of several files, those
-            that cannot be read are told and skipped, and the error comes when the others' results are written.
+        InputError: there is no model or no image, or the boxes do not fit the images. If one of several
+            files cannot be read, it is logged and skipped, and the error is raised at the end, after
+            the results of the other files are written.
     """
     paths = find_images(images)
     stems = _overlay_stems(paths, output_dir) if overlays and output_dir else {}
     model = Model(model_dir)
+    jobs = [_Job(path, number, stems.get(path)) for number, path in enumerate(paths, 1)]
     if boxes is None:
         detector = _choose_detector(detector, detectors.MIN_SCORE if min_score is None else min_score)
-        jobs = {path: [] for path in paths}
     else:
         detector = None
-        jobs = _jobs_of_boxes(boxes, paths, min_score or 0.0)
-    answers, failed = [], 0
-    for number, (path, asked) in enumerate(
-        tqdm(jobs.items(), unit="file", disable=len(jobs) < 2 or not os.isatty(2)), 1
-    ):
-        try:
-            if videos.is_video(path):
-                results = _predict_video(model, path, detector, every, stems.get(path))
-            else:
-                results = _predict_photograph(model, path, number, asked, detector, stems.get(path))
-        except InputError as error:
-            if len(jobs) == 1:
-                raise
-            logging.error("skipped: %s", error)
-            failed += 1
-            continue
-        places = [place for place, *_ in asked] or range(len(answers), len(answers) + len(results))
-        answers += zip(places, results, strict=True)
-    results = [result for _, result in sorted(answers, key=lambda answer: answer[0])]
-    if output_dir:
-        files.write_json(os.path.join(output_dir, KEYPOINTS_FILE), results, indent=None)
-    if stream:
-        json.dump(results, stream)
-        stream.write("\n")
+        jobs = _add_boxes(jobs, boxes, min_score or 0.0)
+    results, failed = _predict_jobs(model, jobs, detector, every)
+    _write(results, output_dir, stream)
     place = f": {os.path.join(output_dir, KEYPOINTS_FILE)}" if output_dir else ""
     logging.info("%d persons in %d files%s", len(results), len(jobs) - failed, place)
     if failed:
@@ -101,36 +73,64 @@ def predict(
     return results
 
 
+@dataclasses.dataclass
+class _Job:
+    """One file to process.
+
+    Attributes:
+        path: the file.
+        number: its position among the files, from 1.
+        stem: path of its overlay without the suffix; None: no overlay.
+        boxes: list of `boxes.PersonBox`; []: there is no file of boxes.
+        places: positions of the boxes in the file of boxes.
+    """
+
+    path: str
+    number: int
+    stem: str | None
+    boxes: list = dataclasses.field(default_factory=list)
+    places: list = dataclasses.field(default_factory=list)
+
+
+def _add_boxes(jobs, file, min_score):
+    """Adds the boxes of a file to the jobs; returns the jobs that have boxes.
+
+    Raises:
+        InputError: one of the files is a video, or as for `boxes.read_boxes`.
+    """
+    for job in jobs:
+        if videos.is_video(job.path):
+            raise InputError(f"{job.path}: --boxes are for images: give the video's frames, or leave --boxes out")
+    by_path = {job.path: job for job in jobs}
+    for place, box in enumerate(box_files.read_boxes(file, list(by_path), min_score)):
+        by_path[box.path].boxes.append(box)
+        by_path[box.path].places.append(place)
+    return [job for job in jobs if job.boxes]
+
+
 def _choose_detector(detector, min_score):
-    """The detector itself, and a line in the log that says which it is."""
+    """Returns a detector by its name, or a callable as it is; None for "none". Logs the choice."""
     if not isinstance(detector, str):
         return detector
     found = detectors.get(detector, min_score)
     if found is not None:
-        logging.info("the detector %s finds the persons (scores from %g)", type(found).__name__, min_score)
+        logging.info("person detector: %s, minimum score %g", type(found).__name__, min_score)
     elif detector == "auto":
         logging.info(
-            "no --boxes, and no person detector is installed (pip install 'kpose[detector]'): each whole image is "
-            "taken as one person's box"
+            "no --boxes, and no person detector is installed (%s): each whole image is one person's box",
+            detectors.INSTALL,
         )
     else:
-        logging.info("no --boxes and no person detector: each whole image is taken as one person's box")
+        logging.info("no --boxes and no person detector: each whole image is one person's box")
     return found
 
 
-def _jobs_of_boxes(boxes, paths, min_score):
-    """{path: [(place in the file of boxes, image_id, box, score or None)]}, for the paths that have boxes."""
-    for path in paths:
-        if videos.is_video(path):
-            raise InputError(f"{path}: --boxes are for photographs: give the video's frames, or leave --boxes out")
-    jobs = {}
-    for place, (image_id, path, box, score) in enumerate(read_boxes(boxes, paths, min_score)):
-        jobs.setdefault(path, []).append((place, image_id, box, score))
-    return jobs
-
-
 def _overlay_stems(paths, output_dir):
-    """{path: path of its overlay without the suffix}: no two the same, and none that is one of the inputs."""
+    """Returns {path: path of its overlay without the suffix}, all different.
+
+    Raises:
+        InputError: an overlay would replace one of the files.
+    """
     stems = {}
     for path in paths:
         name = os.path.splitext(os.path.basename(path))[0]
@@ -140,53 +140,99 @@ def _overlay_stems(paths, output_dir):
             stem = os.path.join(output_dir, f"{name}_{copy}")
         overlay = stem + (".mp4" if videos.is_video(path) else ".png")
         if os.path.exists(overlay) and any(os.path.samefile(overlay, other) for other in paths):
-            raise InputError(
-                f"{overlay}: the overlay would replace a picture that was given: choose another --output_dir"
-            )
+            raise InputError(f"{overlay}: the overlay would replace an input file: choose another --output_dir")
         stems[path] = stem
     return stems
 
 
-def _predict_photograph(model, path, number, asked, detector, stem):
-    """The results of one photograph; its overlay goes to `stem`.png, unless that is None."""
-    photograph = Photograph.read(path, upright=not asked)
-    boxes = [box for _, _, box, _ in asked] or None
-    people = model.predict(photograph, boxes, detector)
-    scores = [score for *_, score in asked]
+def _predict_jobs(model, jobs, detector, every):
+    """Returns the results of all files, in order, and the number of files that could not be read."""
+    answers, failed = [], 0
+    with Progress(len(jobs), "files", shown=len(jobs) > 1) as progress:
+        for job in jobs:
+            try:
+                if videos.is_video(job.path):
+                    results = _predict_video(model, job, detector, every)
+                else:
+                    results = _predict_image(model, job, detector)
+            except InputError as error:
+                if len(jobs) == 1:
+                    raise
+                logging.error("skipped: %s", error)
+                failed += 1
+            else:
+                places = job.places or range(len(answers), len(answers) + len(results))
+                answers += zip(places, results, strict=True)
+            progress.add(1)
+    return [result for _, result in sorted(answers, key=lambda answer: answer[0])], failed
+
+
+def _predict_image(model, job, detector):
+    """Returns the results of one image, and writes its overlay."""
+    # Boxes of a file are for the pixels as stored.
+    image = InputImage.read(job.path, upright=not job.boxes)
+    boxes = [box.box for box in job.boxes] or None
+    people = model.predict(image, boxes, detector)
+    scores = [box.score for box in job.boxes]
     if any(score is not None for score in scores):
         scores = np.float32([1.0 if score is None else score for score in scores])
         people = dataclasses.replace(people, scores=people.scores * scores, box_scores=scores)
-    if stem:
-        persons.save_image(f"{stem}.png", draw_people(photograph.pixels, people, model.skeleton))
-    return _results([image_id for _, image_id, *_ in asked] or [number] * len(people.scores), people, path, boxes)
+    if job.stem:
+        persons.save_image(f"{job.stem}.png", persons.draw_people(image.pixels, people, model.skeleton))
+    image_ids = [box.image_id for box in job.boxes] or [job.number] * len(people.scores)
+    return _results(image_ids, people, job.path, boxes)
 
 
-def _predict_video(model, path, detector, every, stem):
-    """The results of one video; its overlays go to `stem`.mp4, unless that is None."""
-    results = []
+def _predict_video(model, job, detector, every):
+    """Returns the results of one video, and writes its overlay."""
+    results, add = [], None
     with contextlib.ExitStack() as stack:
-        video = stack.enter_context(videos.Video(path))
+        video = stack.enter_context(videos.Video(job.path))
         total = -(-video.length // every) if video.length else None
-        add = None
-        for number, picture in tqdm(video.frames(every), total=total, unit="frame", disable=not os.isatty(2)):
-            people = model.predict(Photograph(picture, f"frame {number} of {path}"), detector=detector)
-            results += _results([number] * len(people.scores), people, path)
-            if stem:
+        progress = stack.enter_context(Progress(total, "frames", name=os.path.basename(job.path)))
+        for number, pixels in video.frames(every):
+            people = model.predict(InputImage(pixels, f"frame {number} of {job.path}"), detector=detector)
+            results += _results([number] * len(people.scores), people, job.path)
+            if job.stem:
                 if add is None:
-                    add = stack.enter_context(videos.writing(stem, picture.shape[1::-1], video.rate / every))
-                add(number, draw_people(picture, people, model.skeleton))
+                    add = stack.enter_context(videos.writing(job.stem, pixels.shape[1::-1], video.rate / every))
+                add(number, persons.draw_people(pixels, people, model.skeleton))
+            progress.add(1)
     return results
 
 
 def _results(image_ids, people, path, boxes=None):
-    """COCO results that also name their file; `boxes` as they were given, before they became float32."""
+    """Returns COCO results with the name of their file.
+
+    Args:
+        image_ids: [N].
+        people: `People`.
+        path: the file.
+        boxes: [N, 4] the boxes as given, in float64; None: those of `people`.
+    """
     boxes = people.boxes if boxes is None else boxes
     results = coco.coco_results(image_ids, boxes, people.keypoints, people.scores)
     return [result | {"file_name": path} for result in results]
 
 
+def _write(results, output_dir, stream):
+    """Writes the results to keypoints.json and to a text file, where these are given."""
+    if output_dir:
+        files.write_json(os.path.join(output_dir, KEYPOINTS_FILE), results, indent=None)
+    if stream:
+        json.dump(results, stream)
+        stream.write("\n")
+
+
 def find_images(images):
-    """The photographs and videos that file names, folders or globs stand for: each once, those of a folder sorted."""
+    """Returns the paths of images and videos, each once; those of a folder or glob are sorted.
+
+    Args:
+        images: a file, a folder or a glob, or a list of these.
+
+    Raises:
+        InputError: one of them has no image or video.
+    """
     paths = [path for some in ([images] if isinstance(images, str) else images) for path in _find_some(some)]
     return list(dict.fromkeys(paths))
 

@@ -1,4 +1,4 @@
-"""A model for prediction from Python: images and boxes in, persons' keypoints out."""
+"""Models for prediction in Python: images and boxes in, keypoints of persons out."""
 
 import dataclasses
 import os
@@ -6,24 +6,25 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from kpose.core import files, skeletons
+from kpose.core import skeletons
 from kpose.core.errors import InputError
 from kpose.data.image_files import open_image
-from kpose.export import saved_model
+from kpose.export import model_folder, tflite
+from kpose.export.graph import KeypointServer
 from kpose.predict import detectors
 from kpose.runs import shipped
-from kpose.runs.shipped import read_card, read_checked
 
 
 @dataclasses.dataclass(frozen=True)
 class People:
-    """The people of one photograph.
+    """The persons in one image.
 
     Attributes:
-        keypoints: [N, K, 3] float32: x, y in pixels of the photograph and the joint's score.
-        scores: [N] float32 the persons' scores in 0..1; those of detected persons hold the detector's as a factor.
-        boxes: [N, 4] float32 xywh in pixels: the boxes asked for, in that order, or detected ones, best first.
-        box_scores: [N] float32 the detector's scores; None where there are none.
+        keypoints: [N, K, 3] float32: x, y in pixels of the image, and the joint's score.
+        scores: [N] float32: the persons' scores in 0..1, times the detector's score if there is one.
+        boxes: [N, 4] float32 xywh in pixels: the given boxes in their order, or the detected boxes,
+            highest score first.
+        box_scores: [N] float32: the detector's scores; None without a detector.
     """
 
     keypoints: np.ndarray
@@ -32,12 +33,15 @@ class People:
     box_scores: np.ndarray | None = None
 
 
-class Photograph:
-    """One picture for a model.
+class InputImage:
+    """An image for a model.
 
     Args:
-        pixels: uint8 [H, W, 3] RGB.
-        name: what to call it in errors.
+        pixels: [H, W, 3] uint8 RGB.
+        name: the image's name, for errors.
+
+    Raises:
+        InputError: the array has another shape or type.
     """
 
     def __init__(self, pixels, name="the image"):
@@ -50,14 +54,15 @@ class Photograph:
 
     @classmethod
     def read(cls, path, upright=True):
-        """The photograph of a file.
+        """Returns the image of a file.
 
         Args:
             path: the file.
-            upright: turn it as EXIF says. COCO's labels, and boxes from a file, are for the stored pixels.
+            upright: rotate the image by its EXIF orientation. False for boxes of a file, and COCO's
+                labels: they are for the pixels as stored.
 
         Raises:
-            InputError: the file is missing, no image, or cut short.
+            InputError: the file is missing, is no image, or is cut short.
         """
         image = open_image(os.fspath(path))
         if upright:
@@ -66,17 +71,18 @@ class Photograph:
 
 
 class Model:
-    """A model, ready to answer for photographs.
+    """A model for prediction.
 
     Args:
-        source: what `kpose.export` wrote, the base folder (its newest version is taken) or a version; or the name of a
-            model that kpose ships (`kpose.runs.shipped`). None: the default of those.
+        source: a folder that `kpose.export` wrote (the base folder, whose newest version is loaded, or
+            the folder of a version), or the name of a shipped model (see `kpose.runs.shipped`). None: the
+            default shipped model.
 
     Attributes:
-        skeleton: the `Skeleton` whose joints it predicts.
+        skeleton: the `Skeleton` of the keypoints.
 
     Raises:
-        InputError: no such model, or a damaged one.
+        InputError: there is no such model, or the files of a shipped model are damaged.
     """
 
     def __init__(self, source=None):
@@ -84,7 +90,7 @@ class Model:
             self._model, self.skeleton = load(source)
             self._serve = self._model.serve_pixels
         else:
-            # The signature alone does not keep the variables alive; its object does.
+            # The model must stay referenced: the signature does not keep its variables alive.
             self._model, self.skeleton = load_model(os.fspath(source))
             signatures = self._model.signatures
             if "serving_pixels" not in signatures:
@@ -92,20 +98,20 @@ class Model:
             self._serve = signatures["serving_pixels"]
 
     def predict(self, images, boxes=None, detector=None):
-        """The keypoints of the people in photographs.
+        """Returns the keypoints of the persons in images.
 
         Args:
-            images: a path, an array uint8 [H, W, 3] in RGB, a `Photograph`, or a list of these.
-            boxes: [N, 4] xywh in pixels, for a list of images a list of these. Of a file, they are for the pixels as
-                stored; without boxes, a file is turned as its EXIF data say.
-            detector: finds the boxes instead: a callable as `kpose.predict.detectors` describes, or one of its names. None,
-                with no boxes either: the whole image is one person's box.
+            images: a path, an array uint8 [H, W, 3] in RGB, an `InputImage`, or a list of these.
+            boxes: [N, 4] xywh in pixels; for a list of images, a list of these. For a file they are in
+                pixels as stored. Without boxes, a file is rotated by its EXIF orientation.
+            detector: finds the boxes: a callable as described in `kpose.predict.detectors`, or one of its
+                `NAMES`. None, without boxes: the whole image is one person's box.
 
         Returns:
-            `People`; for a list of images a list of them.
+            `People`; for a list of images, a list of `People`.
 
         Raises:
-            InputError: a damaged image, boxes that are no boxes, or boxes and a detector.
+            InputError: an image is damaged, boxes are invalid, or both boxes and a detector are given.
         """
         if boxes is not None and detector is not None:
             raise InputError("boxes and a detector are given: leave one of them out")
@@ -120,9 +126,9 @@ class Model:
 
     def _predict_one(self, image, boxes, detector):
         if isinstance(image, str | os.PathLike):
-            image = Photograph.read(image, upright=boxes is None)
-        elif not isinstance(image, Photograph):
-            image = Photograph(image)
+            image = InputImage.read(image, upright=boxes is None)
+        elif not isinstance(image, InputImage):
+            image = InputImage(image)
         box_scores = None
         if detector is not None:
             boxes, box_scores = detectors.checked(detector(image.pixels), image.pixels)
@@ -132,11 +138,11 @@ class Model:
         if not len(boxes):
             keypoints, scores = np.zeros((0, self.skeleton.num_joints, 3), np.float32), np.zeros(0, np.float32)
         else:
-            keypoints, scores = self._ask(image, boxes)
+            keypoints, scores = self._run(image, boxes)
         return People(keypoints, scores if box_scores is None else scores * box_scores, boxes, box_scores)
 
-    def _ask(self, image, boxes):
-        """[N, K, 3] keypoints and [N] scores."""
+    def _run(self, image, boxes):
+        """Returns keypoints [N, K, 3] and scores [N] of an `InputImage` and boxes [N, 4]."""
         try:
             answer = self._serve(image=tf.constant(image.pixels), boxes=tf.constant(boxes))
         except tf.errors.InvalidArgumentError as error:
@@ -145,6 +151,7 @@ class Model:
 
 
 def _as_boxes(boxes, name):
+    """Returns boxes as an array [N, 4] float32; `name` is the image's name, for the error."""
     try:
         boxes = np.asarray(boxes, np.float32)
         boxes = boxes.reshape(0, 4) if not boxes.size else boxes
@@ -155,41 +162,40 @@ def _as_boxes(boxes, name):
     return boxes
 
 
-def load_model(model_dir):
-    """An exported model and its `Skeleton`."""
-    folder = model_dir
-    if not os.path.exists(os.path.join(folder, "saved_model.pb")):
-        versions = [name for name in (os.listdir(folder) if os.path.isdir(folder) else ()) if name.isdigit()]
-        if not versions:
-            raise InputError(f"{model_dir}: no exported model: write one with python -m kpose.export")
-        folder = os.path.join(folder, max(versions, key=int))
-    description = files.read_json(os.path.join(folder, saved_model.DESCRIPTION_FILE), "description of a kpose model")
-    return tf.saved_model.load(folder), skeletons.get(description["skeleton"])
-
-
 def _reason(error):
-    """What an error of the graph says, without where in the graph it was said."""
+    """Returns the message of an error of the graph, without the names of the graph's nodes."""
     lines = error.message.splitlines()
     places = [index for index, line in enumerate(lines) if line.lstrip().startswith("[[{{node")]
     return lines[places[0] - 1] if places and places[0] else lines[0]
 
 
-def load(name=None):
-    """A shipped model for predictions: (`serving.KeypointServer`, `Skeleton`).
-
-    Its network runs in TensorFlow Lite, which is not to be exported; `load_network` gives the one of Keras.
+def load_model(path):
+    """Returns an exported model, as `tf.saved_model.load` does, and its `Skeleton`.
 
     Args:
-        name: one of `names()`; None: the default.
+        path: the base folder, whose newest version is loaded, or the folder of a version.
 
     Raises:
-        InputError: no such model, or its files are damaged.
+        InputError: there is no exported model.
     """
-    from kpose.export import graph, tflite
+    folder = model_folder.version_folder(path)
+    skeleton = model_folder.read_skeleton(folder)
+    return tf.saved_model.load(folder), skeleton
 
-    card, config = read_card(name)
-    network = tflite.LiteNetwork(read_checked(card, "tflite"), card["answers"])
+
+def load(name=None):
+    """Returns a shipped model for prediction, as a `KeypointServer`, and its `Skeleton`.
+
+    Its network runs in TensorFlow Lite, so the server cannot be exported. `shipped.load_network` returns
+    the Keras network.
+
+    Args:
+        name: one of `shipped.names()`; None: the default model.
+
+    Raises:
+        InputError: there is no such model, or its files are damaged.
+    """
+    card, config = shipped.read_card(name)
+    network = tflite.LiteNetwork(shipped.read_checked(card, "tflite"), card["answers"])
     skeleton = skeletons.get(config.skeleton)
-    data = config.data
-    server = graph.KeypointServer(network, skeleton, config.model.input_size, data.padding, aspect=data.aspect)
-    return server, skeleton
+    return KeypointServer.from_config(network, config, skeleton), skeleton

@@ -1,4 +1,4 @@
-"""Frames out of video files and overlays back into them, through PyAV (the extra `video`)."""
+"""Reads frames from video files and writes videos, with PyAV (the package av)."""
 
 import contextlib
 import fractions
@@ -11,12 +11,12 @@ from kpose.core.errors import InputError
 from kpose.drawing import persons
 
 SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm")
-# The first that this build of PyAV has and that takes the frames' size.
+# Encoders and their options, in order of preference. A build of PyAV may lack one.
 ENCODERS = {"libx264": {"crf": "20", "preset": "veryfast"}, "mpeg4": {"qscale": "3"}}
 
 
 def is_video(path):
-    """Whether a file is a video, by its name."""
+    """Returns whether a file is a video, by its suffix."""
     return path.lower().endswith(SUFFIXES)
 
 
@@ -24,22 +24,25 @@ def _import_av():
     try:
         import av
     except ImportError:
-        raise InputError("videos need the package av: pip install 'kpose[video]', or give single frames") from None
+        raise InputError(
+            "videos need the package av: pip install av (or pip install '.[video]' in a checkout), or give the "
+            "frames as images"
+        ) from None
     return av
 
 
 class Video:
-    """A video file, opened; a context manager.
+    """An open video file; a context manager.
 
     Args:
         path: the file.
 
     Attributes:
         rate: frames a second, a Fraction.
-        length: the number of frames, None where the file does not say.
+        length: the number of frames; None if the file does not contain it.
 
     Raises:
-        InputError: PyAV is not installed, or the file is missing, no video or damaged.
+        InputError: PyAV is not installed, or the file is missing, is no video or is damaged.
     """
 
     def __init__(self, path):
@@ -51,7 +54,7 @@ class Video:
             raise InputError(f"{path}: cannot be read as a video ({error.strerror})") from None
         if not self._container.streams.video:
             self._container.close()
-            raise InputError(f"{path}: there are no pictures in it")
+            raise InputError(f"{path}: it contains no video stream")
         stream = self._container.streams.video[0]
         stream.thread_type = "AUTO"
         self.rate = fractions.Fraction(stream.average_rate or 25)
@@ -64,56 +67,62 @@ class Video:
         self._container.close()
 
     def frames(self, every=1):
-        """The frames 1, 1 + every, 1 + 2 every, ... as pairs of number and picture, uint8 [H, W, 3].
+        """Yields every n-th frame: its number, from 1, and its pixels, [H, W, 3] uint8 RGB.
 
-        They are turned as a player shows them. A file that breaks off ends there, with a warning.
+        Frames are rotated as a video player shows them. If a later frame cannot be decoded, the video
+        ends there, with a warning.
+
+        Args:
+            every: n.
 
         Raises:
-            InputError: not even the first frame can be decoded.
+            InputError: the first frame cannot be decoded.
         """
         number = 0
         try:
             for number, frame in enumerate(self._container.decode(video=0), 1):
                 if (number - 1) % every == 0:
-                    picture = frame.to_ndarray(format="rgb24")
-                    # In degrees, counter-clockwise.
-                    yield number, np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90)))
+                    pixels = frame.to_ndarray(format="rgb24")
+                    # The rotation is in degrees, counter-clockwise.
+                    yield number, np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
         except self._av.FFmpegError as error:
             if not number:
                 raise InputError(f"{self.path}: cannot be decoded ({error.strerror})") from None
-            logging.warning("%s: damaged or cut short after frame %d, which is taken as its end", self.path, number)
+            logging.warning("%s: damaged or cut short after frame %d: the later frames are skipped", self.path, number)
         if not number:
-            raise InputError(f"{self.path}: there is no frame in it")
+            raise InputError(f"{self.path}: it contains no frame")
 
 
 @contextlib.contextmanager
 def writing(stem, size, rate):
-    """Opens a video for writing; it becomes `stem`.mp4 when the block ends well, and vanishes otherwise.
+    """Opens `stem`.mp4 for writing; the file appears only if the block ends without an exception.
 
-    Where this PyAV cannot encode such frames, they become `stem`/000001.png and so on.
+    If this build of PyAV has no encoder for the frames, they are written as `stem`/000001.png and so on.
 
     Args:
-        stem: the path without a suffix.
+        stem: the path without the suffix.
         size: (width, height) of the frames in pixels.
         rate: frames a second, a Fraction.
 
     Yields:
-        A function of a frame's number and its picture, uint8 [H, W, 3], that adds it.
+        A function of a frame's number and its pixels, [H, W, 3] uint8 RGB, that adds the frame.
     """
-    # Colours are stored for two by two pixels.
+    # The colour format needs even sides: it stores one colour for 2 x 2 pixels.
     width, height = (side // 2 * 2 for side in size)
     codec = _find_encoder(width, height, rate)
     if codec is None:
-        logging.warning("%s.mp4 cannot be encoded here: its frames are written as %s/000001.png ...", stem, stem)
-        yield lambda number, picture: persons.save_image(f"{stem}/{number:06d}.png", picture)
+        logging.warning(
+            "%s.mp4: no video encoder is available, so the frames are written as %s/000001.png ...", stem, stem
+        )
+        yield lambda number, pixels: persons.save_image(f"{stem}/{number:06d}.png", pixels)
         return
     av = _import_av()
     with files.replacing(f"{stem}.mp4", "wb") as file, av.open(file, "w", format="mp4") as container:
         stream = container.add_stream(codec, rate=rate, options=ENCODERS[codec])
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
 
-        def add(number, picture):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]), format="rgb24")
+        def add(number, pixels):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels[:height, :width]), format="rgb24")
             container.mux(stream.encode(frame))
 
         yield add
@@ -121,7 +130,7 @@ def writing(stem, size, rate):
 
 
 def _find_encoder(width, height, rate):
-    """The name of an encoder that takes frames of this size; None if there is none."""
+    """Returns the name of an encoder that accepts frames of this size; None if there is none."""
     av = _import_av()
     for name in ENCODERS:
         try:

@@ -1,4 +1,4 @@
-"""The comparison of recipes: order, arithmetic and table; and the shipped recipes themselves."""
+"""The comparison of recipes, and the shipped recipes."""
 
 import importlib.util
 import os
@@ -14,7 +14,7 @@ from kpose.core import skeletons
 from kpose.train import losses
 
 
-def test_a_cascade_s_base_is_trained_before_it():
+def test_the_base_of_a_cascade_is_trained_before_it():
     assert recipes.with_bases(["deeppose_stage3", "deeppose"]) == [
         "deeppose_rle",
         "deeppose_stage2",
@@ -24,16 +24,7 @@ def test_a_cascade_s_base_is_trained_before_it():
     assert recipes.with_bases(["deeppose_rle", "deeppose_stage2"]) == ["deeppose_rle", "deeppose_stage2"]
 
 
-def test_flops_are_those_counted_by_hand():
-    images = keras.Input((16, 12, 3))
-    x = keras.layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False)(images)
-    x = keras.layers.Dense(10, use_bias=False)(keras.layers.Flatten()(x))
-    network = keras.Model(images, {"keypoints": x})
-    convolution = 2 * (3 * 3 * 3) * (8 * 6 * 8)
-    assert recipes.count_flops(network, (16, 12)) == convolution + 2 * (8 * 6 * 8) * 10
-
-
-def test_the_table_has_a_row_for_each_recipe_and_the_floor():
+def test_the_table_has_a_row_for_each_recipe_and_the_mean_pose():
     row = {"recipe": "a", "pcp_strict": 0.5, "pcp_mean": 0.625, "oks_ap": 0.1, "mean_pose_pcp_strict": 0.125}
     row |= {"parameters": 2_500_000, "flops": 1_200_000_000, "images_per_second": None}
     lines = recipes.markdown([row, {"recipe": "b", "failed": "no weights"}]).splitlines()
@@ -54,7 +45,7 @@ def test_recipes_are_compared(tmp_path):
 
 
 @pytest.mark.parametrize("name", config_lib.shipped())
-def test_every_shipped_recipe_says_what_it_is_and_builds_its_network(name):
+def test_every_shipped_recipe_is_documented_and_builds_its_network(name):
     spec = importlib.util.spec_from_file_location("recipe", config_lib.recipe_path(name))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -65,7 +56,7 @@ def test_every_shipped_recipe_says_what_it_is_and_builds_its_network(name):
     assert config.name == name
     config_lib.check(config)
     skeleton = skeletons.get(config.skeleton)
-    # Small, where the network allows it.
+    # A small network, to save time.
     config.model.hidden = (8,) * len(config.model.hidden)
     config.model.input_size = (64, 64)
     outputs = losses.build(config.loss).outputs
@@ -79,7 +70,7 @@ def test_every_shipped_recipe_says_what_it_is_and_builds_its_network(name):
     assert {"keypoints", *outputs} <= set(answer) and tuple(answer["keypoints"].shape) == (1, skeleton.num_joints, 2)
 
 
-def test_recipes_that_need_other_records_are_left_out():
+def test_recipes_for_unstretched_crops_are_not_comparable():
     names = recipes.comparable()
     assert "deeppose" in names and "coco_integral" in names
     assert "demo" not in names and "movenet" not in names

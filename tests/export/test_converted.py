@@ -1,4 +1,4 @@
-"""The network for other runtimes answers as Keras does."""
+"""TensorFlow Lite and ONNX files predict the same as Keras."""
 
 import importlib.util
 import os
@@ -13,7 +13,7 @@ from kpose.export import converted
 @pytest.mark.parametrize(
     "quantize, largest", [("none", 0.05), pytest.param("float16", 1.0, marks=pytest.mark.slow), ("int8", 4.0)]
 )
-def test_tflite_answers_as_keras_and_quantised_is_smaller(quantize, largest, tiny_run, tiny_data, tmp_path):
+def test_tflite_predicts_as_keras_and_quantised_files_are_smaller(quantize, largest, tiny_run, tiny_data, tmp_path):
     found = converted.export(tiny_run, str(tmp_path), "tflite", quantize, tiny_data["val"])
     assert found["path"] == os.path.join(str(tmp_path), "model.tflite") and found["largest_difference"] < largest
     assert os.path.getsize(found["path"]) == found["bytes"]
@@ -22,12 +22,12 @@ def test_tflite_answers_as_keras_and_quantised_is_smaller(quantize, largest, tin
         assert found["bytes"] < 0.9 * converted.export(tiny_run, str(tmp_path), "tflite")["bytes"]
 
 
-def test_quantising_without_records_says_that_its_loss_is_not_known(tiny_run, tmp_path, caplog):
+def test_quantising_without_records_warns_that_pcp_was_not_measured(tiny_run, tmp_path, caplog):
     found = converted.export(tiny_run, str(tmp_path), "tflite", "int8")
     assert "pcp" not in found and "was not measured: name validation records with --records" in caplog.text
 
 
-def test_a_converter_that_fails_without_a_word_is_named(tiny_run, tmp_path, monkeypatch):
+def test_a_converter_error_without_a_message_is_reported_by_its_type(tiny_run, tmp_path, monkeypatch):
     def fails(self):
         raise RuntimeError
 
@@ -36,18 +36,18 @@ def test_a_converter_that_fails_without_a_word_is_named(tiny_run, tmp_path, monk
         converted.export(tiny_run, str(tmp_path), "tflite")
 
 
-def test_onnx_answers_as_keras_or_says_what_is_missing(tiny_run, tmp_path):
+def test_onnx_predicts_as_keras_or_names_the_missing_package(tiny_run, tmp_path):
     if all(importlib.util.find_spec(name) for name in ("onnxruntime", "tf2onnx")):
         assert converted.export(tiny_run, str(tmp_path), "onnx")["largest_difference"] < 0.05
     else:
-        with pytest.raises(InputError, match="not installed: pip install 'kpose\\[onnx\\]'"):
+        with pytest.raises(InputError, match="is not installed: pip install tf2onnx onnxruntime"):
             converted.export(tiny_run, str(tmp_path), "onnx")
     with pytest.raises(InputError, match="only tflite is quantised"):
         converted.export(tiny_run, str(tmp_path), "onnx", "int8")
 
 
-def test_a_network_that_answers_otherwise_is_not_written(tiny_run, tmp_path, monkeypatch):
+def test_a_file_that_differs_from_keras_is_not_written(tiny_run, tmp_path, monkeypatch):
     monkeypatch.setattr(converted, "TOLERANCE", -1.0)
-    with pytest.raises(InputError, match="differ by .* not written"):
+    with pytest.raises(InputError, match="differ from those of Keras by .* not written"):
         converted.export(tiny_run, str(tmp_path), "tflite")
     assert not os.listdir(tmp_path)

@@ -1,4 +1,4 @@
-"""From a trained run to numbers, a SavedModel and drawn keypoints: all of them the same answer."""
+"""Evaluation, exported model and prediction of a run: their keypoints agree."""
 
 import io
 import json
@@ -17,7 +17,7 @@ from kpose import config as config_lib
 from kpose.core import geometry, skeletons
 from kpose.core.errors import InputError
 from kpose.data import resampling
-from kpose.data.image_files import read_image
+from kpose.data.image_files import open_image
 from kpose.evaluate import on_records
 from kpose.export import graph, requests, saved_model
 from kpose.models import decoding
@@ -51,7 +51,7 @@ def images_of(tiny_data):
     return os.path.join(tiny_data["folder"], "images", "val")
 
 
-def test_metrics_json_holds_what_the_contract_says(evaluation, tiny_data):
+def test_metrics_json_has_all_its_entries(evaluation, tiny_data):
     folder, table = evaluation
     assert load(os.path.join(folder, "metrics.json")) == table
     groups = {"upper_arms", "lower_arms", "upper_legs", "lower_legs", "average"}
@@ -69,14 +69,14 @@ def test_metrics_json_holds_what_the_contract_says(evaluation, tiny_data):
         assert Image.open(os.path.join(folder, name)).size[0] > 300
 
 
-def test_results_are_in_coco_s_format_for_every_person(evaluation, tiny_data):
+def test_there_is_a_coco_result_for_every_person(evaluation, tiny_data):
     results = load(os.path.join(evaluation[0], "keypoints.json"))
     persons = {(p["image_id"], tuple(p["bbox"])) for p in load(tiny_data["val_annotations"])["annotations"]}
     assert {(r["image_id"], tuple(r["bbox"])) for r in results} == persons
     assert len({r["score"] for r in results}) > len(results) / 2, "equal scores would leave AP to chance"
 
 
-def test_the_mean_pose_is_scored_as_a_model_that_always_predicts_it(evaluation, tiny_run, tiny_data):
+def test_mean_pose_pcp_is_that_of_a_model_that_always_predicts_the_mean_pose(evaluation, tiny_run, tiny_data):
     from kpose.metrics import tables
 
     persons = load(tiny_data["val_annotations"])["annotations"]
@@ -86,13 +86,13 @@ def test_the_mean_pose_is_scored_as_a_model_that_always_predicts_it(evaluation, 
     assert evaluation[1]["mean_pose_pcp"] == tables.pcp_table(truth, placed, skeletons.COCO)
 
 
-def test_without_annotations_there_is_no_ap_and_flip_test_is_said(tiny_run, tiny_data, tmp_path):
+def test_without_annotations_there_is_no_ap_and_flip_test_is_recorded(tiny_run, tiny_data, tmp_path):
     table = on_records.evaluate(tiny_run, tiny_data["val"], output_dir=str(tmp_path), flip_test=True)
     assert table["oks_ap"] is None and table["flip_test"] is True
 
 
-def test_flip_test_answers_a_mirror_image_with_the_mirrored_answer(tiny_run):
-    network, _ = workdir.load_network(tiny_run, workdir.load_config(tiny_run))
+def test_with_flip_test_the_keypoints_of_a_mirrored_image_are_mirrored(tiny_run):
+    network = workdir.load_trained(tiny_run).network
     image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3)).astype(np.float32)
     region = np.float32([[0, 0, 100, 100]])
     keypoints = [
@@ -103,8 +103,8 @@ def test_flip_test_answers_a_mirror_image_with_the_mirrored_answer(tiny_run):
     np.testing.assert_allclose(mirrored, keypoints[0], atol=1e-3)
 
 
-def test_the_exported_model_answers_as_the_network_does_on_the_same_crop(model_dir, tiny_run, tiny_data):
-    network, _ = workdir.load_network(tiny_run, workdir.load_config(tiny_run))
+def test_the_exported_model_predicts_as_the_network_on_the_same_crop(model_dir, tiny_run, tiny_data):
+    network = workdir.load_trained(tiny_run).network
     data = load(tiny_data["val_annotations"])
     model, skeleton = Model(model_dir), skeletons.COCO
     assert model.skeleton is skeleton
@@ -113,14 +113,14 @@ def test_the_exported_model_answers_as_the_network_does_on_the_same_crop(model_d
         path = os.path.join(images_of(tiny_data), name)
         box = np.float32([person["bbox"]])
         served = model.predict(path, box).keypoints[0]
-        crop = np.asarray(crops.crop_image(read_image(path), person["bbox"], (32, 32)))
+        crop = np.asarray(crops.crop_image(open_image(path).decode(), person["bbox"], (32, 32)))
         expected = decoding.predict(network, crop[None], box, skeleton)[0].numpy()[0]
-        # The two decoders and resamplers may differ by a grey level: far less than a pixel of the answer.
+        # The two decoders and resamplers may differ by a grey level, which is less than this tolerance.
         np.testing.assert_allclose(served, expected, atol=0.25)
 
 
 @pytest.mark.parametrize("padding, aspect", [(1.0, 0.0), (1.25, 0.75)])
-def test_the_graph_cuts_the_pixels_that_records_are_cut_of(tiny_data, padding, aspect):
+def test_the_graph_and_the_record_writer_cut_the_same_pixels(tiny_data, padding, aspect):
     data = load(tiny_data["val_annotations"])
     size = (32, 24)
     for person in data["annotations"]:
@@ -130,13 +130,13 @@ def test_the_graph_cuts_the_pixels_that_records_are_cut_of(tiny_data, padding, a
         with open(path, "rb") as file:
             part, corner, _ = requests.decode_part(tf.constant(0), file.read(), np.float32(region), size)
         found = resampling.crop_image(part, np.float32(region) - tf.pad(corner, [[0, 2]]), size)
-        expected = np.asarray(crops.crop_image(read_image(path), region, size), int)
+        expected = np.asarray(crops.crop_image(open_image(path).decode(), region, size), int)
         gap = np.abs(found.numpy() - expected)
         assert gap.max() <= 2 and gap.mean() < 0.2
 
 
-def test_an_export_with_flip_test_answers_as_the_network_with_it(tiny_run, model_dir, tmp_path):
-    network, _ = workdir.load_network(tiny_run, workdir.load_config(tiny_run))
+def test_an_export_with_flip_test_predicts_as_the_network_with_it(tiny_run, model_dir, tmp_path):
+    network = workdir.load_trained(tiny_run).network
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.float32)
     region = np.float32([[0, 0, 32, 32]] * 2)
     version = saved_model.export(tiny_run, str(tmp_path), flip_test=True)
@@ -149,13 +149,13 @@ def test_an_export_with_flip_test_answers_as_the_network_with_it(tiny_run, model
     assert np.abs(flipped - plain)[..., :2].max() > 0.05
 
 
-def test_served_and_evaluated_answers_agree(model_dir, evaluation, tiny_data, tmp_path):
+def test_prediction_and_evaluation_agree(model_dir, evaluation, tiny_data, tmp_path):
     results = files.predict(model_dir, images_of(tiny_data), tiny_data["val_annotations"], str(tmp_path))
     evaluated = {(r["image_id"], tuple(r["bbox"])): r for r in load(os.path.join(evaluation[0], "keypoints.json"))}
     assert len(results) == len(evaluated)
     for result in results:
         other = evaluated[result["image_id"], tuple(result["bbox"])]
-        # The record's crop went through one more JPEG and, of another size, one more resampling.
+        # The crop of the record was encoded as JPEG once more and resampled from another size.
         gap = np.subtract(result["keypoints"], other["keypoints"]).reshape(-1, 3)
         assert np.abs(gap[:, :2]).max() < 0.05 * max(result["bbox"][2:])
         assert result["score"] == pytest.approx(other["score"], abs=1e-5)
@@ -178,18 +178,18 @@ def test_predict_writes_overlays_and_results_in_the_order_of_the_boxes(model_dir
     assert set(os.listdir(tmp_path / "out")) == names | {"keypoints.json"}
     name = sorted(names)[0]
     overlay = np.asarray(Image.open(tmp_path / "out" / name), float)
-    photo = np.asarray(read_image(os.path.join(images_of(tiny_data), name.replace("png", "jpg"))), float)
+    photo = np.asarray(open_image(os.path.join(images_of(tiny_data), name.replace("png", "jpg"))).decode(), float)
     assert overlay.shape == photo.shape and (np.abs(overlay - photo).max(-1) > 60).sum() > 20
 
     files.predict(model_dir, images_of(tiny_data), str(boxes), str(tmp_path / "bare"), overlays=False)
     assert os.listdir(tmp_path / "bare") == ["keypoints.json"]
 
 
-def test_without_boxes_the_whole_image_is_the_box_and_the_log_says_so(model_dir, tiny_data, tmp_path, caplog):
+def test_without_boxes_the_whole_image_is_the_box(model_dir, tiny_data, tmp_path, caplog):
     caplog.set_level("INFO", logger="absl")
     path = os.path.join(images_of(tiny_data), "000000000001.jpg")
     results = files.predict(model_dir, path, output_dir=str(tmp_path))
-    width, height = read_image(path).size
+    width, height = open_image(path).decode().size
     assert [r["bbox"] for r in results] == [[0.0, 0.0, width, height]]
 
 
@@ -203,12 +203,12 @@ answer = signature(image_bytes=tf.constant([image] * 2), boxes=tf.constant([[10.
 assert "kpose" not in sys.modules
 print(answer["keypoints"].shape, answer["scores"].shape, answer["keypoints"].dtype.name)
 """
-    # -I: neither the working folder nor the environment leads Python to kpose; -S would lose TensorFlow itself.
+    # -I: Python does not search the working directory and PYTHONPATH; -S would also hide TensorFlow.
     done = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, cwd="/")
     assert done.stdout.strip() == "(2, 17, 3) (2,) float32", done.stderr
 
 
-def test_the_signature_is_what_tf_serving_will_see(model_dir):
+def test_the_default_signature_has_the_documented_inputs_and_outputs(model_dir):
     signature = tf.saved_model.load(os.path.join(model_dir, "1")).signatures["serving_default"]
     inputs = {
         name: (spec.dtype.name, spec.shape.as_list()) for name, spec in signature.structured_input_signature[1].items()
@@ -217,7 +217,7 @@ def test_the_signature_is_what_tf_serving_will_see(model_dir):
     assert set(signature.structured_outputs) == {"keypoints", "scores"}
 
 
-def test_png_and_jpeg_give_the_same_answer_and_boxes_may_leave_the_image(model_dir, tmp_path):
+def test_png_and_jpeg_give_the_same_keypoints_and_boxes_may_extend_beyond_the_image(model_dir, tmp_path):
     model = Model(model_dir)
     pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8).repeat(20, 0).repeat(20, 1)
     boxes = [[10, 10, 100, 80], [-40, -30, 120, 120], [150, 100, 50, 50]]
@@ -238,13 +238,13 @@ def test_png_and_jpeg_give_the_same_answer_and_boxes_may_leave_the_image(model_d
         ([[0, 0, 5, -5]], "no width or no height"),
     ],
 )
-def test_bad_boxes_are_refused_by_the_graph(model_dir, boxes, message):
+def test_the_graph_refuses_bad_boxes(model_dir, boxes, message):
     model = Model(model_dir)
     with pytest.raises(InputError, match=message):
         model.predict(np.zeros((20, 20, 3), np.uint8), boxes)
 
 
-def test_counts_that_differ_and_bytes_that_are_no_image_are_refused_by_the_graph(model_dir):
+def test_the_graph_refuses_different_counts_and_bytes_that_are_no_image(model_dir):
     signature = load_model(model_dir)[0].signatures["serving_default"]
     image = tf.io.encode_png(np.zeros((20, 20, 3), np.uint8)).numpy()
     with pytest.raises(tf.errors.InvalidArgumentError, match="differ in number"):
@@ -253,7 +253,7 @@ def test_counts_that_differ_and_bytes_that_are_no_image_are_refused_by_the_graph
         signature(image_bytes=tf.constant([b"GIF? no"]), boxes=tf.ones([1, 4]))
 
 
-def test_each_export_is_a_new_version_and_nothing_half_written_stays(tiny_run, tmp_path, monkeypatch):
+def test_each_export_is_a_new_version_and_a_failed_export_leaves_nothing(tiny_run, tmp_path, monkeypatch):
     folder = str(tmp_path)
     assert [saved_model.export(tiny_run, folder) for _ in range(2)] == [os.path.join(folder, v) for v in "12"]
 
@@ -266,17 +266,17 @@ def test_each_export_is_a_new_version_and_nothing_half_written_stays(tiny_run, t
     assert sorted(name for name in os.listdir(folder) if os.path.isdir(os.path.join(folder, name))) == ["1", "2"]
 
 
-def test_exports_at_once_become_versions_of_their_own(tiny_run, tmp_path, monkeypatch):
-    """Another export that begins while one is written, and takes its number."""
+def test_exports_at_the_same_time_get_different_versions(tiny_run, tmp_path, monkeypatch):
+    """A second export starts while the first is written, and takes its number."""
     folder, save, others = str(tmp_path), tf.saved_model.save, []
 
-    def save_and_be_overtaken(*arguments, **options):
+    def save_while_another_export_runs(*arguments, **options):
         save(*arguments, **options)
         if not others:
             others.append(None)
             others[0] = saved_model.export(tiny_run, folder)
 
-    monkeypatch.setattr(tf.saved_model, "save", save_and_be_overtaken)
+    monkeypatch.setattr(tf.saved_model, "save", save_while_another_export_runs)
     assert saved_model.export(tiny_run, folder) == os.path.join(folder, "2")
     assert others == [os.path.join(folder, "1")]
     names = {name for name in os.listdir(folder) if os.path.isdir(os.path.join(folder, name))}
@@ -294,8 +294,8 @@ def test_bad_input_is_one_clear_error(model_dir, tiny_run, tiny_data, tmp_path):
     broken.write_bytes(open(os.path.join(images, "000000000001.jpg"), "rb").read()[:500])
     text = tmp_path / "text.jpg"
     text.write_text("no image")
-    strangers = tmp_path / "strangers.json"
-    strangers.write_text(json.dumps([{"image_id": 10**6, "bbox": [0, 0, 1, 1]}]))
+    other_images = tmp_path / "other_images.json"
+    other_images.write_text(json.dumps([{"image_id": 10**6, "bbox": [0, 0, 1, 1]}]))
     odd = tmp_path / "odd.json"
     odd.write_text(json.dumps([{"image_id": 1}]))
     out = str(tmp_path / "out")
@@ -305,7 +305,7 @@ def test_bad_input_is_one_clear_error(model_dir, tiny_run, tiny_data, tmp_path):
         (lambda: files.predict(model_dir, str(broken), output_dir=out), "broken.jpg.*cut short"),
         (lambda: files.predict(model_dir, str(text), output_dir=out), "text.jpg.*not an image"),
         (lambda: files.predict(model_dir, images, str(tmp_path / "none.json"), out), "none.json: no such"),
-        (lambda: files.predict(model_dir, images, str(strangers), out), "none of its 1 boxes"),
+        (lambda: files.predict(model_dir, images, str(other_images), out), "none of its 1 boxes"),
         (lambda: files.predict(model_dir, images, str(odd), out), "'bbox'"),
         (lambda: on_records.evaluate(str(tmp_path), tiny_data["val"]), "workdir|no such config"),
         (lambda: on_records.evaluate(tiny_run, "nowhere/val-*"), "no records match"),
@@ -317,19 +317,19 @@ def test_bad_input_is_one_clear_error(model_dir, tiny_run, tiny_data, tmp_path):
         assert "\n" not in str(caught.value)
 
 
-def test_a_run_without_checkpoints_is_named(tiny_data, tmp_path):
+def test_a_run_without_checkpoints_is_an_error(tiny_data, tmp_path):
     config_lib.save(tiny.make_recipe(tiny_data["train"]), str(tmp_path / "config.json"))
     with pytest.raises(InputError, match="no checkpoint"):
         saved_model.export(str(tmp_path), str(tmp_path / "serving"))
 
 
-def test_pixels_are_answered_as_the_file_they_are_from(model_dir, tiny_data):
+def test_pixels_and_their_file_give_the_same_keypoints(model_dir, tiny_data):
     path = os.path.join(images_of(tiny_data), "000000000001.jpg")
     signatures = tf.saved_model.load(os.path.join(model_dir, "1")).signatures
     boxes = tf.constant([[5.0, 5.0, 60.0, 90.0], [30.0, 10.0, 40.0, 40.0]])
     with open(path, "rb") as file:
         expected = signatures["serving_people"](image_bytes=tf.constant([file.read()]), boxes=boxes)
-    pixels = tf.constant(np.asarray(read_image(path)))
+    pixels = tf.constant(np.asarray(open_image(path).decode()))
     found = signatures["serving_pixels"](image=pixels, boxes=boxes)
     np.testing.assert_allclose(found["keypoints"], expected["keypoints"], atol=1e-3)
     assert signatures["serving_pixels"](image=pixels, boxes=boxes[:0])["keypoints"].shape == (0, 17, 3)
@@ -341,7 +341,7 @@ def test_pixels_are_answered_as_the_file_they_are_from(model_dir, tiny_data):
             signatures["serving_pixels"](image=image, boxes=some)
 
 
-def test_an_older_export_is_told(tiny_run, tmp_path, monkeypatch):
+def test_an_export_of_an_older_version_is_an_error(tiny_run, tmp_path, monkeypatch):
     signatures = graph.KeypointServer.signatures
     monkeypatch.setattr(
         graph.KeypointServer,
@@ -360,7 +360,7 @@ def test_an_older_export_is_told(tiny_run, tmp_path, monkeypatch):
     st.sampled_from([(8, 8), (40, 24), (64, 96)]),
     st.sampled_from([0, 1, 2]),
 )
-def test_a_part_of_a_jpeg_gives_the_crop_that_the_whole_gives(region, size, subsampling):
+def test_a_crop_of_a_partly_decoded_jpeg_equals_that_of_the_whole_image(region, size, subsampling):
     buffer = io.BytesIO()
     pixels = np.random.default_rng(0).integers(0, 256, (13, 10, 3), np.uint8).repeat(9, 0).repeat(11, 1)
     Image.fromarray(pixels).save(buffer, "JPEG", quality=90, subsampling=subsampling)
@@ -368,6 +368,6 @@ def test_a_part_of_a_jpeg_gives_the_crop_that_the_whole_gives(region, size, subs
     part, corner, sides = requests.decode_part(tf.constant(0), content, region, size)
     found = resampling.crop_image(part, region - tf.pad(corner, [[0, 2]]), size)
     expected = resampling.crop_image(requests.decode(tf.constant(0), content), region, size)
-    # Places in float32 from another corner: here and there the other grey level.
+    # Coordinates relative to another corner round differently in float32, so some pixels differ by one grey level.
     np.testing.assert_allclose(np.asarray(found, int), expected, atol=1)
     np.testing.assert_array_equal(sides, pixels.shape[:2])

@@ -1,4 +1,4 @@
-"""Whatever is sent to an exported model ends in an answer or in one error that says which item is wrong."""
+"""Invalid requests to an exported model: each gets an answer or one error that names the item."""
 
 import os
 import struct
@@ -29,7 +29,7 @@ def _ask(model, image_bytes, boxes, signature="serving_default"):
 
 
 def _png_of(width, height):
-    """A PNG whose header announces a size, and whose pixels are few."""
+    """A PNG whose header declares a size, with data for a few pixels."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 100)), (b"IEND", b"")]
     parts = [struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks]
@@ -37,7 +37,7 @@ def _png_of(width, height):
 
 
 def _jpeg_of(width, height):
-    """A JPEG whose frame header announces a size."""
+    """A JPEG whose frame header declares a size."""
     place = JPEG.index(b"\xff\xc0") + 5
     return JPEG[:place] + struct.pack(">HH", height, width) + JPEG[place + 4 :]
 
@@ -55,7 +55,7 @@ def _jpeg_of(width, height):
         (_png_of(2**31 - 1, 2**31 - 1), "more pixels than are served"),
         (_jpeg_of(60_000, 60_000), "more pixels than are served"),
         (_png_of(0, 10), "has no pixels"),
-        # Few pixels, but a crop is cut by way of a picture as wide as the photograph.
+        # Few pixels, but cropping makes an intermediate image as wide as the image.
         (_png_of(1_000_000, 1), "has a side longer than is served:\\] \\[1000000"),
         (_png_of(1, 1_000_000), "has a side longer than is served:\\] \\[1000000"),
         (_jpeg_of(1, 65_000), "has a side longer than is served:\\] \\[65000"),
@@ -64,7 +64,7 @@ def _jpeg_of(width, height):
         (PNG[:16] + b"IEND", "has no pixels"),
     ],
 )
-def test_images_that_are_none_are_named_by_their_number(model, image_bytes, message):
+def test_bytes_that_are_no_image_are_an_error_with_their_number(model, image_bytes, message):
     with pytest.raises(tf.errors.InvalidArgumentError, match=rf"image_bytes item\] \[2\] \[.*{message}"):
         _ask(model, [JPEG, PNG, image_bytes, JPEG], [BOX] * 4)
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
@@ -82,7 +82,7 @@ def test_images_that_are_none_are_named_by_their_number(model, image_bytes, mess
     ],
 )
 @pytest.mark.parametrize("signature, images", [("serving_default", [JPEG] * 3), ("serving_people", [JPEG])])
-def test_boxes_that_are_none_are_named_by_their_number(model, box, message, signature, images):
+def test_invalid_boxes_are_an_error_with_their_number(model, box, message, signature, images):
     with pytest.raises(tf.errors.InvalidArgumentError, match=rf"boxes item\] \[1\] \[.*{message}"):
         _ask(model, images, [BOX, box, BOX], signature)
 
@@ -93,12 +93,12 @@ def test_pixels_with_a_side_that_is_too_long_are_refused(model):
             model.signatures["serving_pixels"](image=tf.zeros(shape, tf.uint8), boxes=tf.constant([BOX]))
 
 
-def test_other_numbers_of_boxes_than_of_images_are_refused(model):
+def test_different_numbers_of_boxes_and_images_are_refused(model):
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"differ in number:\] \[1\] \[2\]"):
         _ask(model, [JPEG], [BOX] * 2)
 
 
-def test_a_box_beside_its_image_scores_0_and_leaves_the_others_as_they_are(model):
+def test_a_box_outside_its_image_scores_0_and_does_not_change_the_others(model):
     alone = _ask(model, [JPEG], [BOX])
     keypoints, scores = _ask(model, [JPEG, JPEG, JPEG], [[-900, 0, 50, 50], BOX, [64, 0, 9, 9]])
     np.testing.assert_allclose(keypoints[1], alone[0][0], atol=1e-3)
@@ -107,7 +107,7 @@ def test_a_box_beside_its_image_scores_0_and_leaves_the_others_as_they_are(model
     assert np.isfinite(keypoints).all()
 
 
-def test_a_jpeg_with_damaged_data_is_decoded_as_far_as_it_goes(model):
+def test_a_jpeg_with_damaged_data_is_decoded_as_far_as_possible(model):
     damaged = bytearray(JPEG)
     damaged[-40:-20] = b"\x55" * 20
     keypoints, scores = _ask(model, [JPEG, bytes(damaged)], [BOX] * 2)
@@ -115,8 +115,8 @@ def test_a_jpeg_with_damaged_data_is_decoded_as_far_as_it_goes(model):
     np.testing.assert_allclose(keypoints[0], _ask(model, [JPEG], [BOX])[0][0], atol=1e-3)
 
 
-def test_one_image_with_many_boxes_is_as_that_image_many_times(model):
-    """More boxes than go through the network at once, and none."""
+def test_one_image_with_many_boxes_equals_many_requests_for_it(model):
+    """With more boxes than one batch of the network, and without boxes."""
     rng = np.random.default_rng(1)
     boxes = np.float32(rng.uniform([-5, -5, 3, 3], [40, 40, 40, 40], (graph.CHUNK + 6, 4)))
     many = _ask(model, [JPEG] * len(boxes), boxes)
@@ -128,7 +128,7 @@ def test_one_image_with_many_boxes_is_as_that_image_many_times(model):
     assert _ask(model, [], [])[0].shape == (0, 17, 3)
 
 
-def test_crops_cut_elsewhere_are_answered_in_their_pixels(model):
+def test_keypoints_of_precomputed_crops_are_in_pixels_of_the_crop(model):
     crops = np.random.default_rng(0).uniform(0, 255, (3, 32, 32, 3)).astype(np.float32)
     answer = model.signatures["serving_images"](images=tf.constant(crops))
     assert answer["keypoints"].shape == (3, 17, 3) and answer["scores"].shape == (3,)
@@ -144,12 +144,12 @@ def test_ten_thousand_boxes_take_no_more_memory_than_a_few(model):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     keypoints, _ = _ask(model, [JPEG], [BOX] * 10_000, "serving_people")
     assert keypoints.shape == (10_000, 17, 3)
-    # Of crops alone 10,000 would take 120 MB in float32, of activations a gigabyte.
+    # 10,000 crops would take 120 MB in float32, their activations a gigabyte.
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024
 
 
 def _mutated(rng):
-    """(file, box), each perhaps damaged: bytes changed, cut out, doubled or put in front."""
+    """Returns (file, box), perhaps damaged: bytes changed, removed or repeated, numbers replaced."""
     data = bytearray([JPEG, PNG][rng.integers(2)])
     for _ in range(rng.integers(0, 4)):
         start, length = rng.integers(len(data)), int(rng.integers(1, 30))
@@ -173,13 +173,13 @@ def _mutated(rng):
 
 
 @pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_mutated_requests_end_in_an_answer_or_an_error_of_their_own(model, count):
+def test_a_damaged_item_gets_an_answer_or_an_error_and_does_not_change_the_others(model, count):
     rng = np.random.default_rng(int.from_bytes(os.urandom(4), "little"))
     expected = _ask(model, [JPEG], [BOX])[0]
     answered = 0
     for index in range(count):
         data, box = _mutated(rng)
-        # Between two that are in order, which do not notice.
+        # The items before and after it are valid.
         try:
             keypoints, scores = _ask(model, [JPEG, data, JPEG], [BOX, box, BOX])
         except tf.errors.InvalidArgumentError as error:

@@ -1,4 +1,4 @@
-"""Exports as TensorFlow Serving takes them: the session loader, gRPC and REST requests, warm-up, configuration."""
+"""Exports in TensorFlow Serving: the session loader, gRPC and REST requests, warm-up, configuration."""
 
 import base64
 import concurrent.futures
@@ -22,7 +22,7 @@ from kpose.export import saved_model, tf_serving
 from kpose.predict.model import Model
 
 IMAGE = tf.io.encode_jpeg(np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)).numpy()
-README_BOX = [120.0, 40.0, 210.0, 480.0]
+DOCS_BOX = [120.0, 40.0, 210.0, 480.0]
 BOXES = np.float32([[5, 4, 30, 40], [20, 10, 50, 50]])
 
 
@@ -34,7 +34,7 @@ def base(tiny_run, tmp_path_factory):
 
 
 class _Server(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """TF Serving's Predict: the model through the C++ loader, run by the names that its signatures give."""
+    """The Predict method of TF Serving: loads the model with the C++ loader and runs its signatures."""
 
     def __init__(self, folder):
         with tf.Graph().as_default():
@@ -106,7 +106,7 @@ def test_grpc_requests_are_answered(stub, expected):
         _assert_expected({name: tf.make_ndarray(value) for name, value in response.outputs.items()}, expected)
 
 
-def test_a_bad_grpc_request_is_refused_and_the_server_goes_on(stub, expected):
+def test_a_bad_grpc_request_is_refused_and_the_next_one_is_answered(stub, expected):
     with pytest.raises(grpc.RpcError) as error:
         stub.Predict(_request([IMAGE, b"no image"], BOXES), timeout=60)
     assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
@@ -115,15 +115,15 @@ def test_a_bad_grpc_request_is_refused_and_the_server_goes_on(stub, expected):
     _assert_expected({name: tf.make_ndarray(value) for name, value in response.outputs.items()}, expected)
 
 
-def _readme_code(word):
-    """The README's block of Python that holds a word."""
-    with open(os.path.join(os.path.dirname(__file__), "..", "..", "README.md")) as file:
+def _docs_code(word):
+    """Returns the Python block of docs/serving.md that contains a word."""
+    with open(os.path.join(os.path.dirname(__file__), "..", "..", "docs", "serving.md")) as file:
         (block,) = (block for block in re.findall(r"```python\n(.*?)```", file.read(), re.DOTALL) if word in block)
     return block
 
 
 def _rest(server, url, body):
-    """What TF Serving answers to a REST request: rows or columns in, the same out."""
+    """Returns TF Serving's answer to a REST request, which has rows ("instances") or columns ("inputs")."""
     assert url == "http://localhost:8501/v1/models/kpose:predict"
     parsed = json.loads(body)
     signature = server.signatures["serving_default"]
@@ -139,18 +139,18 @@ def _rest(server, url, body):
 
 @pytest.fixture
 def photo(tmp_path, monkeypatch):
-    """photo.jpg in the folder that the README's code runs in."""
+    """Writes photo.jpg into the working directory, for the code of docs/serving.md."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photo.jpg").write_bytes(IMAGE)
 
 
-def test_the_rest_client_of_the_readme_is_answered(server, photo, monkeypatch):
+def test_the_rest_client_of_the_docs_is_answered(server, photo, monkeypatch):
     monkeypatch.setattr(
         urllib.request, "urlopen", lambda url, body: io.BytesIO(json.dumps(_rest(server, url, body)).encode())
     )
     found = {}
-    exec(_readme_code("urllib.request"), found)
-    expected = server.run("serving_default", {"image_bytes": [IMAGE], "boxes": [README_BOX]})
+    exec(_docs_code("urllib.request"), found)
+    expected = server.run("serving_default", {"image_bytes": [IMAGE], "boxes": [DOCS_BOX]})
     (person,) = found["people"]
     _assert_expected(person, {name: value[0] for name, value in expected.items()})
 
@@ -161,19 +161,19 @@ def test_a_rest_request_in_columns_is_answered(server, expected):
     _assert_expected(_rest(server, "http://localhost:8501/v1/models/kpose:predict", body)["outputs"], expected)
 
 
-def test_the_grpc_client_of_the_readme_is_answered(server, address, photo, monkeypatch):
+def test_the_grpc_client_of_the_docs_is_answered(server, address, photo, monkeypatch):
     connect = grpc.insecure_channel
     monkeypatch.setattr(grpc, "insecure_channel", lambda target: connect({"localhost:8500": address}[target]))
     found = {}
-    exec(_readme_code("grpc.insecure_channel"), found)
-    expected = server.run("serving_people", {"image_bytes": [IMAGE], "boxes": [README_BOX]})
+    exec(_docs_code("grpc.insecure_channel"), found)
+    expected = server.run("serving_people", {"image_bytes": [IMAGE], "boxes": [DOCS_BOX]})
     np.testing.assert_allclose(found["keypoints"], expected["keypoints"], rtol=1e-4, atol=1e-3)
 
 
 def test_saved_model_cli_shows_the_signatures(base, capfd):
     from tensorflow.python.tools import saved_model_cli
 
-    # What `saved_model_cli show --all` calls; its main would end this process.
+    # The function behind `saved_model_cli show --all`, whose main would exit this process.
     saved_model_cli._show_all(os.path.join(base, "1"))
     shown = capfd.readouterr().out
     for name in ("serving_default", "serving_people", "serving_pixels", "serving_images"):
@@ -184,7 +184,7 @@ def test_saved_model_cli_shows_the_signatures(base, capfd):
     assert "outputs['keypoints'] tensor_info:\n        dtype: DT_FLOAT\n        shape: (-1, 17, 3)" in default
 
 
-def test_the_warm_up_requests_are_of_every_batch_size_and_run(base, server):
+def test_there_is_a_warm_up_request_of_every_batch_size_and_it_runs(base, server):
     sizes = []
     for record in tfrecord.read(os.path.join(base, "1", tf_serving.WARM_UP_FILE)):
         log = prediction_log_pb2.PredictionLog.FromString(bytes(record))
@@ -196,7 +196,7 @@ def test_the_warm_up_requests_are_of_every_batch_size_and_run(base, server):
     assert sizes == list(tf_serving.BATCH_SIZES)
 
 
-def test_the_configuration_is_what_tf_serving_reads_and_is_not_overwritten(base, tiny_run):
+def test_tf_serving_can_read_the_configuration_and_it_is_not_overwritten(base, tiny_run):
     with open(os.path.join(base, "models.config")) as file:
         models = text_format.Parse(file.read(), model_server_config_pb2.ModelServerConfig())
     (model,) = models.model_config_list.config
@@ -204,11 +204,11 @@ def test_the_configuration_is_what_tf_serving_reads_and_is_not_overwritten(base,
     with open(os.path.join(base, "batching.config")) as file:
         text = file.read()
     allowed = [int(line.split(":")[1]) for line in text.splitlines() if line.startswith("allowed_batch_sizes")]
-    # TF Serving refuses a largest batch that is not the last of the allowed ones.
+    # TF Serving requires that the largest batch is the last of the allowed sizes.
     assert allowed == sorted(allowed) and f"max_batch_size {{ value: {allowed[-1]} }}" in text
     with open(os.path.join(base, "docker-compose.yaml")) as file:
         services = yaml.safe_load(file)["services"]
-    # Joined requests of `serving_people`, of one image and many boxes, would be refused: only where it is asked for.
+    # Batching refuses requests of `serving_people`, so only one service, behind a profile, may use it.
     batching = {name for name, service in services.items() if any("batching" in word for word in service["command"])}
     assert batching == {"batching"}
     assert [name for name, service in services.items() if "profiles" not in service] == ["cpu"]

@@ -1,4 +1,4 @@
-"""Prediction as people use it: photographs, folders, videos, pipes, three lines of Python."""
+"""Prediction in Python and by the command: images, folders, videos and pipes."""
 
 import fractions
 import json
@@ -36,7 +36,7 @@ def model(model_dir):
 
 @pytest.fixture
 def photos(tmp_path):
-    """A folder with two photographs of 120 x 90 pixels."""
+    """A folder with two images of 120 x 90 pixels."""
     folder = tmp_path / "photos"
     folder.mkdir()
     random = np.random.default_rng(0)
@@ -47,7 +47,7 @@ def photos(tmp_path):
 
 
 def left_half(image):
-    """A detector that finds one person in the left half, and doubts another in the right."""
+    """A detector that finds a person in the left half and, with a lower score, one in the right half."""
     height, width = image.shape[:2]
     return [[0, 0, width // 2, height], [width // 2, 0, width // 2, height]], [0.9, 0.5]
 
@@ -69,6 +69,16 @@ def test_importing_kpose_is_free_of_tensorflow():
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
 
 
+def test_importing_the_model_does_not_import_training_evaluation_and_the_input_pipeline():
+    script = (
+        "import sys, kpose.predict.model\n"
+        "unwanted = ('kpose.train', 'kpose.evaluate', 'kpose.data.pipeline')\n"
+        "print([name for name in sys.modules if name.startswith(unwanted)])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
 def test_paths_arrays_and_lists_give_the_same_people(model, photos):
     path, box = str(photos / "b.png"), [[10, 5, 40, 80], [60, 5, 50, 80]]
     one = model.predict(path, box)
@@ -87,7 +97,7 @@ def test_without_boxes_the_whole_image_is_one_person(model, photos):
     np.testing.assert_array_equal(people.boxes, [[0, 0, 120, 90]])
 
 
-def test_a_detector_gives_boxes_best_first_and_its_scores_count(model, photos):
+def test_detected_boxes_are_sorted_by_score_and_their_scores_are_multiplied(model, photos):
     path = str(photos / "b.png")
     found = model.predict(path, detector=left_half)
     given = model.predict(path, found.boxes)
@@ -98,12 +108,12 @@ def test_a_detector_gives_boxes_best_first_and_its_scores_count(model, photos):
 
 
 @pytest.mark.parametrize("arguments", [{"detector": nobody}, {"boxes": []}])
-def test_a_photograph_without_people_has_none(model, photos, arguments):
+def test_an_image_without_persons_has_no_keypoints(model, photos, arguments):
     people = model.predict(str(photos / "a.jpg"), **arguments)
     assert people.keypoints.shape == (0, 17, 3) and people.scores.shape == (0,) and people.boxes.shape == (0, 4)
 
 
-def test_a_photograph_that_lies_on_its_side_is_turned_as_a_viewer_turns_it(model, photos, tmp_path):
+def test_an_image_is_rotated_by_its_exif_orientation(model, photos, tmp_path):
     upright = Image.open(photos / "b.png")
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -118,7 +128,7 @@ def test_a_photograph_that_lies_on_its_side_is_turned_as_a_viewer_turns_it(model
     assert np.abs(stored.keypoints - expected.keypoints).max() > 3
 
 
-def test_kinds_of_images_that_tensorflow_reads_otherwise_or_not_at_all(model, photos, tmp_path):
+def test_image_formats_that_tensorflow_cannot_read(model, photos, tmp_path):
     picture = Image.open(photos / "b.png")
     expected = model.predict(photos / "b.png").keypoints
     for name, mode in (("palette.png", "P"), ("lossless.webp", "RGB"), ("bitmap.bmp", "RGB"), ("cmyk.jpg", "CMYK")):
@@ -146,12 +156,12 @@ def test_bad_arguments_are_one_clear_error(model, images, arguments, message):
     assert "\n" not in str(caught.value)
 
 
-# Pictures.
+# Overlays.
 
 
 def people_at(score, box=(20, 10, 60, 100), box_scores=None):
     points = np.stack([np.linspace(25, 75, 17), np.linspace(15, 105, 17), np.full(17, score)], axis=1)
-    # The nose is better known: scores that are all the same would say nothing of the joints.
+    # The nose has another score: equal scores of all joints are not drawn as transparency.
     points[0, 2] = 1.0
     return People(points[None].astype(np.float32), np.float32([score]), np.float32([box]), box_scores)
 
@@ -191,27 +201,30 @@ def _write(path, data):
     return str(path)
 
 
-def test_of_a_detections_file_the_persons_are_taken_that_are_sure_enough(tmp_path):
+def test_other_categories_and_low_scores_of_a_detections_file_are_skipped(tmp_path):
     entries = [
         {"image_id": 7, "category_id": category, "bbox": [i, 0, 5, 5], "score": score}
         for i, (category, score) in enumerate([(1, 0.9), (18, 0.9), (1, 0.1), (1, 0.5)])
     ]
     entries.append({"image_id": 7, "bbox": [4, 0, 5, 5]})
     found = read_boxes(_write(tmp_path / "boxes.json", entries), ["x/0007.jpg"], 0.3)
-    assert [(box[0], score) for _, _, box, score in found] == [(0, 0.9), (3, 0.5), (4, None)]
+    assert [(person.box[0], person.score) for person in found] == [(0, 0.9), (3, 0.5), (4, None)]
     named = {
         "images": [{"id": 7, "file_name": "0007.jpg"}],
         "categories": [{"id": 18, "name": "person"}, {"id": 1, "name": "dog"}],
         "annotations": entries[:2],
     }
     found = read_boxes(_write(tmp_path / "named.json", named), ["x/0007.jpg"])
-    assert [box[0] for _, _, box, _ in found] == [1]
+    assert [person.box[0] for person in found] == [1]
 
 
 @pytest.mark.parametrize(
     "data, message",
     [
-        ([{"image_id": 1, "category_id": 18, "bbox": [0, 0, 5, 5]}], "0 are of persons"),
+        (
+            [{"image_id": 1, "category_id": 18, "bbox": [0, 0, 5, 5]}],
+            "none of its 1 boxes for these images is of a person .category 1.",
+        ),
         ([{"image_id": 1, "category_id": 1, "score": 0.1, "bbox": [0, 0, 5, 5]}], "lower --min_score"),
         ([{"image_id": 1, "score": "high", "bbox": [0, 0, 5, 5]}], "nor detection results"),
         ([3], "nor detection results"),
@@ -221,38 +234,40 @@ def test_of_a_detections_file_the_persons_are_taken_that_are_sure_enough(tmp_pat
         ),
     ],
 )
-def test_bad_files_of_boxes_are_one_clear_error(tmp_path, data, message):
+def test_bad_box_files_are_one_clear_error(tmp_path, data, message):
     with pytest.raises(InputError, match=message) as error:
         read_boxes(_write(tmp_path / "boxes.json", data), ["1.jpg"], 0.3)
     helpers.one_line(error)
 
 
-def test_equal_names_in_two_folders_are_told_apart_or_refused(tmp_path):
+def test_equal_names_in_two_folders_are_resolved_by_the_folder_or_refused(tmp_path):
     paths = ["a/1.jpg", "b/1.jpg"]
     box = {"image_id": 5, "bbox": [0, 0, 5, 5]}
-    told_apart = {"images": [{"id": 5, "file_name": "b/1.jpg"}], "annotations": [box]}
-    assert read_boxes(_write(tmp_path / "boxes.json", told_apart), paths)[0][1] == "b/1.jpg"
+    with_folder = {"images": [{"id": 5, "file_name": "b/1.jpg"}], "annotations": [box]}
+    assert read_boxes(_write(tmp_path / "boxes.json", with_folder), paths)[0].path == "b/1.jpg"
     for data in ({"images": [{"id": 5, "file_name": "1.jpg"}], "annotations": [box]}, [box | {"image_id": 1}]):
-        with pytest.raises(InputError, match=r"does not tell a/1.jpg from b/1.jpg"):
+        with pytest.raises(InputError, match=r"a box fits both a/1.jpg and b/1.jpg"):
             read_boxes(_write(tmp_path / "boxes.json", data), paths)
 
 
 # The command.
 
 
-def test_a_photograph_needs_no_flag_but_the_model(model_dir, photos, monkeypatch, capfd, tmp_path, caplog):
+def test_images_are_given_with_or_without_their_flag(model_dir, photos, monkeypatch, capfd, tmp_path, caplog):
     caplog.set_level("INFO", logger="absl")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(detectors, "ssdlite_file", lambda: None)
     status, out, err = run(monkeypatch, capfd, "kpose.predict", "photos/a.jpg", f"--model={model_dir}", "photos/b.png")
     assert status == 0, err
-    assert out == "" and "each whole image is taken" in caplog.text and "kpose[detector]" in caplog.text
+    assert out == "" and "each whole image is one person's box" in caplog.text and detectors.INSTALL in caplog.text
     assert sorted(os.listdir("predictions")) == ["a.png", "b.png", "keypoints.json"]
     results = load("predictions/keypoints.json")
     assert [(r["image_id"], r["file_name"]) for r in results] == [(1, "photos/a.jpg"), (2, "photos/b.png")]
 
 
-def test_json_goes_to_stdout_alone_and_nothing_is_written(model_dir, photos, monkeypatch, capfd, tmp_path):
+def test_with_json_only_the_results_go_to_stdout_and_nothing_is_written(
+    model_dir, photos, monkeypatch, capfd, tmp_path
+):
     monkeypatch.chdir(tmp_path)
     arguments = (f"--model={model_dir}", "--json", "--detector=none", str(photos))
     status, out, _ = run(monkeypatch, capfd, "kpose.predict", *arguments)
@@ -263,9 +278,9 @@ def test_json_goes_to_stdout_alone_and_nothing_is_written(model_dir, photos, mon
     assert json.loads(out) == results == load("o/keypoints.json") and os.listdir("o") == ["keypoints.json"]
 
 
-def test_an_unreadable_file_among_several_is_told_skipped_and_counted(model_dir, photos):
+def test_an_unreadable_file_among_several_is_logged_skipped_and_counted(model_dir, photos):
     (photos / "aa.jpg").write_text("no image")
-    # A process of its own: what TensorFlow may say must not get into the pipe either.
+    # In a process of its own, to see that TensorFlow's messages do not get into the pipe.
     command = [sys.executable, "-m", "kpose.predict", f"--model={model_dir}", "--detector=none", "--json", str(photos)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr
@@ -275,7 +290,7 @@ def test_an_unreadable_file_among_several_is_told_skipped_and_counted(model_dir,
     assert names == ["a.jpg", "b.png"] and [r["image_id"] for r in json.loads(done.stdout)] == [1, 3]
 
 
-def test_min_score_and_the_detector_s_name_reach_the_detector(model_dir, photos, monkeypatch, tmp_path, caplog):
+def test_the_detector_is_made_with_its_name_and_min_score(model_dir, photos, monkeypatch, tmp_path, caplog):
     caplog.set_level("INFO", logger="absl")
     asked = []
 
@@ -289,13 +304,13 @@ def test_min_score_and_the_detector_s_name_reach_the_detector(model_dir, photos,
     assert asked == [("ssdlite", 0.7)] and [r["bbox"] for r in results] == [[0, 0, 60, 90], [60, 0, 60, 90]]
 
 
-def test_pictures_of_one_name_do_not_replace_each_other_nor_the_photograph(model_dir, photos, tmp_path):
+def test_overlays_replace_neither_each_other_nor_an_input_file(model_dir, photos, tmp_path):
     Image.open(photos / "b.png").save(photos / "a.png")
     paths = [str(photos / name) for name in ("a.jpg", "a.png")]
     files.predict(model_dir, paths, output_dir=str(tmp_path / "o"))
     assert sorted(os.listdir(tmp_path / "o")) == ["a.png", "a_2.png", "keypoints.json"]
     before = (photos / "b.png").read_bytes()
-    with pytest.raises(InputError, match="b.png: the overlay would replace"):
+    with pytest.raises(InputError, match="b.png: the overlay would replace an input file"):
         files.predict(model_dir, str(photos / "b.png"), output_dir=str(photos))
     assert (photos / "b.png").read_bytes() == before
 
@@ -308,7 +323,7 @@ FRAMES, RATE = 7, fractions.Fraction(10)
 @pytest.fixture(scope="module")
 def film(tmp_path_factory):
     """A video of 7 frames of 64 x 48 pixels, each a little brighter."""
-    pytest.importorskip("av", reason="videos need pip install 'kpose[video]'")
+    pytest.importorskip("av", reason="videos need the package av")
     stem = str(tmp_path_factory.mktemp("film") / "film")
     with videos.writing(stem, (64, 48), RATE) as add:
         for number in range(1, FRAMES + 1):
@@ -316,7 +331,7 @@ def film(tmp_path_factory):
     return f"{stem}.mp4"
 
 
-def test_frames_have_their_numbers_and_their_pictures(film):
+def test_every_n_th_frame_has_its_number_and_its_pixels(film):
     with videos.Video(film) as video:
         assert video.rate == RATE and video.length == FRAMES
         frames = list(video.frames(every=3))
@@ -325,14 +340,14 @@ def test_frames_have_their_numbers_and_their_pictures(film):
         assert picture.shape == (48, 64, 3) and abs(int(picture.mean()) - 30 * number) < 4
 
 
-def test_a_film_from_a_telephone_held_upright_is_turned(tmp_path):
-    pytest.importorskip("av", reason="videos need pip install 'kpose[video]'")
+def test_frames_are_rotated_as_the_file_says(tmp_path):
+    pytest.importorskip("av", reason="videos need the package av")
     path = tmp_path / "upright.mp4"
     picture = np.zeros((48, 64, 3), np.uint8)
     picture[:, 32:] = 200
     with videos.writing(str(path.with_suffix("")), (64, 48), RATE) as add:
         add(1, picture)
-    # The track's header says how to turn it, as a matrix: from none to a quarter to the right.
+    # The header of the track holds a rotation matrix: replace the identity by 90 degrees clockwise.
     one, minus_one, last = b"\0\1\0\0", b"\xff\xff\0\0", b"\x40\0\0\0"
     none, right = (one, 0, 0, 0, one, 0, 0, 0, last), (0, one, 0, minus_one, 0, 0, 0, 0, last)
     data = path.read_bytes()
@@ -344,8 +359,8 @@ def test_a_film_from_a_telephone_held_upright_is_turned(tmp_path):
     assert turned.shape == (64, 48, 3) and turned[:24].mean() < 20 and turned[-24:].mean() > 180
 
 
-def test_a_film_that_is_cut_short_ends_there(tmp_path):
-    av = pytest.importorskip("av", reason="videos need pip install 'kpose[video]'")
+def test_a_video_that_is_cut_short_ends_there(tmp_path):
+    av = pytest.importorskip("av", reason="videos need the package av")
     path = tmp_path / "short.mkv"
     random = np.random.default_rng(0)
     with av.open(str(path), "w") as container:
@@ -356,14 +371,14 @@ def test_a_film_that_is_cut_short_ends_there(tmp_path):
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     data = path.read_bytes()
-    # A hole of noise as well as an end that is missing.
+    # The end is missing, and there are zeros in the middle.
     path.write_bytes(data[: len(data) // 2] + bytes(200) + data[len(data) // 2 + 200 : len(data) * 3 // 4])
     with videos.Video(str(path)) as video:
         numbers = [number for number, _ in video.frames()]
     assert 10 <= len(numbers) < 40 and numbers == list(range(1, len(numbers) + 1))
 
 
-def test_a_video_gives_a_video_and_results_by_frame(model_dir, film, tmp_path):
+def test_the_results_of_a_video_are_a_video_and_keypoints_by_frame(model_dir, film, tmp_path):
     results = files.predict(model_dir, film, output_dir=str(tmp_path), every=2, detector=left_half)
     assert [r["image_id"] for r in results] == [1, 1, 3, 3, 5, 5, 7, 7] and results[0]["file_name"] == film
     assert sorted(os.listdir(tmp_path)) == ["film.mp4", "keypoints.json"]
@@ -374,22 +389,22 @@ def test_a_video_gives_a_video_and_results_by_frame(model_dir, film, tmp_path):
     assert np.ptp(pictures[0].astype(int), axis=(0, 1)).max() > 50, "something is drawn"
 
 
-def test_where_video_cannot_be_encoded_its_frames_are_pictures(model_dir, film, tmp_path, monkeypatch):
+def test_without_an_encoder_the_frames_are_written_as_images(model_dir, film, tmp_path, monkeypatch):
     monkeypatch.setattr(videos, "ENCODERS", {"no_such_encoder": {}})
     files.predict(model_dir, film, output_dir=str(tmp_path), every=3)
     assert sorted(os.listdir(tmp_path / "film")) == ["000001.png", "000004.png", "000007.png"]
     assert not os.path.exists(tmp_path / "film.mp4")
 
 
-def test_sides_of_odd_length_can_be_written(tmp_path):
-    pytest.importorskip("av", reason="videos need pip install 'kpose[video]'")
+def test_videos_with_odd_sides_can_be_written(tmp_path):
+    pytest.importorskip("av", reason="videos need the package av")
     with videos.writing(str(tmp_path / "odd"), (65, 49), RATE) as add:
         add(1, np.zeros((49, 65, 3), np.uint8))
     with videos.Video(str(tmp_path / "odd.mp4")) as video:
         assert next(video.frames())[1].shape == (48, 64, 3)
 
 
-def test_a_video_that_fails_leaves_no_half_overlay(model_dir, film, tmp_path):
+def test_an_error_in_a_video_leaves_no_incomplete_overlay(model_dir, film, tmp_path):
     seen = []
 
     def fails_later(image):
@@ -408,11 +423,11 @@ def test_bad_videos_are_one_clear_error(model_dir, film, photos, tmp_path, monke
     boxes.write_text("[]")
     for path, box_file, message in (
         (str(broken), None, "broken.mp4: cannot be read as a video"),
-        (film, str(boxes), "--boxes are for photographs"),
+        (film, str(boxes), "--boxes are for images"),
     ):
         with pytest.raises(InputError, match=message) as caught:
             files.predict(model_dir, path, box_file, str(tmp_path / "o"))
         assert "\n" not in str(caught.value)
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(InputError, match=r"pip install 'kpose\[video\]'"):
+    with pytest.raises(InputError, match=r"pip install av \(or pip install '.\[video\]' in a checkout\)"):
         files.predict(model_dir, film, output_dir=str(tmp_path / "o"))

@@ -1,4 +1,4 @@
-"""The model that kpose ships: by name, checked, and as its training left it."""
+"""Shipped models: loaded by name, checked, and equal to the trained network."""
 
 import json
 import os
@@ -18,6 +18,7 @@ from kpose.predict import model as model_lib
 from kpose.runs import shipped as shipped_lib
 from kpose.runs import workdir
 from tests import helpers
+from tests.core.test_cli import run
 
 
 def test_kpose_load_is_the_shipped_model(tiny_data):
@@ -41,15 +42,15 @@ def test_the_shipped_model_is_small_and_refused_when_damaged(tmp_path, monkeypat
         path.unlink()
         with pytest.raises(InputError, match="missing: install kpose again"):
             load()
-    with pytest.raises(InputError, match="no model is called 'other': there are movenet"):
+    with pytest.raises(InputError, match="there is no model 'other': the shipped models are movenet"):
         model_lib.load("other")
 
 
-def test_a_run_is_shipped_as_it_answers(tiny_run, tmp_path, monkeypatch):
-    shipped_model.ship(tiny_run, "tiny_v1", {"note": "of a test"}, folder=str(tmp_path))
+def test_a_shipped_model_predicts_as_its_run(tiny_run, tmp_path, monkeypatch):
+    shipped_model.ship(tiny_run, "tiny_v1", {"note": "of a test"}, str(tmp_path))
     monkeypatch.setattr(shipped_lib, "FOLDER", str(tmp_path))
     _, network = shipped_lib.load_network("tiny_v1")
-    trained, _ = workdir.load_network(tiny_run, workdir.load_config(tiny_run))
+    trained = workdir.load_trained(tiny_run).network
     images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
     # The weights are stored in float16.
     np.testing.assert_allclose(network(images)["keypoints"], trained(images)["keypoints"], atol=5e-3)
@@ -57,11 +58,48 @@ def test_a_run_is_shipped_as_it_answers(tiny_run, tmp_path, monkeypatch):
     assert card["note"] == "of a test" and card["recipe"]["name"] == "tiny"
 
 
+def test_the_command_writes_a_model_that_kpose_loads(tiny_run, tiny_data, tmp_path, monkeypatch, capfd):
+    folder, facts = tmp_path / "models", tmp_path / "facts.json"
+    facts.write_text('{"trained_on": "synthetic images"}')
+    arguments = (f"--workdir={tiny_run}", "--name=tiny_v2", f"--output_dir={folder}", f"--facts={facts}")
+    status, _, err = run(monkeypatch, capfd, "kpose.export.shipped_model", *arguments)
+    assert status == 0, err
+    assert sorted(os.listdir(folder)) == ["tiny_v2.json", "tiny_v2.npz", "tiny_v2.tflite"]
+    assert json.loads((folder / "tiny_v2.json").read_text())["trained_on"] == "synthetic images"
+    monkeypatch.setattr(shipped_lib, "FOLDER", str(folder))
+    photo, box = os.path.join(tiny_data["folder"], "images", "val", "000000000001.jpg"), [[10, 10, 80, 90]]
+    found = kpose.load("tiny_v2").predict(photo, box)
+    expected = kpose.load(saved_model.export(tiny_run, str(tmp_path / "serving"))).predict(photo, box)
+    # The shipped model has float16 weights.
+    np.testing.assert_allclose(found.keypoints, expected.keypoints, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    "name, facts, message",
+    [
+        ("folder/tiny", "{}", "without a folder"),
+        ("tiny", '{"sha256": 1}', "has an entry 'sha256' already"),
+        ("tiny", "[]", "holds no JSON object"),
+    ],
+)
+def test_bad_names_and_facts_are_refused(name, facts, message, tiny_run, tmp_path, monkeypatch, capfd):
+    (tmp_path / "facts.json").write_text(facts)
+    arguments = (
+        f"--workdir={tiny_run}",
+        f"--name={name}",
+        f"--facts={tmp_path}/facts.json",
+        f"--output_dir={tmp_path}",
+    )
+    status, _, err = run(monkeypatch, capfd, "kpose.export.shipped_model", *arguments)
+    assert status == 1 and message in err and len(err.strip().splitlines()) == 1
+    assert os.listdir(tmp_path) == ["facts.json"]
+
+
 @pytest.mark.slow
 def test_a_shipped_model_is_evaluated_and_exported_by_its_name(tiny_run, tiny_data, tmp_path, monkeypatch):
     folder = tmp_path / "models"
     folder.mkdir()
-    shipped_model.ship(tiny_run, "tiny_v1", {}, folder=str(folder))
+    shipped_model.ship(tiny_run, "tiny_v1", output_dir=str(folder))
     monkeypatch.setattr(shipped_lib, "FOLDER", str(folder))
     found, expected = (
         on_records.evaluate(source, tiny_data["val"], output_dir=str(tmp_path / "evaluation"))
@@ -73,7 +111,7 @@ def test_a_shipped_model_is_evaluated_and_exported_by_its_name(tiny_run, tiny_da
     with pytest.raises(InputError, match="--output_dir is missing") as error:
         on_records.evaluate("tiny_v1", tiny_data["val"])
     helpers.one_line(error)
-    # Not into a folder of the model's name in the folder where the command happens to run.
+    # The default folder must not be one of the model's name in the working directory.
     for export in (saved_model.export, lambda name: converted.export(name, None, "tflite")):
         with pytest.raises(InputError, match="--output_dir is missing") as error:
             export("tiny_v1")
@@ -82,7 +120,7 @@ def test_a_shipped_model_is_evaluated_and_exported_by_its_name(tiny_run, tiny_da
     photo = os.path.join(tiny_data["folder"], "images", "val", "000000000001.jpg")
     box = [[10, 10, 80, 90]]
     served, shipped = (kpose.load(source).predict(photo, box).keypoints for source in (version, "tiny_v1"))
-    # The shipped one predicts in TensorFlow Lite, from weights in float16.
+    # The shipped model runs in TensorFlow Lite, with float16 weights.
     np.testing.assert_allclose(served, shipped, atol=0.05)
 
 

@@ -1,0 +1,64 @@
+"""The folder of an exported model: numbered versions, each with a description of the model.
+
+<base>/<version>/saved_model.pb              the graph
+<base>/<version>/assets.extra/kpose.json     skeleton, recipe and checkpoint of the model
+"""
+
+import os
+
+from kpose.core import files, skeletons
+from kpose.core.errors import InputError
+
+# TensorFlow Serving ignores the folder assets.extra.
+DESCRIPTION_FILE = "assets.extra/kpose.json"
+
+
+def versions(base):
+    """Returns the names of the versions in a model's base folder, oldest first; [] if there is no folder."""
+    names = os.listdir(base) if os.path.isdir(base) else ()
+    # "10" is newer than "9".
+    return sorted((name for name in names if name.isdigit()), key=int)
+
+
+def version_folder(path):
+    """Returns the folder of one version.
+
+    Args:
+        path: the base folder, whose newest version is taken, or the folder of a version.
+
+    Raises:
+        InputError: there is no exported model.
+    """
+    if os.path.exists(os.path.join(path, "saved_model.pb")):
+        return path
+    found = versions(path)
+    if not found:
+        raise InputError(f"{path}: no exported model: write one with python -m kpose.export")
+    return os.path.join(path, found[-1])
+
+
+def write_description(folder, skeleton, recipe, checkpoint):
+    """Writes the description of a version.
+
+    Args:
+        folder: the version's folder.
+        skeleton: the `Skeleton` of the keypoints.
+        recipe: the recipe's name.
+        checkpoint: the checkpoint's name.
+    """
+    description = {"skeleton": skeleton.name, "recipe": recipe, "checkpoint": checkpoint}
+    files.write_json(os.path.join(folder, DESCRIPTION_FILE), description)
+
+
+def read_skeleton(folder):
+    """Returns the `Skeleton` of the keypoints of a version.
+
+    Args:
+        folder: the version's folder.
+
+    Raises:
+        InputError: the description is missing or damaged.
+    """
+    path = os.path.join(folder, DESCRIPTION_FILE)
+    description = files.read_json(path, "description of a kpose model")
+    return skeletons.get(description["skeleton"])
