@@ -1,7 +1,7 @@
 """Charts of a training run and of an evaluation, as PNG.
 
-Each function takes `file`: the path of the PNG file, which is replaced only when it is complete, or a binary file that
-is open for writing.
+Each function takes `file`: the path of the PNG file, which is replaced only when it is complete, or
+a binary file that is open for writing.
 """
 
 import math
@@ -28,8 +28,9 @@ def learning_curve(rows, file, mean_pose_pcp=None):
     """Draws loss and PCP over the steps of a run.
 
     Args:
-        rows: dicts with `step` and any of `loss`, `val_loss` and, as fractions, `pcp_strict`, `val_pcp_strict`,
-            `val_pcp_mean`. A value that is None or not finite leaves a gap. Other keys are ignored.
+        rows: dicts with `step` and any of `loss`, `val_loss` and, as fractions, `pcp_strict`,
+            `val_pcp_strict`, `val_pcp_mean`. A value that is None or not finite leaves a gap. Other
+            keys are ignored.
         file: where to write the PNG.
         mean_pose_pcp: strict PCP of the mean pose as a fraction; drawn as a dashed line.
     """
@@ -78,7 +79,8 @@ def _curves(axes, rows, curves, factor, form):
         marker = "o" if len(points) <= 40 else None
         axes.plot(steps, values, color=colour, marker=marker, markersize=3.5, linewidth=1.6, label=label)
         drawn += values
-        # Only one of training and validation gets a number: the two are often close, and would overlap.
+        # Only one of training and validation gets a number: the two are often close, and would
+        # overlap.
         if name.startswith("val_") or not validated:
             text, place = form.format(values[-1]), {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
             axes.annotate(text, points[-1], fontsize=8, color=INK, **place)
@@ -104,8 +106,8 @@ def pcp_bars(metrics, file):
     """Draws PCP by limb group, of the model and of the mean pose, with one panel for each rule.
 
     Args:
-        metrics: the dict of metrics.json, of which `pcp` and `mean_pose_pcp` are used: {rule: {group: fraction}}, with
-            None for a group without a counted limb.
+        metrics: the dict of metrics.json, of which `pcp` and `mean_pose_pcp` are used: {rule:
+            {group: fraction}}, with None for a group without a counted limb.
         file: where to write the PNG.
     """
     figure, panels = _figure(2)
@@ -132,10 +134,11 @@ def pcp_bars(metrics, file):
 
 
 def limb_bars(metrics, file):
-    """Draws strict PCP of each limb, of the model and of the mean pose, with the model's 95% intervals.
+    """Draws strict PCP of each limb, of model and mean pose, with the model's 95% intervals.
 
     Args:
-        metrics: the dict of metrics.json, of which `pcp_by_limb`, `mean_pose_pcp_by_limb` and `intervals` are used.
+        metrics: the dict of metrics.json, of which `pcp_by_limb`, `mean_pose_pcp_by_limb` and
+            `intervals` are used.
         file: where to write the PNG.
     """
     figure, (axes,) = _figure(1, width=11)

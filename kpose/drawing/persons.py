@@ -1,8 +1,9 @@
 """Pictures of persons with their skeletons.
 
-Left limbs are orange, right limbs are blue, limbs in the middle are green. An occluded joint is drawn as a ring. A
-joint of low confidence is drawn faint. Images are uint8 [H, W, 3] RGB, grey [H, W] or floats in 0..255. All functions
-return a new uint8 [H, W, 3] array and do not change their arguments.
+Left limbs are orange, right limbs are blue, limbs in the middle are green. An occluded joint is
+drawn as a ring. A joint of low confidence is drawn faint. Images are uint8 [H, W, 3] RGB, grey [H,
+W] or floats in 0..255. All functions return a new uint8 [H, W, 3] array and do not change their
+arguments.
 
 Points are [x, y] in continuous pixel coordinates: pixel i covers [i, i + 1).
 """
@@ -19,8 +20,8 @@ COLOURS = {"left": (255, 140, 40), "right": (50, 150, 255), "middle": (120, 225,
 OUTLINE = (15, 15, 20)
 HOLLOW = (255, 255, 255)
 
-# A person is painted enlarged by this factor and then reduced, for smooth edges. The factor is smaller if the enlarged
-# layer would have more pixels than the limit.
+# A person is painted enlarged by this factor and then reduced, for smooth edges. The factor is
+# smaller if the enlarged layer would have more pixels than the limit.
 SUPERSAMPLING = 4
 LAYER_PIXELS = 16_000_000
 
@@ -28,7 +29,8 @@ LAYER_PIXELS = 16_000_000
 BONE_WIDTH = 0.017
 BONE_LIMITS = (1.4, 40.0)
 
-# Opacity of a bone with an occluded joint, relative to other bones, and the opacity at confidence 0.
+# Opacity of a bone with an occluded joint, relative to other bones, and the opacity at confidence
+# 0.
 OCCLUDED_STRENGTH = 0.6
 FAINTEST = 0.08
 
@@ -44,13 +46,16 @@ def draw_skeleton(image, keypoints, skeleton, visibility=None, *, confidence=Non
 
     Args:
         image: [H, W, 3] or [H, W], uint8 or float in 0..255.
-        keypoints: [K, 2] in pixels of the image. Joints are left out if they are not finite, or outside the image by
-            more than its longer side.
+        keypoints: [K, 2] in pixels of the image. Joints are left out if they are not finite, or
+            outside the image by more than its longer side.
         skeleton: the `Skeleton`.
-        visibility: [K] flags: 0 is left out, 1 (occluded) is a ring, 2 is a disc; None: all visible.
+        visibility: [K] flags: 0 is left out, 1 (occluded) is a ring, 2 is a disc; None: all
+            visible.
         confidence: [K] floats in 0..1: lower is fainter, NaN is left out; None: 1 for all joints.
-        scale: the person's size in pixels, which sets the line width; None: from the extent of the joints.
-        threshold: joints with a lower confidence are left out; None: no joint. It has no effect without `confidence`.
+        scale: the person's size in pixels, which sets the line width; None: from the extent of the
+            joints.
+        threshold: joints with a lower confidence are left out; None: no joint. It has no effect
+            without `confidence`.
 
     Returns:
         [H, W, 3] uint8.
@@ -82,7 +87,7 @@ def draw_skeleton(image, keypoints, skeleton, visibility=None, *, confidence=Non
 
 
 def _eased(share):
-    """An S-curve from 0 to 1 (smoothstep): low confidence looks like 0, high confidence looks like 1."""
+    """Smoothstep, an S-curve from 0 to 1: low confidence looks like 0, high confidence like 1."""
     return share**2 * (3 - 2 * share)
 
 
@@ -118,7 +123,7 @@ def _near(points, shape):
 
 
 def _bone_width(points, shape, scale):
-    """Width of a bone in pixels, from the person's size (`scale`; None: from the points' extent)."""
+    """Width of a bone in pixels, from the person's size `scale` (None: the points' extent)."""
     if scale is None or not math.isfinite(scale):
         # A person with few labelled joints stays visible.
         scale = max(np.ptp(points, axis=0).max(), 0.1 * min(shape[:2]))
@@ -126,7 +131,7 @@ def _bone_width(points, shape, scale):
 
 
 def _layer_box(points, shape, margin):
-    """(left, top, right, bottom) of the part of the image within `margin` of the points; None if it is empty."""
+    """(left, top, right, bottom) of the image part within `margin` of the points; None if empty."""
     left, top = np.maximum(np.floor(points.min(0)) - margin, 0).astype(int).tolist()
     right, bottom = np.minimum(np.ceil(points.max(0)) + margin, shape[1::-1]).astype(int).tolist()
     return (left, top, right, bottom) if left < right and top < bottom else None
@@ -162,13 +167,13 @@ def _paint(keypoints, skeleton, drawn, hollow, strength, width, box):
 
 
 def _bone_colour(skeleton, bone):
-    """Colour of a bone: that of the side of its joints, or of "middle" for a bone from one side to the other."""
+    """Colour of the side of a bone's joints; that of "middle" for a bone from left to right."""
     sides = {skeleton.sides[joint] for joint in bone} - {"middle"}
     return COLOURS[sides.pop() if len(sides) == 1 else "middle"]
 
 
 def _narrowed(width, length):
-    """Width of a bone in pixels. Short bones, such as those of a face, are narrower, so that they stay apart."""
+    """Width of a bone in pixels; short bones, as in a face, are narrower, so that they stay apart."""
     return float(np.clip(0.3 * length, 0.55 * width, width))
 
 
@@ -215,7 +220,8 @@ def draw_box(image, box, colour=(255, 255, 255), width=None, label=None):
     x, y, w, h = (float(value) for value in box)
     if not all(math.isfinite(value) for value in (x, y, w, h)) or w <= 0 or h <= 0:
         return canvas
-    # Clipped to just beyond the image: sides outside it are not drawn, and the coordinates stay small.
+    # Clipped to just beyond the image: sides outside it are not drawn, and the coordinates stay
+    # small.
     beyond = width + 2
     left, top = round(max(x, -beyond)), round(max(y, -beyond))
     right, bottom = round(min(x + w, length + beyond)) - 1, round(min(y + h, height + beyond)) - 1
@@ -235,7 +241,7 @@ def draw_box(image, box, colour=(255, 255, 255), width=None, label=None):
 
 
 def _tag(brush, corner, text, colour, shape):
-    """Writes a text in a small dark field above a box's corner, or below the corner at the top of the image."""
+    """Writes a text in a dark field above a box's corner, or below it at the top of the image."""
     font = ImageFont.load_default(int(np.clip(min(shape[:2]) / 40, *LABEL_LIMITS)))
     low, high = np.reshape(font.getbbox(text), (2, 2)).tolist()
     pad = max(1, round(font.size / 5))
@@ -278,8 +284,9 @@ def draw_people(pixels, people, skeleton):
     # Large persons are usually nearest to the camera. They are drawn last, in front of the others.
     for index in np.argsort(people.boxes[:, 2:].prod(1), kind="stable"):
         person = people.keypoints[index]
-        # A model without scores for joints has the same score for all of them (`decoding.resolution_score`). This score
-        # follows from the person's size, so it says nothing about the joints.
+        # A model without scores for joints has the same score for all of them
+        # (`decoding.resolution_score`). This score follows from the person's size, so it says
+        # nothing about the joints.
         confidence = person[:, 2] if np.ptp(person[:, 2]) else None
         pixels = draw_skeleton(
             pixels,

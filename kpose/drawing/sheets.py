@@ -44,7 +44,8 @@ def side_by_side(images, labels=None, height=None):
     """Joins images horizontally.
 
     Args:
-        images: one or more images of any size. Each is centred and padded to the height of the tallest one.
+        images: one or more images of any size. Each is centred and padded to the height of the
+            tallest one.
         labels: a text below each image; None: no texts, and no space for them.
         height: resize all images to this height in pixels instead of padding.
 
@@ -81,7 +82,7 @@ def _one_each(name, texts, images):
 
 
 def _write(picture, corner, text, width, height, size):
-    """Writes one line, centred in a field of the given size; text that is too long ends in "..."."""
+    """Writes one line, centred in a field of this size; text that is too long ends in "..."."""
     text = " ".join(str(text).split())
     font = ImageFont.load_default(size)
     if font.getlength(text) > width:
@@ -95,9 +96,10 @@ def _write(picture, corner, text, width, height, size):
 def contact_sheet(tiles, columns, tile_size, captions=None, title=None):
     """Pictures in a grid, row by row.
 
-    Each picture is resized to fit into a square of `tile_size`, with its own aspect ratio, and centred. The height of
-    all rows is that of the tallest resized picture. Tile i starts GUTTER + (i % columns) * (tile_size + GUTTER) pixels
-    from the left. A title adds TITLE_HEIGHT at the top, captions add CAPTION_HEIGHT below each row.
+    Each picture is resized to fit into a square of `tile_size`, with its own aspect ratio, and
+    centred. The height of all rows is that of the tallest resized picture. Tile i starts GUTTER +
+    (i % columns) * (tile_size + GUTTER) pixels from the left. A title adds TITLE_HEIGHT at the top,
+    captions add CAPTION_HEIGHT below each row.
 
     Args:
         tiles: images of any size.
@@ -110,7 +112,8 @@ def contact_sheet(tiles, columns, tile_size, captions=None, title=None):
         [H, W, 3] uint8.
 
     Raises:
-        ValueError: less than one column or one pixel for a tile, or another number of captions than of tiles.
+        ValueError: less than one column or one pixel for a tile, or another number of captions than
+            of tiles.
     """
     if columns < 1 or tile_size < 1:
         raise ValueError(f"a contact sheet needs columns and a tile size of 1 or more, not {columns} and {tile_size}")
@@ -148,7 +151,7 @@ def _fitting(text, width, largest, smallest):
 def truth_and_prediction(
     image, truth, prediction, skeleton, truth_visibility=None, confidence=None, threshold=None, scale=None, labels=None
 ):
-    """One person twice: the truth at the left, the prediction at the right, with lines of the same width.
+    """One person twice: the truth at the left, the prediction at the right.
 
     Args:
         image: [H, W, 3] or [H, W], uint8 or float in 0..255.
@@ -173,7 +176,7 @@ def truth_and_prediction(
 
 
 def _extent(points, visibility):
-    """The longer side of the labelled points' bounding box in pixels; None for less than two labelled points."""
+    """The longer side of the labelled points' bounding box; None for less than two such points."""
     points = np.asarray(points, np.float64)
     labelled = np.isfinite(points).all(1)
     if visibility is not None:

@@ -1,11 +1,11 @@
-"""Evaluates a trained run: PCP, PDJ and OKS AP in original pixels, with the mean pose's values beside them.
+"""Evaluates a trained run: PCP, PDJ and OKS AP in original pixels, compared with the mean pose.
 
 python -m kpose.evaluate --workdir=run --records='records/val-*' --annotations=person_keypoints_val2017.json
 python -m kpose.evaluate --results=predictions/keypoints.json --annotations=person_keypoints_val2017.json
 python -m kpose.evaluate --compare first_run second_run
 
-The boxes are those of the labels. With --results, they are those that kpose.predict used: a detector's boxes, or a
-file of boxes.
+The boxes are those of the labels. With --results, they are those that kpose.predict used: a
+detector's boxes, or a file of boxes.
 """
 
 import os

@@ -12,8 +12,8 @@ from kpose.evaluate import report, summary
 from kpose.metrics import bootstrap, coco, tables
 from kpose.models import decoding
 
-# The smallest overlap (intersection over union) of a result's box and a person's box that makes them a match. COCO
-# evaluates boxes with the same threshold.
+# The smallest overlap (intersection over union) of a result's box and a person's box that makes
+# them a match. COCO evaluates boxes with the same threshold.
 MIN_OVERLAP = 0.5
 
 # The prediction for a person without a result: no limb is correct with it.
@@ -23,21 +23,23 @@ FAR_AWAY = -1e6
 def evaluate(results_path, annotations_path, output_dir):
     """Evaluates keypoint results on all labelled persons of the annotations.
 
-    `match` assigns at most one result to each person. PCP and PDJ are those of the persons found. `pcp_of_all` also
-    counts the persons that were not found, as wrong. The mean pose is that of the labels, placed in the results' boxes.
+    `match` assigns at most one result to each person. PCP and PDJ are those of the persons found.
+    `pcp_of_all` also counts the persons that were not found, as wrong. The mean pose is that of the
+    labels, placed in the results' boxes.
 
     Args:
-        results_path: file of COCO keypoint results with `bbox`, as `kpose.predict` writes it. A result names its image
-            by `file_name`, or else by `image_id`.
-        annotations_path: COCO file of the images. An image without a result counts as one where no person was found.
+        results_path: file of COCO keypoint results with `bbox`, as `kpose.predict` writes it. A
+            result names its image by `file_name`, or else by `image_id`.
+        annotations_path: COCO file of the images. An image without a result counts as one where no
+            person was found.
         output_dir: folder for metrics.json, report.html and pcp.png.
 
     Returns:
         The dict of metrics.json.
 
     Raises:
-        InputError: a file does not hold results or annotations, the files are of different images, or no person was
-            found.
+        InputError: a file does not hold results or annotations, the files are of different images,
+            or no person was found.
     """
     results = files.read_json(results_path, "keypoint results")
     data = files.read_json(annotations_path, "annotation file")
@@ -89,10 +91,11 @@ def describe(metrics):
 
 
 def match(persons, results):
-    """Assigns results to persons: each person gets at most one result, and each result at most one person.
+    """Assigns results to persons, at most one to each.
 
-    The results are assigned by score, the highest first. Each gets the person in its image whose box it overlaps most,
-    among those that have no result yet, if they overlap by `MIN_OVERLAP` or more.
+    The results are assigned by score, the highest first. Each gets the person in its image whose
+    box it overlaps most, among those that have no result yet, if they overlap by `MIN_OVERLAP` or
+    more.
 
     Args:
         persons: COCO annotations.
@@ -148,7 +151,7 @@ def _score(pairs, missed, skeleton):
 
 
 def _persons(pairs, skeleton):
-    """The found persons as arrays: `truth`, `keypoints`, `box` and `area`, as `summary.compute_metrics` takes them."""
+    """The found persons as the arrays that `summary.compute_metrics` takes."""
     found, results = zip(*pairs, strict=True)
     boxes = _boxes(found)
     return {
@@ -170,7 +173,7 @@ def _boxes(entries):
 
 
 def _mean_pose(truth, boxes):
-    """[K, 2]: the mean position of each joint in its person's box, over the persons whose joint is labelled."""
+    """[K, 2]: the mean position of each labelled joint, normalised by the boxes."""
     labelled = truth[..., 2:] > 0
     boxes = np.maximum(boxes, [-np.inf, -np.inf, 1e-3, 1e-3])
     points = np.where(labelled, geometry.normalise(truth[..., :2], boxes), 0)
@@ -178,7 +181,7 @@ def _mean_pose(truth, boxes):
 
 
 def _check_results(results, path):
-    """Checks that `results` are COCO keypoint results with boxes; returns the `Skeleton` with as many joints."""
+    """Checks that these are COCO keypoint results with boxes; returns their `Skeleton`."""
     if not isinstance(results, list) or not results:
         raise InputError(f"{path}: not a list of COCO keypoint results, or an empty one")
     for number, result in enumerate(results):
@@ -207,7 +210,7 @@ def _is_number(value):
 
 
 def _labelled_persons(data, path, skeleton, results_path):
-    """The annotations of `data` with a labelled joint that are not crowds, checked against the results' skeleton."""
+    """The annotations of persons with a labelled joint, without crowds; checks their joints."""
     persons = [a for a in data.get("annotations", ()) if a.get("num_keypoints") and not a.get("iscrowd")]
     for person in persons:
         for field in ("id", "image_id", "bbox", "keypoints"):
@@ -222,7 +225,7 @@ def _labelled_persons(data, path, skeleton, results_path):
 
 
 def _with_image_ids(results, data):
-    """The results with the annotations' image ids, where a result names its file: the ids in it may be others."""
+    """The results, with the image ids of the annotations where a result names its file."""
     ids = {os.path.basename(str(image.get("file_name"))): image["id"] for image in data.get("images", ())}
     names = [os.path.basename(str(result.get("file_name"))) for result in results]
     return [

@@ -24,15 +24,16 @@ BATCH_SIZE = 64
 def evaluate(workdir, records_pattern, annotations=None, output_dir=None, flip_test=False, best=False):
     """Evaluates a checkpoint of a run.
 
-    All metrics are in original pixels. The same metrics of the training set's mean pose are beside them: they are
-    what a model reaches that predicts the same pose for every person.
+    All metrics are in original pixels. The same metrics of the training set's mean pose are beside
+    them: they are what a model reaches that predicts the same pose for every person.
 
     Args:
         workdir: folder of the training run, or the name of a shipped model.
         records_pattern: glob of the records to evaluate on.
         annotations: the COCO file from which the records were written; adds OKS AP.
-        output_dir: folder for metrics.json, keypoints.json (COCO results), report.html, pcp.png, predictions.png and
-            persons.npz (for `two_runs.compare`); None: the folder "evaluation" of the workdir.
+        output_dir: folder for metrics.json, keypoints.json (COCO results), report.html, pcp.png,
+            predictions.png and persons.npz (for `two_runs.compare`); None: the folder "evaluation"
+            of the workdir.
         flip_test: average each prediction with that for the mirrored image.
         best: evaluate the checkpoint with the best validation score instead of the newest one.
 
@@ -40,7 +41,8 @@ def evaluate(workdir, records_pattern, annotations=None, output_dir=None, flip_t
         The dict of metrics.json.
 
     Raises:
-        InputError: there is no such run or no such records, or the annotations are those of other persons.
+        InputError: there is no such run or no such records, or the annotations are those of other
+            persons.
     """
     trained = load_trained(workdir, best)
     if not (output_dir or trained.folder):
@@ -85,8 +87,9 @@ def _predict(trained, batches, flip_test):
         flip_test: as for `evaluate`.
 
     Returns:
-        dict of arrays: those of the batches without the images (the normalised labels are called `labels`), and the
-        prediction: `keypoints` [N, K, 3] (x, y in original pixels and the joint's score) and `score` [N].
+        dict of arrays: those of the batches without the images (the normalised labels are called
+        `labels`), and the prediction: `keypoints` [N, K, 3] (x, y in original pixels and the
+        joint's score) and `score` [N].
     """
 
     @tf.function(autograph=False)
@@ -113,7 +116,7 @@ def _score(trained, persons, results, counts, annotations):
     skeleton, truth, keypoints = trained.skeleton, persons["truth"], persons["keypoints"]
 
     def ap_of(chosen):
-        """OKS metrics of the chosen persons: the others are left out of the labels and of the results."""
+        """OKS metrics of the chosen persons: labels and results of the others are left out."""
         if not annotations:
             return None
         chosen_results = [result for result, wanted in zip(results, chosen, strict=True) if wanted]

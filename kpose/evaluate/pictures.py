@@ -14,9 +14,10 @@ def draw(persons, batches, skeleton):
     """Draws the first persons of an evaluation, and the best, the median and the worst ones.
 
     Args:
-        persons: arrays over all persons: `truth` and `keypoints` [N, K, 3] and `box` [N, 4] in original pixels,
-            `labels` [N, K, 3] normalised, `region` [N, 4] in original pixels.
-        batches: the batches of the same persons, in the same order, with their `image` [B, H, W, 3] uint8.
+        persons: arrays over all persons: `truth` and `keypoints` [N, K, 3] and `box` [N, 4] in
+            original pixels, `labels` [N, K, 3] normalised, `region` [N, 4] in original pixels.
+        batches: the batches of the same persons, in the same order, with their `image` [B, H, W, 3]
+            uint8.
         skeleton: the `Skeleton`.
 
     Returns:
@@ -41,7 +42,7 @@ def draw(persons, batches, skeleton):
 
 
 def _extreme_persons(persons):
-    """{"best", "median", "worst": the numbers of up to `EXTREME_PERSONS` persons}, by their mean joint error."""
+    """{"best", "median", "worst": up to `EXTREME_PERSONS` person numbers}, by joint error."""
     errors = tables.person_errors(persons["truth"], persons["keypoints"][..., :2], persons["box"])
     # Persons without a labelled joint have no error; they are sorted to the end.
     order = np.argsort(errors)[: int(np.isfinite(errors).sum())]

@@ -39,8 +39,8 @@ def write(output_dir, metrics, persons, pictures):
     Args:
         output_dir: the folder.
         metrics: the dict of metrics.json.
-        persons: arrays over all persons: `truth` [N, K, 3], `keypoints` [N, K, 2 or 3] and `box` [N, 4] in original
-            pixels.
+        persons: arrays over all persons: `truth` [N, K, 3], `keypoints` [N, K, 2 or 3] and `box`
+            [N, 4] in original pixels.
         pictures: {title: picture [H, W, 3] uint8}, shown at the end.
     """
     errors, labelled = pose.joint_errors(persons["truth"], persons["keypoints"][..., :2])

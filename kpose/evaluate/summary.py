@@ -1,8 +1,8 @@
-"""The metrics of a set of predictions, as metrics.json holds them, and the lines that an evaluation prints."""
+"""The metrics of a set of predictions, and the lines that an evaluation prints."""
 
 from kpose.metrics import bootstrap, tables
 
-# Files that an evaluation writes and a comparison reads: the metrics, and the counts of each person.
+# Files that a comparison reads: the metrics, and the counts of each person.
 METRICS_FILE = "metrics.json"
 PERSONS_FILE = "persons.npz"
 
@@ -10,18 +10,20 @@ VISIBILITY_NAMES = {"auc": "AUC", "f1": "F1", "accuracy": "accuracy"}
 
 
 def compute_metrics(persons, mean_points, counts, skeleton, ap_of=None):
-    """The part of metrics.json that follows from truth and prediction, whatever made the prediction.
+    """The part of metrics.json that needs only truth and prediction.
 
     Args:
-        persons: arrays over N persons: `truth` [N, K, 3], `keypoints` [N, K, 2 or 3] (the prediction) and `box`
-            [N, 4] xywh in original pixels, `area` [N] in square pixels.
+        persons: arrays over N persons: `truth` [N, K, 3], `keypoints` [N, K, 2 or 3] (the
+            prediction) and `box` [N, 4] xywh in original pixels, `area` [N] in square pixels.
         mean_points: [N, K, 2] the mean pose placed in each person's box, in original pixels.
         counts: `bootstrap.person_counts` of truth and prediction.
         skeleton: the `Skeleton`.
-        ap_of: function from [N] bool, the chosen persons, to their OKS metrics; None: the subsets get no OKS metrics.
+        ap_of: function from [N] bool, the chosen persons, to their OKS metrics; None: the subsets
+            get no OKS metrics.
 
     Returns:
-        dict: the metrics of the prediction; those of the mean pose under `mean_pose_...`; `intervals` and `subsets`.
+        dict: the metrics of the prediction; those of the mean pose under `mean_pose_...`;
+        `intervals` and `subsets`.
     """
     truth, points, boxes = persons["truth"], persons["keypoints"][..., :2], persons["box"]
 
@@ -59,7 +61,7 @@ def compute_metrics(persons, mean_points, counts, skeleton, ap_of=None):
 
 
 def describe(metrics):
-    """The lines that an evaluation prints: PCP by limb group, PDJ and OKS AP, with the mean pose's PCP.
+    """The lines that an evaluation prints: PCP of model and mean pose by limb group, PDJ, OKS AP.
 
     Args:
         metrics: the dict of metrics.json.

@@ -22,10 +22,10 @@ def compare(first, second):
         first, second: folders that `kpose.evaluate` wrote, or workdirs that hold such a folder.
 
     Returns:
-        A dict: "first" and "second", the folders; "num_persons"; for each metric of `NAMES` a row {"first", "second",
-        "difference", "interval"}, where the interval is the 95% interval of the paired difference;
-        "pcp_strict_by_group" and "pcp_mean_by_group", such rows by limb group; "oks_ap", a row without an interval.
-        Values are None where nothing counted.
+        A dict: "first" and "second", the folders; "num_persons"; for each metric of `NAMES` a row
+        {"first", "second", "difference", "interval"}, where the interval is the 95% interval of the
+        paired difference; "pcp_strict_by_group" and "pcp_mean_by_group", such rows by limb group;
+        "oks_ap", a row without an interval. Values are None where nothing counted.
 
     Raises:
         InputError: a folder without an evaluation, or evaluations on different persons.

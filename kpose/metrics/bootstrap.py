@@ -22,8 +22,9 @@ def person_counts(truth, prediction, skeleton):
         skeleton: the `Skeleton`, with G limb groups.
 
     Returns:
-        {name: [N, M, 2] float64, the numbers of correct and of counted parts}: "pcp_strict" and "pcp_mean" by limb
-        group (M = G), "limbs_strict" and "limbs_mean" by limb (M = L), "pdj" at 0.2 and "pdj_0.1" at 0.1 (M = 1).
+        {name: [N, M, 2] float64, the numbers of correct and of counted parts}: "pcp_strict" and
+        "pcp_mean" by limb group (M = G), "limbs_strict" and "limbs_mean" by limb (M = L), "pdj" at
+        0.2 and "pdj_0.1" at 0.1 (M = 1).
     """
     counts = {}
     for rule in pose.RULES:
@@ -45,7 +46,8 @@ def joint_counts(truth, prediction, boxes, threshold=0.2):
         threshold: of PCK, as a fraction of the box's longer side.
 
     Returns:
-        {"pck": [N, K, 2] correct and counted, "joint_errors": [N, K, 2] error in pixels and counted}, float64.
+        {"pck": [N, K, 2] correct and counted, "joint_errors": [N, K, 2] error in pixels and
+        counted}, float64.
     """
     errors, labelled = pose.joint_errors(truth, prediction)
     correct, _ = pose.correct_keypoints(truth, prediction, boxes, threshold)
@@ -86,7 +88,7 @@ def resampled(counts, seed=0):
 
 
 def interval(values):
-    """[low, high]: the limits of the middle 95% of resampled values; None if none of them is finite."""
+    """[low, high] of the middle 95% of resampled values; None if none of them is finite."""
     values = values[np.isfinite(values)]
     if not len(values):
         return None
@@ -102,8 +104,9 @@ def intervals(counts, skeleton):
         skeleton: the `Skeleton`.
 
     Returns:
-        A dict with the structure of the metrics, with [low, high] for each value: "pcp", "pcp_by_limb" and "pdj"; with
-        the counts of `joint_counts` also "pck" and "joint_errors" (of the mean error).
+        A dict with the structure of the metrics, with [low, high] for each value: "pcp",
+        "pcp_by_limb" and "pdj"; with the counts of `joint_counts` also "pck" and "joint_errors" (of
+        the mean error).
     """
 
     def each(sums, names):
@@ -128,7 +131,8 @@ def intervals(counts, skeleton):
 def paired_differences(first, second):
     """How much the second of two predictions for the same persons is better.
 
-    Both are resampled with the same persons. So a person that is hard for both does not widen the interval.
+    Both are resampled with the same persons. So a person that is hard for both does not widen the
+    interval.
 
     Args:
         first, second: from `person_counts`, with the persons in the same order.

@@ -42,13 +42,14 @@ def oks_ap(annotations_path, results, annotation_ids, skeleton, image_ids=None):
     Args:
         annotations_path: COCO keypoint JSON file, plain or .gz.
         results: COCO keypoint results.
-        annotation_ids: ids of the persons' annotations. Other annotations of the file are ignored, as COCO ignores
-            crowds.
+        annotation_ids: ids of the persons' annotations. Other annotations of the file are ignored,
+            as COCO ignores crowds.
         skeleton: the `Skeleton` that has the sigmas.
         image_ids: the images to evaluate on; None: those with results.
 
     Returns:
-        The ten metrics of `pycocotools.cocoeval.COCOeval` by name; None for a metric without persons.
+        The ten metrics of `pycocotools.cocoeval.COCOeval` by name; None for a metric without
+        persons.
 
     Raises:
         InputError: the file lacks some of the persons.
@@ -65,7 +66,8 @@ def oks_ap(annotations_path, results, annotation_ids, skeleton, image_ids=None):
             f"{annotations_path}: {len(wanted - found)} of the {len(wanted)} persons in the records are not in it: "
             "give the annotations that the records were written from"
         )
-    # COCOeval ignores persons without labelled joints: 0 labelled joints leave the other persons out.
+    # COCOeval ignores persons without labelled joints: 0 labelled joints leave the other persons
+    # out.
     persons = [a if a["id"] in wanted else a | {"num_keypoints": 0} for a in data["annotations"] if "keypoints" in a]
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()

@@ -1,7 +1,7 @@
 """Keras metrics: PCP and PDJ in original pixels, and the spread of the predictions.
 
-For PCP and PDJ, truth [B, K, 3] (x, y, visibility flag) and prediction [B, K, 2] are in pixels of the original image.
-Lengths in the stretched crop would be wrong.
+For PCP and PDJ, truth [B, K, 3] (x, y, visibility flag) and prediction [B, K, 2] are in pixels of
+the original image. Lengths in the stretched crop would be wrong.
 """
 
 import keras
@@ -15,8 +15,9 @@ from kpose.metrics import pose
 class PCP(keras.metrics.Metric):
     """Percentage of correct parts at 0.5, as a fraction: the mean over the limb groups.
 
-    `pose.correct_limbs` says which limbs are correct and which count. The mean leaves out a group without a counted
-    limb. The result is exact on any number of replicas, because replicas sum counts and do not average fractions.
+    `pose.correct_limbs` says which limbs are correct and which count. The mean leaves out a group
+    without a counted limb. The result is exact on any number of replicas, because replicas sum
+    counts and do not average fractions.
 
     Args:
         skeleton: a `Skeleton`, or the name of one.
@@ -39,7 +40,13 @@ class PCP(keras.metrics.Metric):
         self.counted = self.add_variable(limbs, "zeros", name="counted")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        """Counts a batch: `y_true` [B, K, 3], `y_pred` [B, K, 2], `sample_weight` [B] (0 leaves a sample out)."""
+        """Counts a batch.
+
+        Args:
+            y_true: [B, K, 3].
+            y_pred: [B, K, 2].
+            sample_weight: [B]; 0 leaves a sample out. None: 1 for all samples.
+        """
         correct, counted = pose.correct_limbs(y_true, y_pred, self.skeleton, self.rule)
         weight = ops.ones(ops.shape(correct)[:1]) if sample_weight is None else sample_weight
         weight = ops.cast(weight, "float32")[:, None]
@@ -47,7 +54,7 @@ class PCP(keras.metrics.Metric):
         self.counted.assign_add(ops.sum(counted * weight, axis=0))
 
     def by_limb(self):
-        """{limb name: fraction as a float}, for the limbs that counted; names as in `Skeleton.limb_names`."""
+        """{name from `Skeleton.limb_names`: fraction as a float}, for the limbs that counted."""
         correct, counted = (ops.convert_to_numpy(ops.convert_to_tensor(v)) for v in (self.correct, self.counted))
         names = self.skeleton.limb_names
         return {name: float(c / n) for name, c, n in zip(names, correct, counted, strict=True) if n}
@@ -62,9 +69,10 @@ class PCP(keras.metrics.Metric):
 
 @keras.saving.register_keras_serializable("kpose")
 class PDJ(keras.metrics.Metric):
-    """Percentage of detected joints, as a fraction of the joints that `pose.detected_joints` counts.
+    """Percentage of detected joints, as a fraction.
 
-    The result is exact on any number of replicas, because replicas sum counts.
+    `pose.detected_joints` says which joints are correct and which count. The result is exact on any
+    number of replicas, because replicas sum counts.
 
     Args:
         skeleton: a `Skeleton`, or the name of one.
@@ -84,7 +92,13 @@ class PDJ(keras.metrics.Metric):
         self.counted = self.add_variable((), "zeros", name="counted")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        """Counts a batch: `y_true` [B, K, 3], `y_pred` [B, K, 2], `sample_weight` [B] (0 leaves a sample out)."""
+        """Counts a batch.
+
+        Args:
+            y_true: [B, K, 3].
+            y_pred: [B, K, 2].
+            sample_weight: [B]; 0 leaves a sample out. None: 1 for all samples.
+        """
         correct, counted = pose.detected_joints(y_true, y_pred, self.skeleton, self.threshold)
         weight = ops.ones(ops.shape(correct)[:1]) if sample_weight is None else sample_weight
         weight = ops.cast(weight, "float32")[:, None]
@@ -102,11 +116,11 @@ class PDJ(keras.metrics.Metric):
 class SpreadRatio(keras.metrics.Metric):
     """How much predictions vary from person to person, relative to the labels.
 
-    The standard deviation of the predictions around their own mean (of each joint and coordinate), divided by that of
-    the labels. Both are over the labelled joints, in normalised coordinates. A model that predicts one pose for every
-    person has 0, a perfect model has 1. An uncertain model has less than 1, because the best prediction under an L2
-    loss is a mean. Labels that do not vary give 1. The result is exact on any number of replicas, because replicas add
-    their sums.
+    The standard deviation of the predictions around their own mean (of each joint and coordinate),
+    divided by that of the labels. Both are over the labelled joints, in normalised coordinates. A
+    model that predicts one pose for every person has 0, a perfect model has 1. An uncertain model
+    has less than 1, because the best prediction under an L2 loss is a mean. Labels that do not vary
+    give 1. The result is exact on any number of replicas, because replicas add their sums.
 
     Args:
         num_joints: K.
@@ -126,7 +140,13 @@ class SpreadRatio(keras.metrics.Metric):
         self.squares = self.add_variable((2, num_joints, 2), "zeros", name="squares")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        """Adds a batch: `y_true` [B, K, 3], `y_pred` [B, K, 2], `sample_weight` [B] (0 leaves a sample out)."""
+        """Adds a batch.
+
+        Args:
+            y_true: [B, K, 3].
+            y_pred: [B, K, 2].
+            sample_weight: [B]; 0 leaves a sample out. None: 1 for all samples.
+        """
         y_true, y_pred = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
         weight = ops.cast(y_true[..., 2:] > 0, "float32")
         if sample_weight is not None:

@@ -11,18 +11,21 @@ RULES = ("strict", "mean")
 
 
 def correct_limbs(truth, prediction, skeleton, rule="strict", threshold=0.5):
-    """Which limbs are correct, for PCP, the percentage of correct parts (Ferrari et al., CVPR 2008).
+    """The limbs that are correct in PCP.
+
+    PCP is the percentage of correct parts (Ferrari et al., CVPR 2008).
 
     Args:
         truth: [..., K, 3]: x, y and the visibility flag.
         prediction: [..., K, 2].
         skeleton: `Skeleton` with L limbs.
-        rule: "strict": both endpoint errors are at most `threshold` times the true limb's length. "mean": the mean of
-            the two endpoint errors is.
+        rule: "strict": both endpoint errors are at most `threshold` times the true limb's length.
+            "mean": the mean of the two endpoint errors is.
         threshold: fraction of the limb's length.
 
     Returns:
-        (correct, counted), both [..., L] float32 of 0 and 1. A limb counts if both its true joints are labelled.
+        (correct, counted), both [..., L] float32 of 0 and 1. A limb counts if both its true joints
+        are labelled.
     """
     start, end = ([limb[side] for limb in skeleton.limb_list] for side in (0, 1))
     truth, prediction = ops.cast(truth, "float32"), ops.cast(prediction, "float32")
@@ -70,10 +73,11 @@ def mean_of_groups(correct, counted, xp=ops):
 
 
 def detected_joints(truth, prediction, skeleton, threshold):
-    """Which joints are correct, for PDJ, the percentage of detected joints (Sapp and Taskar, CVPR 2013).
+    """The joints that are correct in PDJ.
 
-    A joint is correct if its error is at most `threshold` times the torso diameter. It counts if it and both torso
-    joints are labelled.
+    PDJ is the percentage of detected joints (Sapp and Taskar, CVPR 2013). A joint is correct if its
+    error is at most `threshold` times the torso diameter. It counts if it and both torso joints are
+    labelled.
 
     Args:
         truth: [..., K, 3]: x, y and the visibility flag.
@@ -102,16 +106,18 @@ def joint_errors(truth, prediction):
         prediction: [N, K, 2] in pixels.
 
     Returns:
-        (errors [N, K] float64 in pixels, labelled [N, K] bool). The error of an unlabelled joint means nothing.
+        (errors [N, K] float64 in pixels, labelled [N, K] bool). The error of an unlabelled joint
+        means nothing.
     """
     errors = np.linalg.norm(np.asarray(prediction, np.float64) - truth[..., :2], axis=-1)
     return errors, truth[..., 2] > 0
 
 
 def correct_keypoints(truth, prediction, boxes, threshold):
-    """Which joints are correct, for PCK, the percentage of correct keypoints (Yang and Ramanan, TPAMI 2013).
+    """The joints that are correct in PCK.
 
-    A joint is correct if its error is at most `threshold` times the longer side of the person's box.
+    PCK is the percentage of correct keypoints (Yang and Ramanan, TPAMI 2013). A joint is correct if
+    its error is at most `threshold` times the longer side of the person's box.
 
     Args:
         truth, prediction: as for `joint_errors`.

@@ -19,7 +19,8 @@ def pcp_table(truth, prediction, skeleton):
         skeleton: the `Skeleton`.
 
     Returns:
-        {"strict": {group: fraction, ..., "average": fraction}, "mean": the same}; None where nothing counted.
+        {"strict": {group: fraction, ..., "average": fraction}, "mean": the same}; None where
+        nothing counted.
     """
     table = {}
     for rule in pose.RULES:
@@ -32,7 +33,10 @@ def pcp_table(truth, prediction, skeleton):
 
 
 def limb_table(truth, prediction, skeleton):
-    """PCP at 0.5 by rule and limb: {"strict": {limb: fraction}, "mean": the same}; arguments as for `pcp_table`."""
+    """PCP at 0.5 by rule and limb: {"strict": {limb: fraction}, "mean": the same}.
+
+    Arguments as for `pcp_table`.
+    """
     table = {}
     for rule in pose.RULES:
         pairs = zip(*_sums(pose.correct_limbs(truth, prediction, skeleton, rule)), strict=True)
@@ -46,7 +50,10 @@ def pdj_table(truth, prediction, skeleton):
 
 
 def pdj_curve(truth, prediction, skeleton):
-    """PDJ at each of `CURVE_THRESHOLDS`: {"thresholds": [...], "pdj": [...]}; arguments as for `pcp_table`."""
+    """PDJ by threshold, for a curve: {"thresholds": [...], "pdj": [...]}.
+
+    Arguments as for `pcp_table`.
+    """
     values = [_pdj(truth, prediction, skeleton, threshold) for threshold in CURVE_THRESHOLDS]
     return {"thresholds": list(CURVE_THRESHOLDS), "pdj": values}
 
@@ -66,7 +73,8 @@ def pck_table(truth, prediction, boxes, skeleton, threshold=0.2):
         threshold: fraction of the longer side.
 
     Returns:
-        {"threshold": ..., "average": over all labelled joints, joint: fraction, ...}; None where nothing counted.
+        {"threshold": ..., "average": over all labelled joints, joint: fraction, ...}; None where
+        nothing counted.
     """
     correct, labelled = pose.correct_keypoints(truth, prediction, boxes, threshold)
     by_joint = {joint: _fraction(correct[:, k].sum(), labelled[:, k].sum()) for k, joint in enumerate(skeleton.joints)}
@@ -77,8 +85,8 @@ def joint_error_table(truth, prediction, skeleton):
     """Errors of the labelled joints, by joint; arguments as for `pcp_table`.
 
     Returns:
-        {joint: {"mean", "median": in original pixels, "mean_of_torso": in torso diameters}}; None where nothing
-        counted. The last counts only persons whose two torso joints are labelled.
+        {joint: {"mean", "median": in original pixels, "mean_of_torso": in torso diameters}}; None
+        where nothing counted. The last counts only persons whose two torso joints are labelled.
     """
     errors, labelled = pose.joint_errors(truth, prediction)
     one, other = skeleton.torso
@@ -112,7 +120,7 @@ def person_errors(truth, prediction, boxes):
 
 
 def subsets(truth, area):
-    """Subsets of the persons: the fully visible ones, by COCO's sizes, by the number of labelled joints.
+    """Subsets of the persons: fully visible, by COCO's sizes, by the number of labelled joints.
 
     Args:
         truth: [N, K, 3].
@@ -142,8 +150,8 @@ def visibility_table(truth, scores):
         scores: [N, K] the predicted visibility.
 
     Returns:
-        {"auc": area under the ROC curve, "f1" and "accuracy" at 0.5, "labelled": the fraction of positives}; None for a
-        metric that is not defined.
+        {"auc": area under the ROC curve, "f1" and "accuracy" at 0.5, "labelled": the fraction of
+        positives}; None for a metric that is not defined.
     """
     positive, scores = np.ravel(truth[..., 2] > 0), np.ravel(scores).astype(np.float64)
     total, positives = positive.size, int(positive.sum())
@@ -158,7 +166,7 @@ def visibility_table(truth, scores):
 
 
 def _area_under_roc(positive, scores):
-    """The probability that a positive has a higher score than a negative; a tie counts half (Mann and Whitney)."""
+    """The probability that a positive scores above a negative; a tie counts half (Mann-Whitney)."""
     positives = int(positive.sum())
     negatives = positive.size - positives
     _, places, counts = np.unique(scores, return_inverse=True, return_counts=True)

@@ -14,7 +14,7 @@ BOXES = [[10.0, 10.0, 80.0, 160.0], [200.0, 20.0, 60.0, 120.0], [10.0, 10.0, 90.
 
 @pytest.fixture
 def labels(tmp_path):
-    """Two persons in image 1, one in image 2, one person without labelled joints, and an image without persons."""
+    """Persons: two in image 1, one in image 2, one without labelled joints; none in image 3."""
     persons = [
         helpers.annotation(7 + i, image_id, box, helpers.keypoints_in(box, seed=i))
         for i, (image_id, box) in enumerate(zip((1, 1, 2), BOXES, strict=True))
@@ -41,7 +41,8 @@ def test_perfect_results_for_some_persons(labels, tmp_path):
     table = on_detections.evaluate(write(tmp_path, [answer(p) for p in persons[:2]]), path, str(tmp_path))
     assert table["pcp"]["strict"]["average"] == 1 and table["pdj"]["0.1"] == 1
     assert (table["num_persons"], table["num_labelled_persons"], table["num_images_with_results"]) == (2, 3, 1)
-    # One of three persons is not found, and all joints are labelled: a third of each limb. COCO's recall agrees.
+    # One of three persons is not found, and all joints are labelled: a third of each limb. COCO's
+    # recall agrees.
     assert table["pcp_of_all"]["strict"]["average"] == pytest.approx(2 / 3)
     assert table["oks_ap"]["AR"] == pytest.approx(2 / 3) and table["oks_ap"]["AP"] == pytest.approx(67 / 101, abs=0.01)
     # The keys that an evaluation on records writes too.

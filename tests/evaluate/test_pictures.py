@@ -10,7 +10,7 @@ from kpose.evaluate import pictures
 
 
 def make_persons(count):
-    """Persons in boxes of 100 x 100 pixels. The error of person i is i pixels. The last one has no labelled joint."""
+    """Persons in boxes of 100 x 100 pixels: person i has errors of i pixels, the last no labels."""
     truth = np.random.default_rng(0).uniform(20, 80, (count, 17, 3))
     truth[..., 2] = 2
     truth[-1, :, 2] = 0
@@ -23,7 +23,8 @@ def make_persons(count):
 def test_persons_are_drawn_on_their_own_crops():
     count, size = 43, 10
     persons = make_persons(count)
-    # The grey level of a crop is the person's number. The last batch is padded, as in an evaluation.
+    # The grey level of a crop is the person's number. The last batch is padded, as in an
+    # evaluation.
     crops = np.zeros((50, 32, 32, 3), np.uint8) + np.arange(50, dtype=np.uint8)[:, None, None, None]
     batches = [{"image": tf.constant(crops[start : start + size])} for start in range(0, 50, size)]
     first, extremes = pictures.draw(persons, batches, COCO)

@@ -79,5 +79,6 @@ def test_hostile_names_are_shown_as_text(tmp_path):
     *other_tags, described = (tag for tag in tags if tag not in plain_tags)
     assert len(tags) == len(plain_tags) and not other_tags
     assert html.unescape(re.fullmatch(r'<img alt="([^"<>]*)" src="data:image/png;">', described)[1]) == HOSTILE
-    # In the page's title, the heading, three facts, and the heading and the description of the picture.
+    # In the page's title, the heading, three facts, and the heading and the description of the
+    # picture.
     assert html.unescape(page).count(HOSTILE) == 7

@@ -85,7 +85,8 @@ def test_a_limb_is_right_up_to_half_its_length_exactly():
 
 
 def test_metrics_are_measured_in_original_pixels_not_in_the_stretched_crop():
-    # A region four times as high as wide: an error that is small beside the true limb looks large in the crop.
+    # A region four times as high as wide: an error that is small beside the true limb looks large
+    # in the crop.
     region = np.array([[0, 0, 100, 400]], np.float32)
     truth = np.zeros((1, 17, 3), np.float32)
     truth[0, 11], truth[0, 13] = [0, 0.0, 2], [0, 0.25, 2]  # A thigh of 100 pixels, upright.
