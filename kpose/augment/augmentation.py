@@ -1,19 +1,20 @@
-"""Augmentation: changes to a training batch that keep the labels true.
+"""Augmentation of training batches: images and labels change together.
 
-The random numbers of a sample are drawn on the host from the seed and the sample's position; what is done with
-them is a pure function of the batch, on the host or inside the compiled step (`augmentation.on`), on any number of replicas.
+The random numbers of a sample are drawn on the host and depend on the seed and on the position of the sample only. The
+augmentation is then a pure function of the batch. It runs on the host or in the training step (`config.augment.on`),
+with the same result for any number of replicas.
 
-In this order: one geometric warp from the stored crop to the network's input (mirror, turn, scale, shift, half
-body), colours (grey, jitter, solarise, posterise, sharpness, equalise), cutout.
+The steps are, in this order: one geometric warp from the stored crop to the network's input (mirror, rotation, scale,
+shift, half body), colours (grey, jitter, solarise, posterise, sharpness, equalise), cutout.
 """
 
 import tensorflow as tf
 
 from kpose.augment import geometric, photometric
-from kpose.core import checks, skeletons
+from kpose.core import checks
 from kpose.core.errors import InputError
 
-# One column of `draws` for each decision a sample needs.
+# The columns of `draws`: one random number for each decision about a sample.
 COLUMNS = (
     "flip",
     "angle",
@@ -43,14 +44,14 @@ COLUMNS = (
 )
 NUM_DRAWS = len(COLUMNS)
 
-# What the drawn numbers become, (lowest, highest).
+# (lowest, highest) value of the drawn parameters.
 SOLARISE_THRESHOLDS = (64.0, 256.0)
 POSTERISE_BITS = (2, 6)
 SHARPNESS_FACTORS = (0.0, 2.0)
 CUTOUT_SIDES = (0.25, 0.5)
-# Of the changes to an image, those of one number, in the order of the host's kernels.
+# Parameters of an image that are one number, in the order of `numba_kernels`.
 SINGLE = ("pivot", "threshold", "mask", "sharpness", "equalise")
-# A jitter of 1 turns the hue by up to this, as a fraction of a full turn.
+# Largest change of the hue at a jitter of 1, as a fraction of a full turn.
 HUE_TURN = 0.1
 
 
@@ -59,46 +60,33 @@ def check_recipe(config):
     """Raises `InputError` unless the recipe's `augment.scale` is a pair of factors."""
     scale = tuple(config.augment.scale)
     if len(scale) != 2 or not all(isinstance(s, float) and 0.1 <= s <= 10 for s in scale) or scale[0] > scale[1]:
-        raise InputError(f"config.augment.scale is {scale}: (lowest, highest) factor, between 0.1 and 10")
+        raise InputError(
+            f"config.augment.scale is {scale}: it must be (lowest, highest), two factors between 0.1 and 10"
+        )
 
 
-def draws(seed, position, count):
-    """[count, NUM_DRAWS] uniform numbers in [0, 1), a row for each sample of the training stream from `position` on."""
-    return numbered(tf.raw_ops.StatelessRandomUniformV2, seed, position, count, NUM_DRAWS)
-
-
-def numbered(operation, seed, position, count, width):
-    """Random rows that depend on the seed and on their own position alone.
-
-    A counter-based generator (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011) makes four numbers of
-    each value of its counter, so a row begins at a counter of its own, and one operation makes any run of rows.
+def build_augmentation(config, skeleton, stored_share=1.0):
+    """The `Augmentation` of a recipe; it is false if it changes nothing.
 
     Args:
-        operation: one of TensorFlow's StatelessRandom...V2.
-        seed: int.
-        position: int64 [] of the first row.
-        count: rows.
-        width: numbers in a row.
-
-    Returns:
-        [count, width] float32.
+        config: the recipe.
+        skeleton: the `Skeleton` of the labels.
+        stored_share: as for `Augmentation`.
     """
-    blocks = -(-width // 4)
-    key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=tf.constant([seed, 0], tf.int64))
-    counter += tf.stack([tf.cast(position * blocks, tf.uint64), tf.zeros([], tf.uint64)])
-    # 1 is Philox: another algorithm would count otherwise.
-    return operation(shape=[count, 4 * blocks], key=key, counter=counter, alg=1)[:, :width]
+    return Augmentation(skeleton, config.augment, config.model.input_size, stored_share)
 
 
 class Augmentation:
-    """What is done to each training batch, in one of two ways with the same result (to a grey level, where the
-    arithmetic rounds otherwise): `on_device` as one XLA program, `on_host` by `kpose.augment.numba_kernels`, inside tf.data.
+    """Augments batches: `on_device` as one XLA program, `on_host` in tf.data with `kpose.augment.numba_kernels`.
+
+    Both give the same result, up to one grey level where the rounding differs.
 
     Args:
         skeleton: the `Skeleton` of the labels.
         config: the recipe's `augment` section.
-        input_size: (height, width) of the network's input.
-        stored_share: the side of what the network would see, as a fraction of the stored crop's.
+        input_size: (height, width) of the network's input in pixels.
+        stored_share: side of the region that the network sees without augmentation, as a fraction of the side of the
+            stored crop.
     """
 
     def __init__(self, skeleton, config, input_size, stored_share=1.0):
@@ -106,21 +94,23 @@ class Augmentation:
         self.config = config
         self.input_size = tuple(input_size)
         self.stored_share = stored_share
-        # Also where the step around it is not compiled: its gathers are ten times as fast in a program of their own.
+        # Compiled even if the training step is not: XLA runs its gather operations ten times as fast.
         self._compiled = tf.function(self._on_device, jit_compile=True, autograph=False)
 
     @property
     def warps(self):
-        """Whether images come as stored crops, to be warped, rather than as the network's input."""
+        """Whether `image` must be the stored crop, which is warped, instead of the network's input."""
         c = self.config
         return c.rotation > 0 or tuple(c.scale) != (1.0, 1.0) or c.shift > 0 or c.half_body > 0
 
     @property
     def recolours(self):
+        """Whether colours are changed by a colour matrix."""
         return self.config.grey > 0 or self.config.jitter > 0
 
     @property
     def changes_images(self):
+        """Whether anything but a mirroring is done to images."""
         c = self.config
         steps = (c.solarise, c.posterise, c.sharpness, c.equalise, c.cutout)
         return self.warps or self.recolours or any(probability > 0 for probability in steps)
@@ -129,8 +119,8 @@ class Augmentation:
         return self.changes_images or self.config.flip > 0
 
     def on_device(self, batch):
-        """The batch, augmented, as part of a graph that runs anywhere."""
-        # The strings and counters of a batch are of no concern here, and XLA has no strings.
+        """The augmented batch, computed by an XLA program."""
+        # XLA does not support strings, so only these entries are passed.
         part = {name: batch[name] for name in ("image", "keypoints", "region", "draws")}
         return batch | self._compiled(part)
 
@@ -157,11 +147,11 @@ class Augmentation:
         return {"image": images, "keypoints": changes["keypoints"], "region": changes["region"]}
 
     def on_host(self, batch):
-        """The batch, augmented, inside tf.data."""
+        """The augmented batch, computed on the CPU, for `tf.data.Dataset.map`."""
         changes = self._changes(batch)
         labels = {name: changes[name] for name in ("keypoints", "region")}
         if not self.changes_images:
-            # Mirroring whole images is a copy, which TensorFlow does as well.
+            # Mirroring is a copy, for which TensorFlow is as fast as Numba.
             mirrored = changes["mirrored"][:, None, None, None]
             return batch | labels | {"image": tf.where(mirrored, batch["image"][:, :, ::-1], batch["image"])}
         from kpose.augment import numba_kernels
@@ -170,10 +160,7 @@ class Augmentation:
         columns = [
             tf.pad(maps, [[0, 0], [0, 6 - maps.shape[1]]]),
             tf.reshape(changes["colours"], [-1, 9]),
-            *(
-                tf.cast(changes[n], tf.float32)[:, None]
-                for n in ("pivot", "threshold", "mask", "sharpness", "equalise")
-            ),
+            *(tf.cast(changes[name], tf.float32)[:, None] for name in SINGLE),
             tf.cast(changes["rectangle"], tf.float32),
         ]
 
@@ -185,9 +172,9 @@ class Augmentation:
         return batch | labels | {"image": images}
 
     def _changes(self, batch):
-        """What becomes of each sample: its labels, already changed, and the parameters of what its image goes through.
+        """The augmented labels, and the parameters of the steps for each image: dict of tensors [B, ...].
 
-        Steps that are not for a sample have parameters that leave its image as it is.
+        If a step is not applied to a sample, its parameters are those that do not change the image.
         """
         c = self.config
         drawn = {name: batch["draws"][:, index] for index, name in enumerate(COLUMNS)}
@@ -195,7 +182,7 @@ class Augmentation:
         mirrored = drawn["flip"] < c.flip
         changes = {"mirrored": mirrored}
         if self.warps:
-            angle = geometric.degrees(c.rotation) * (2 * drawn["angle"] - 1)
+            angle = geometric.radians(c.rotation) * (2 * drawn["angle"] - 1)
             scale = c.scale[0] + (c.scale[1] - c.scale[0]) * drawn["scale"]
             shift = c.shift * (2 * tf.stack([drawn["shift_x"], drawn["shift_y"]], -1) - 1)
             upper = tf.constant([joint in self.skeleton.upper for joint in range(self.skeleton.num_joints)])
@@ -228,12 +215,12 @@ class Augmentation:
         return changes | {"keypoints": keypoints, "region": region}
 
     def _hole(self, drawn, keypoints):
-        """The pixels to cut out, [B, 4] int32 (left, top, right, bottom), and the joints in it occluded."""
+        """The rectangle to cut out, [B, 4] int32 (left, top, right, bottom), and the labels with occluded joints."""
         side = _between(CUTOUT_SIDES, tf.stack([drawn["cutout_width"], drawn["cutout_height"]], -1))
         centre = tf.stack([drawn["cutout_x"], drawn["cutout_y"]], -1) - 0.5
         chosen = (drawn["cutout"] < self.config.cutout)[:, None]
         extent = tf.constant(self.input_size[::-1], tf.float32)
-        # A pixel is in the hole where its centre is.
+        # A pixel belongs to the rectangle if its centre does.
         first = tf.math.ceil((centre - side / 2 + 0.5) * extent - 0.5)
         last = tf.math.floor((centre + side / 2 + 0.5) * extent - 0.5) + 1.0
         corners = tf.concat([tf.maximum(first, 0.0), tf.where(chosen, tf.minimum(last, extent), 0.0)], -1)
@@ -242,11 +229,34 @@ class Augmentation:
         return tf.cast(corners, tf.int32), tf.concat([keypoints[..., :2], flags[..., None]], -1)
 
 
+def draws(seed, position, count):
+    """Uniform numbers in [0, 1), [count, NUM_DRAWS] float32: a row for each sample, starting at sample `position`."""
+    return numbered(tf.raw_ops.StatelessRandomUniformV2, seed, position, count, NUM_DRAWS)
+
+
+def numbered(operation, seed, position, count, width):
+    """Random rows that depend on the seed and on the position of the row only.
+
+    A counter-based generator (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011) gives four numbers
+    for each value of its counter. Each row starts at its own value of the counter, so one operation can generate any
+    range of rows.
+
+    Args:
+        operation: one of the StatelessRandom...V2 operations of TensorFlow.
+        seed: int.
+        position: int64 [], number of the first row.
+        count: number of rows.
+        width: numbers in a row.
+
+    Returns:
+        [count, width] float32.
+    """
+    blocks = -(-width // 4)
+    key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=tf.constant([seed, 0], tf.int64))
+    counter += tf.stack([tf.cast(position * blocks, tf.uint64), tf.zeros([], tf.uint64)])
+    # alg=1 is Philox; the counter of other algorithms advances differently.
+    return operation(shape=[count, 4 * blocks], key=key, counter=counter, alg=1)[:, :width]
+
+
 def _between(limits, share):
     return limits[0] + (limits[1] - limits[0]) * share
-
-
-def build_augmentation(config, training_set=None):
-    """The `augmentation.Augmentation` of a recipe, for the crops of a `training_set.TrainingSet`."""
-    share = training_set.window if training_set else 1.0
-    return Augmentation(skeletons.get(config.skeleton), config.augment, config.model.input_size, share)

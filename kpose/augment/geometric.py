@@ -1,8 +1,8 @@
-"""Geometric augmentation: one affine map an image, from the network's input back to the stored crop.
+"""Geometric augmentation: one affine map for each image, from the network's input back to the stored crop.
 
-The crop is stretched, so angles are true only in original pixels: a sample's window is a rectangle of any size and
-place, turned and perhaps mirrored, in the original image. Coordinates in it differ from original ones by a rigid motion
-(and reflection), so lengths, and PCP with them, stay true.
+Crops are stretched, so angles are correct only in original pixels. The window of a sample is therefore a rectangle in
+the original image, which can be rotated and mirrored. Coordinates in the window differ from original coordinates by a
+rigid motion and a reflection only, so lengths, and with them PCP, do not change.
 """
 
 import math
@@ -10,7 +10,8 @@ import math
 import tensorflow as tf
 
 # Half-body windows (Wang et al., "Deep High-Resolution Representation Learning for Visual Recognition", 2019, and
-# others): of persons with this many labelled joints, round no fewer than this many, their box times this.
+# others): smallest number of labelled joints of the person, smallest number of them in the half, and factor of the box
+# around the joints of the half.
 HALF_BODY_LABELLED = 8
 HALF_BODY_JOINTS = 3
 HALF_BODY_PADDING = 1.5
@@ -19,14 +20,14 @@ HALF_BODY_PADDING = 1.5
 def windows(region, angle, scale, shift):
     """The window of each sample, in original pixels.
 
-    Turned by `angle`, a box of w x h shows in a box as large as that of the turned ellipse in it: w' = sqrt((w cos)^2 +
-    (h sin)^2), h' likewise.
+    For a region of w x h rotated by `angle`, the window is the bounding box of the rotated ellipse in the region:
+    w' = sqrt((w cos)^2 + (h sin)^2), and h' = sqrt((w sin)^2 + (h cos)^2).
 
     Args:
-        region: [B, 4] xywh in original pixels: what is to be seen.
-        angle: [B] in radians, clockwise as the image is seen.
-        scale: [B] the window's size is multiplied by this.
-        shift: [B, 2] its centre moves by this share of the region's sides.
+        region: [B, 4] xywh in original pixels: the part of the image to show.
+        angle: [B] in radians, clockwise in the image.
+        scale: [B] factor of the size of the window.
+        shift: [B, 2] shift of the centre, as a fraction of the sides of the region.
 
     Returns:
         (centre [B, 2], size [B, 2]) in original pixels.
@@ -39,17 +40,19 @@ def windows(region, angle, scale, shift):
 
 
 def half_bodies(keypoints, region, upper, chosen, want_upper):
-    """Regions round the upper or the lower body where `chosen`, else `region` itself.
+    """Regions around the upper or the lower body for samples that are `chosen`, otherwise `region`.
+
+    Samples with too few labelled joints also keep `region`.
 
     Args:
-        keypoints: [B, K, 3] normalised in `region`, with flags.
+        keypoints: [B, K, 3] normalised in `region`, with visibility flags.
         region: [B, 4] xywh in original pixels.
-        upper: [K] bool: the joints of the upper body.
-        chosen: [B] bool: whose turn it is.
-        want_upper: [B] bool: upper, or else lower.
+        upper: [K] bool: whether a joint belongs to the upper body.
+        chosen: [B] bool: whether to use a half-body region.
+        want_upper: [B] bool: the upper body; otherwise the lower body.
 
     Returns:
-        [B, 4] xywh.
+        [B, 4] xywh in original pixels.
     """
     labelled = keypoints[..., 2] > 0
     part = tf.logical_and(labelled, tf.equal(upper[None], want_upper[:, None]))
@@ -58,7 +61,7 @@ def half_bodies(keypoints, region, upper, chosen, want_upper):
     points = keypoints[..., :2]
     lowest = tf.reduce_min(tf.where(part[..., None], points, 9.0), axis=1)
     highest = tf.reduce_max(tf.where(part[..., None], points, -9.0), axis=1)
-    # Not so small that a stretched arm fills the input with a line.
+    # A lower limit: the box around a straight arm can be very thin.
     side = tf.maximum((highest - lowest) * HALF_BODY_PADDING, 0.2)
     corner = (lowest + highest - side) / 2
     half = tf.concat([region[:, :2] + (corner + 0.5) * region[:, 2:], side * region[:, 2:]], -1)
@@ -66,13 +69,13 @@ def half_bodies(keypoints, region, upper, chosen, want_upper):
 
 
 def move_keypoints(keypoints, region, centre, size, angle, mirrored):
-    """Labels normalised in `region` -> labels normalised in the windows; what leaves them loses its label.
+    """Labels normalised in `region` -> labels normalised in the windows; a joint outside its window loses its label.
 
     Args:
         keypoints: [B, K, 3].
-        region: [B, 4].
+        region: [B, 4] xywh in original pixels.
         centre, size, angle: of the windows.
-        mirrored: [B] bool; left and right joints are not yet swapped.
+        mirrored: [B] bool; left and right joints are not swapped here.
 
     Returns:
         [B, K, 3]; an unlabelled joint is (0, 0, 0).
@@ -89,17 +92,61 @@ def crop_transform(region, stored_share, centre, size, angle, mirrored):
     """The affine map from normalised window coordinates to normalised coordinates of the stored crop.
 
     Args:
-        region: [B, 4] what the stored crop shows `stored_share` of.
-        stored_share: the region's side as a fraction of the stored crop's.
+        region: [B, 4] xywh in original pixels, in the middle of the stored crop.
+        stored_share: side of the region as a fraction of the side of the stored crop.
         centre, size, angle, mirrored: of the windows.
 
     Returns:
-        (matrix [B, 2, 2], offset [B, 2]): v = matrix u + offset.
+        (matrix [B, 2, 2], offset [B, 2]): a point u of the window is at matrix u + offset in the crop.
     """
     middle = region[:, :2] + region[:, 2:] / 2
     stored = region[:, 2:] / stored_share
     matrix = _rotation(angle) * (_sign(mirrored) * size)[:, None, :] / stored[:, :, None]
     return matrix, (centre - middle) / stored
+
+
+def pixel_maps(matrix, offset, stored, size):
+    """The map of `crop_transform` in pixels: from pixels of the result to pixels of the stored crop.
+
+    Args:
+        matrix, offset: the map in normalised coordinates.
+        stored: (height, width) of the stored crop in pixels.
+        size: (height, width) of the result in pixels.
+
+    Returns:
+        Two tensors [B, 3], for x and for y of the source pixel: factor of the target's column, factor of its row,
+        constant.
+    """
+    height, width = size
+    maps = []
+    for axis, side in ((0, stored[1]), (1, stored[0])):
+        of_column = side * matrix[:, axis, 0] / width
+        of_row = side * matrix[:, axis, 1] / height
+        # Pixel i covers [i, i + 1), so its centre is at i + 0.5.
+        corner = matrix[:, axis, 0] * (0.5 / width - 0.5) + matrix[:, axis, 1] * (0.5 / height - 0.5)
+        maps.append(tf.stack([of_column, of_row, side * (corner + offset[:, axis] + 0.5) - 0.5], -1))
+    return maps
+
+
+def sample(images, x, y, size):
+    """Bilinear samples of images; pixels outside an image are black.
+
+    Args:
+        images: [B, h, w, 3] uint8.
+        x, y: [B, 3] from `pixel_maps`.
+        size: (height, width) of the result in pixels.
+
+    Returns:
+        [B, *size, 3] float32 of 0..255.
+    """
+    rows, columns = tf.meshgrid(*(tf.range(side, dtype=tf.float32) for side in size), indexing="ij")
+    x, y = (c[:, 0, None, None] * columns + c[:, 1, None, None] * rows + c[:, 2, None, None] for c in (x, y))
+    return _gather(tf.cast(images, tf.float32), x, y)
+
+
+def radians(degrees):
+    """An angle in radians."""
+    return degrees * math.pi / 180.0
 
 
 def _rotation(angle):
@@ -108,46 +155,8 @@ def _rotation(angle):
 
 
 def _sign(mirrored):
-    """[B, 2]: (-1, 1) where mirrored, else (1, 1)."""
+    """[B, 2]: (-1, 1) if mirrored, otherwise (1, 1)."""
     return tf.where(mirrored[:, None], tf.constant([-1.0, 1.0]), tf.constant([1.0, 1.0]))
-
-
-def pixel_maps(matrix, offset, stored, size):
-    """Where the pixels of the result lie in the stored crop, from `crop_transform`.
-
-    Args:
-        matrix, offset: the map in normalised coordinates.
-        stored: (height, width) of the stored crop.
-        size: (height, width) of the result.
-
-    Returns:
-        Two [B, 3]: x and y of the source pixel as (of column, of row, constant) of the target's.
-    """
-    height, width = size
-    maps = []
-    for axis, side in ((0, stored[1]), (1, stored[0])):
-        of_column = side * matrix[:, axis, 0] / width
-        of_row = side * matrix[:, axis, 1] / height
-        # Pixel i covers [i, i + 1): its centre is half a pixel further.
-        corner = matrix[:, axis, 0] * (0.5 / width - 0.5) + matrix[:, axis, 1] * (0.5 / height - 0.5)
-        maps.append(tf.stack([of_column, of_row, side * (corner + offset[:, axis] + 0.5) - 0.5], -1))
-    return maps
-
-
-def sample(images, x, y, size):
-    """Bilinear samples of images; black beyond them.
-
-    Args:
-        images: [B, h, w, 3] uint8.
-        x, y: [B, 3] from `pixel_maps`.
-        size: (height, width) of the result.
-
-    Returns:
-        [B, *size, 3] float32 of 0..255.
-    """
-    rows, columns = tf.meshgrid(*(tf.range(side, dtype=tf.float32) for side in size), indexing="ij")
-    x, y = (c[:, 0, None, None] * columns + c[:, 1, None, None] * rows + c[:, 2, None, None] for c in (x, y))
-    return _gather(tf.cast(images, tf.float32), x, y)
 
 
 def _gather(images, x, y):
@@ -168,7 +177,3 @@ def _gather(images, x, y):
             pixels = tf.gather(flat, tf.cast(tf.reshape(place, [shape[0], -1]), tf.int32), batch_dims=1)
             total += tf.reshape(pixels, [shape[0], shape[1], shape[2], 3]) * weight[..., None]
     return total
-
-
-def degrees(value):
-    return value * math.pi / 180.0

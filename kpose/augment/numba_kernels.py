@@ -1,17 +1,17 @@
-"""Augmentation of images on the host: what `augmentation.Augmentation` does in TensorFlow, compiled for the CPU by Numba.
+"""Augmentation of images on the host: the steps of `augmentation.Augmentation`, compiled for the CPU by Numba.
 
-An image goes through all of its steps while it is in the cache, and pays only for those that were drawn for it. The
-operations of TensorFlow and of keras_cv go over whole batches in memory, in float32, once for each step.
+All steps of an image run while it is in the cache, and only those that were drawn for it. Operations of TensorFlow and
+keras_cv process whole batches in float32, and each step reads and writes the whole batch.
 """
 
 import numba
 import numpy as np
 
-# What a row of parameters holds, after the six numbers of the map and the nine of the colour matrix.
+# Columns of the parameters. Columns 0 to 5 are the map, 6 to 14 the colour matrix.
 PIVOT, THRESHOLD, MASK, SHARPNESS, EQUALISE, LEFT, TOP, RIGHT, BOTTOM = range(15, 24)
 NUM_PARAMETERS = 24
 
-# Pixels are packed into integers of 32 bits, red lowest: one load brings all channels.
+# Pixels are packed into 32-bit integers, red in the lowest bits, so one load reads all channels.
 _GREEN, _BLUE, _LEVEL = np.int32(8), np.int32(16), np.int32(255)
 _HALF = np.float32(0.5)
 
@@ -21,7 +21,7 @@ def _compiled(function):
     try:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:
-        # No folder for compiled code is writable: it is compiled anew in each process.
+        # No folder for compiled code is writable, so each process compiles it.
         return numba.njit(**options)(function)
 
 
@@ -30,13 +30,14 @@ def augment(images, parameters, size, warps, recolours):
 
     Args:
         images: [B, h, w, 3] uint8.
-        parameters: [B, NUM_PARAMETERS] float32. Of each image: the map (x of column, of row, constant; y likewise) from
-            target to source pixels; the colour matrix by rows, and the share of the mean luma that is added to it; the
-            solarisation threshold (from 256 up: none); the mask of the bits that posterisation keeps (255: all);
-            the factor of sharpness (1: none); 1 to equalise; the rectangle to cut out in pixels (right <= left: none).
+        parameters: [B, NUM_PARAMETERS] float32. For each image: the map from target to source pixels (for x and then
+            for y: factor of the column, factor of the row, constant); the colour matrix by rows, and the factor of the
+            mean luma that is added; the solarisation threshold (256 or more: no step); the mask of the bits that
+            posterisation keeps (255: all); the factor of sharpness (1: no step); 1 to equalise; the rectangle to cut
+            out in pixels (right <= left: no step).
         size: (height, width) of the result in pixels.
-        warps: whether to follow the maps; otherwise the images must be of that size already, and are mirrored where a
-            map's x of column is negative.
+        warps: whether to apply the maps. Without it the images must have that size, and an image is mirrored if the
+            first number of its map is negative.
         recolours: whether to apply the colour matrices.
 
     Returns:
@@ -50,7 +51,7 @@ def augment(images, parameters, size, warps, recolours):
 @_compiled
 def _augment(images, parameters, out, warps, recolours):
     height, width = out.shape[1], out.shape[2]
-    # A line more: rounding may ask for the one below the last, with no weight.
+    # One row more: rounding can make the warp read the row below the last one, with a weight of zero.
     source = np.zeros((images.shape[1] + 1) * images.shape[2] + 1, np.int32)
     target = np.empty(height * width, np.int32)
     scratch = np.empty(3 * height * width, np.uint8)
@@ -79,7 +80,7 @@ def _augment(images, parameters, out, warps, recolours):
 
 @_compiled
 def _pack(levels, packed):
-    # Four pixels are three words: shifting words is several times as fast as picking bytes.
+    # Four pixels are three words; shifting words is several times as fast as reading bytes.
     groups = packed.shape[0] // 4
     words, colour = levels[: 12 * groups].view(np.uint32), np.uint32(0xFFFFFF)
     pixels = packed.view(np.uint32)
@@ -119,16 +120,17 @@ def _mirror(packed, height, width):
 
 @_compiled
 def _warp(source, height, width, row, target, rows, columns):
-    """Bilinear, black beyond the image.
+    """Bilinear warp; pixels outside the image are black.
 
-    A row is done in three loops, so that the first and the last become vector instructions; the loads between cannot.
+    Each row needs three loops. The compiler vectorises the first and the last; it cannot vectorise the loads of the
+    second.
     """
     places, right, down = np.empty(columns, np.int32), np.empty(columns, np.float32), np.empty(columns, np.float32)
     corners = np.empty((4, columns), np.int32)
     for r in range(rows):
         line = target[r * columns : (r + 1) * columns]
         x0, y0 = row[1] * np.float32(r) + row[2], row[4] * np.float32(r) + row[5]
-        # A little more than is in view, because what is beyond is checked once more.
+        # Slightly wider limits: `_at_the_edge` checks each of these pixels again.
         begin, end = _within(x0, row[0], -1.1, width + 0.1, 0, columns)
         begin, end = _within(y0, row[3], -1.1, height + 0.1, begin, end)
         first, last = _within(x0, row[0], 0.0, width - 1, begin, end)
@@ -139,7 +141,7 @@ def _warp(source, height, width, row, target, rows, columns):
         for c in range(last, end):
             line[c] = _at_the_edge(source, height, width, x0 + row[0] * np.float32(c), y0 + row[3] * np.float32(c))
         count = last - first
-        # From 0 on: indices that might be negative keep a loop from becoming vector instructions.
+        # Indices start at 0, because the compiler does not vectorise loops with indices that can be negative.
         _locate(x0, y0, row[0], row[3], first, np.int32(width), places[:count], right[:count], down[:count])
         _fetch(source, width, places[:count], corners[0], corners[1], corners[2], corners[3])
         _blend(corners[0], corners[1], corners[2], corners[3], right, down, line[first:last])
@@ -149,7 +151,7 @@ def _warp(source, height, width, row, target, rows, columns):
 def _within(start, step, lowest, highest, begin, end):
     """The part of the range of c from `begin` to `end` in which lowest < start + step c < highest.
 
-    It is shorter by up to a hundredth of a column at either end, which rounding makes of the limits.
+    It is shorter by up to a hundredth of a column at each end, as a margin for rounding errors.
     """
     if step == 0:
         return (begin, end) if lowest < start < highest else (begin, begin)
@@ -227,7 +229,7 @@ def _recolour(packed, row):
         green += packed[i] >> _GREEN & _LEVEL
         blue += packed[i] >> _BLUE & _LEVEL
     luma = (0.299 * red + 0.587 * green + 0.114 * blue) / packed.shape[0]
-    # Half a level more, because what follows rounds down.
+    # Half a level is added, because the conversion to integers below rounds down.
     offset = np.float32(row[PIVOT] * luma) + _HALF
     a, b, c = row[6], row[7], row[8]
     d, e, f = row[9], row[10], row[11]
@@ -259,7 +261,7 @@ def _sharpen(levels, before, height, width, factor):
     sums = np.empty(line, np.int32)
     away, thirteenth = np.float32(1) - factor, np.float32(1 / 13)
     half, lowest, highest = np.float32(0.5), np.float32(0), np.float32(255.5)
-    # Slices, because a loop whose indices begin at 0 becomes vector instructions.
+    # Slices, because the compiler vectorises loops with indices that start at 0.
     left, middle, right = sums[:-6], sums[3:-3], sums[6:]
     for row in range(1, height - 1):
         start = row * line
@@ -270,7 +272,7 @@ def _sharpen(levels, before, height, width, factor):
         for i in range(line - 6):
             level = np.float32(here[i])
             total = np.float32(left[i] + middle[i] + right[i]) + np.float32(4) * level
-            # A thirteenth of a whole number is never near a half: this rounds as division would.
+            # A whole number divided by 13 is never close to a half, so this rounds like a division.
             smooth = np.float32(np.int32(total * thirteenth + half))
             value = min(max(level + away * (smooth - level) + half, lowest), highest)
             changed[i] = np.uint8(np.int32(value))

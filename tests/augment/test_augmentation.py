@@ -26,10 +26,11 @@ SIZE = (48, 64)
 
 
 def augmentation(size=SIZE, stored_share=1.0, **fields):
-    config = config_lib.default().augment
-    config.update(fields)
-    augmentation_lib.check(config)
-    return augmentation_lib.Augmentation(COCO, config, size, stored_share)
+    config = config_lib.default()
+    config.augment.update(fields)
+    config.model.input_size = size
+    augmentation_lib.check_recipe(config)
+    return augmentation_lib.build_augmentation(config, COCO, stored_share)
 
 
 def _batch(count=6, seed=0):
