@@ -1,7 +1,7 @@
-"""What a cascade's stage is trained on: joints displaced as the stage before displaces them.
+"""Inputs of a cascade's stage in training: labels with random displacements like the errors of the previous stage.
 
-DeepPose (Toshev and Szegedy, CVPR 2014, section 3.2) draws the displacement of each joint from a normal distribution
-with the mean and covariance of the error of the stage before, measured on the training set, in torso diameters.
+DeepPose (Toshev and Szegedy, CVPR 2014, section 3.2) draws the displacement of each joint from a normal distribution.
+Its mean and covariance are those of the errors of the previous stage, measured on the training set in torso diameters.
 """
 
 import dataclasses
@@ -14,18 +14,18 @@ from kpose.core import files
 from kpose.core.errors import InputError
 from kpose.models.cascade import torso_diameter
 
-# Enough for two moments of each joint's error.
+# Persons that are measured: enough for the mean and covariance of each joint.
 MEASURED_PERSONS = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
 class Errors:
-    """The error of a network, joint by joint, in torso diameters of the truth.
+    """The errors of a network for each joint, in torso diameters of the labels.
 
     Attributes:
-        mean: [K, 2].
-        covariance: [K, 2, 2].
-        pose: [K, 2] mean of the network's answers, normalised.
+        mean: [K, 2] float64.
+        covariance: [K, 2, 2] float64.
+        pose: [K, 2] float64, mean of the predictions, normalised.
     """
 
     mean: np.ndarray
@@ -34,10 +34,15 @@ class Errors:
 
 
 def measure(network, batches, torso):
-    """The `Errors` of a network over evaluation batches, on persons with both torso joints labelled.
+    """The `Errors` of a network on persons with both torso joints labelled.
+
+    Args:
+        network: images [B, H, W, 3] of 0..255 -> dict with "keypoints" [B, K, 2], normalised.
+        batches: evaluation batches (`kpose.data.pipeline`); they end after `MEASURED_PERSONS` persons.
+        torso: indices of the two torso joints.
 
     Raises:
-        InputError: no person has them.
+        InputError: no person has both torso joints labelled.
     """
 
     @tf.function(autograph=False)
@@ -69,32 +74,32 @@ def measure(network, batches, torso):
 
 
 def save(errors, path):
-    """Writes `Errors` as JSON."""
+    """Writes `Errors` to a JSON file."""
     files.write_json(path, {name: value.tolist() for name, value in dataclasses.asdict(errors).items()})
 
 
 def load(path):
-    """`Errors` that `save` wrote."""
+    """Reads `Errors` from a file that `save` wrote."""
     return Errors(**{name: np.array(value) for name, value in files.read_json(path, "error measurement").items()})
 
 
 class Displacements:
-    """Adds to a training batch `estimate` [B, K, 2]: its joints, displaced as `errors` says.
+    """Adds `estimate` [B, K, 2] to a training batch: its labels with random displacements, normalised.
 
-    A joint without a label stands where the stage before puts it on average. Persons without a labelled torso get the
-    diameter of that pose.
+    For a joint without a label, the estimate is the mean prediction of the previous stage, displaced. For a person
+    without a labelled torso, the torso diameter is that of the mean prediction.
 
     Args:
-        errors: `Errors` of the stage before.
-        torso: the two joints whose distance is the torso diameter.
-        before: what is done to the batch first (an augmentation; None: nothing).
+        errors: `Errors` of the previous stage.
+        torso: indices of the two joints whose distance is the torso diameter.
+        before: function that changes the batch first, for example an augmentation; None: no such function.
     """
 
     def __init__(self, errors, torso, before=None):
         self.torso = torso
         self.before = before
         self.mean = errors.mean.astype(np.float32)
-        # mean + L n has the covariance L L^T; the small ridge is for joints that never err, or are never labelled.
+        # mean + L n has the covariance L L^T. The ridge is for joints without errors or without labels.
         self.factor = np.linalg.cholesky(errors.covariance + 1e-8 * np.eye(2)).astype(np.float32)
         self.pose = errors.pose.astype(np.float32)
 
