@@ -7,7 +7,8 @@ import numpy as np
 from kpose.core import files
 from kpose.core.errors import InputError
 
-# OKS needs the area of a person, which these sources do not have. In COCO a person covers about half of its box.
+# OKS needs the area of a person, which these sources do not have. In COCO a person covers about
+# half of its box.
 AREA_OF_BOX = 0.53
 
 # Labels that are not used; their numbers are printed at the end.
@@ -32,7 +33,7 @@ def check_options(output, margin):
 
 
 def category(skeleton):
-    """The COCO category `person` with the joints and limbs of a skeleton. Its limbs count joints from 1."""
+    """COCO's category `person` with the joints of a skeleton, and its limbs, which count from 1."""
     return {
         "supercategory": "person",
         "id": 1,
@@ -71,7 +72,8 @@ class Collection:
         skeleton: the `Skeleton` of the persons.
 
     Attributes:
-        counts: Counter of joints that are labelled in the source but not here: `NOT_FINITE`, `OUTSIDE`.
+        counts: Counter of joints that are labelled in the source but not here: `NOT_FINITE`,
+            `OUTSIDE`.
     """
 
     def __init__(self, skeleton):
@@ -81,7 +83,7 @@ class Collection:
         self._persons = []
 
     def usable_flags(self, points, flags, size):
-        """The visibility flags, with 0 for labelled joints that are not finite or outside the image.
+        """The visibility flags, with 0 for joints that are not finite or outside the image.
 
         Such joints are added to `counts`.
 
@@ -118,7 +120,8 @@ class Collection:
             number: its id.
             image_id: the id of its image.
             points: [K, 2] x, y in pixels, of the skeleton's joints.
-            flags: [K] visibility flags from `usable_flags`; unlabelled joints are written as 0, 0, 0.
+            flags: [K] visibility flags from `usable_flags`; unlabelled joints are written as 0, 0,
+                0.
             box: [x, y, width, height] in pixels.
         """
         keypoints = []

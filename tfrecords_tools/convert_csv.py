@@ -165,7 +165,7 @@ def read_lines(path, skeleton):
 
 
 def _check_header(path, header, skeleton):
-    """Raises `InputError` if the first line is missing, or names too many, too few or repeated columns."""
+    """Raises `InputError` if the first line has too many, too few or repeated columns, or none."""
     if not any(header):
         raise InputError(f"{path}: empty: the first line must name the columns, file_name and others")
     needed = ["file_name", *(f"{joint}_{part}" for joint in skeleton.joints for part in "xy")]
@@ -192,8 +192,9 @@ def _check_header(path, header, skeleton):
 def convert(options):
     """Writes the COCO file.
 
-    Persons have the ids 1 to N in the order of the lines. Images have the ids 1 to M in the order in which they first
-    appear. Labelled joints outside their image become unlabelled and are counted.
+    Persons have the ids 1 to N in the order of the lines. Images have the ids 1 to M in the order
+    in which they first appear. Labelled joints outside their image become unlabelled and are
+    counted.
 
     Args:
         options: `CsvOptions`.
@@ -202,8 +203,8 @@ def convert(options):
         Lines of text that say what was written.
 
     Raises:
-        InputError: a bad table, a missing image, a file that is not an image, a person without a box and with too few
-            joints for a box.
+        InputError: a bad table, a missing image, a file that is not an image, a person without a
+            box and with too few joints for a box.
     """
     collection = coco_builder.Collection(options.skeleton)
     lines = read_lines(options.csv, options.skeleton)

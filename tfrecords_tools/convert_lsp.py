@@ -1,12 +1,12 @@
-"""Converts Leeds Sports Pose, or its extended training set, to a COCO keypoint file, which write_coco reads.
+"""Converts Leeds Sports Pose (LSP) or LSP Extended to a COCO keypoint file, which write_coco reads.
 
 python -m tfrecords_tools.convert_lsp --joints=joints.mat --images=images --first=1 --last=1000 \\
     --output=person_keypoints_lsp_train.json
 
-The first 1,000 images of Leeds Sports Pose are the training set, the last 1,000 are the test set. Occluded joints get
-v=1. In LSP Extended, joints that are not marked as labelled get v=0. Labelled joints outside their image get v=0 and
-are counted. The box is that of the labelled joints with a margin. Needs scipy: pip install scipy, or from a checkout
-pip install '.[lsp]'.
+The first 1,000 images of Leeds Sports Pose are the training set, the last 1,000 are the test set.
+Occluded joints get v=1. In LSP Extended, joints that are not marked as labelled get v=0. Labelled
+joints outside their image get v=0 and are counted. The box is that of the labelled joints with a
+margin. Needs scipy: pip install scipy, or from a checkout pip install '.[lsp]'.
 """
 
 import dataclasses
@@ -37,12 +37,13 @@ class LspOptions:
         joints: the file joints.mat.
         images: folder or .zip file with the images.
         output: the COCO file to write.
-        skeleton: `skeletons.LSP`; or `skeletons.COCO`, whose five joints of the face are then unlabelled, and which
-            has no neck and no top of the head.
+        skeleton: `skeletons.LSP`; or `skeletons.COCO`, whose five joints of the face are then
+            unlabelled, and which has no neck and no top of the head.
         form: one of `FORMS`.
         first: number of the first image, from 1.
         last: number of the last image; None: the last of the set.
-        margin: see `coco_builder.box_of_joints`. The box is that of all 14 joints with either skeleton.
+        margin: see `coco_builder.box_of_joints`. The box is that of all 14 joints with either
+            skeleton.
         on_missing: "stop" or "skip": what to do if an image is missing.
 
     Raises:
@@ -81,7 +82,8 @@ def read_joints(path, form="auto"):
         ([N, 14, 2] float64 x, y in pixels, [N, 14] visibility flags 0, 1 or 2, the form).
 
     Raises:
-        InputError: scipy is not installed; the file is missing, is not a MATLAB file, or has no such joints.
+        InputError: scipy is not installed; the file is missing, is not a MATLAB file, or has no
+            such joints.
     """
     joints = _load(path)
     # MATLAB drops the last axis if the set has one image.
@@ -135,8 +137,8 @@ def _load(path):
 def convert(options):
     """Writes the COCO file. The ids of images and persons are the numbers of the images in the set.
 
-    Labelled joints that are not finite or outside their image become unlabelled. A person with too few joints for a
-    box is left out, with its image. Both are counted.
+    Labelled joints that are not finite or outside their image become unlabelled. A person with too
+    few joints for a box is left out, with its image. Both are counted.
 
     Args:
         options: `LspOptions`.
@@ -145,8 +147,8 @@ def convert(options):
         Lines of text: what was written and what was left out.
 
     Raises:
-        InputError: bad joints or images; a missing image, unless such images are skipped; the set has no images
-            `first` to `last`.
+        InputError: bad joints or images; a missing image, unless such images are skipped; the set
+            has no images `first` to `last`.
     """
     points, flags, form = read_joints(options.joints, options.form)
     last = len(points) if options.last is None else options.last
@@ -161,7 +163,8 @@ def convert(options):
     _check_missing(list(missing.values()), names, options)
 
     collection, no_box = coco_builder.Collection(options.skeleton), 0
-    # For each joint of the skeleton, its index among the 14 joints of the file; None: the file does not have it.
+    # For each joint of the skeleton, its index among the 14 joints of the file; None: the file does
+    # not have it.
     sources_of = [skeletons.LSP.joints.index(j) if j in skeletons.LSP.joints else None for j in options.skeleton.joints]
     for number, name in names.items():
         if number in missing:

@@ -2,8 +2,9 @@
 
 python -m tfrecords_tools.download_coco --output_dir=coco
 
-If the download is interrupted, the same command continues at the byte where it stopped. The MD5 of each file is
-checked. The images stay in their .zip files, which tfrecords_tools.write_coco reads; the keypoint labels are unpacked.
+If the download is interrupted, the same command continues at the byte where it stopped. The MD5 of
+each file is checked. The images stay in their .zip files, which tfrecords_tools.write_coco reads;
+the keypoint labels are unpacked.
 """
 
 import hashlib
@@ -121,7 +122,7 @@ def download(address, path, md5):
 
 
 def _fetch(address, part):
-    """Appends the rest of a file to `part`, or replaces `part` if the server does not send parts of files."""
+    """Appends the rest of a file to `part`; if the server sends the whole file, replaces `part`."""
     start = _size(part)
     request = urllib.request.Request(address, headers={"User-Agent": "kpose", "Accept-Encoding": "identity"})
     if start:

@@ -1,7 +1,8 @@
 """Reads image files and reports each kind of bad file with a clear error.
 
-Every image becomes RGB: grey-scale, CMYK, palette, alpha channel, 16 bits per channel, or a format that its name does
-not say. An image with more pixels than Pillow's limit for decompression bombs is refused before it is decoded.
+Every image becomes RGB: grey-scale, CMYK, palette, alpha channel, 16 bits per channel, or a format
+that its name does not say. An image with more pixels than Pillow's limit for decompression bombs is
+refused before it is decoded.
 """
 
 import io
@@ -48,9 +49,14 @@ class EncodedImage:
     def __init__(self, data, name):
         self.name = name
         self.kinds = set()
-        self._image = self._open(data)
         self._upright = False
         self._orientation = 1
+        self._jpeg = _PlainJpeg.parse(data)
+        if self._jpeg:
+            # Most images are such JPEGs. Pillow then reads the header only once, in `decode`.
+            self.width, self.height = self._jpeg.width, self._jpeg.height
+            return
+        self._image = self._open(data)
         self.width, self.height = self._image.size
         # For the EXIF data of a PNG, Pillow would decode its pixels.
         if self._image.format != "PNG":
@@ -77,10 +83,10 @@ class EncodedImage:
         return InputError(f"{self.name}: cannot be decoded ({error}): the file is damaged or cut short")
 
     def fit(self, width, height):
-        """Chooses the stored or the EXIF-turned pixels by the image size for which labels were made.
+        """Chooses the stored or the EXIF-turned pixels by the size of the labelled image.
 
-        COCO's labels are for the stored pixels. Other tools label the image as a viewer shows it. If the turned image
-        has another shape, the size says which of the two was labelled.
+        COCO's labels are for the stored pixels. Other tools label the image as a viewer shows it.
+        If the turned image has another shape, the size says which of the two was labelled.
 
         Returns:
             Whether the stored or the turned image has this size.
@@ -105,17 +111,19 @@ class EncodedImage:
             self.width, self.height = self.height, self.width
         self.kinds.add("turned as EXIF says")
 
-    def decode(self, shrink=1):
+    def decode(self, bottom=None, shrink=1):
         """The pixels as a PIL image in RGB.
 
         Args:
-            shrink: the image may be smaller than stored by up to this factor. A JPEG is then decoded at 1/2, 1/4 or
-                1/8 of its size, which is faster.
+            bottom: the rows below this one are not needed, and the image may come without them;
+                None: all rows are needed.
+            shrink: the image may be smaller than stored by up to this factor. A JPEG is then
+                decoded at 1/2, 1/4 or 1/8 of its size, which is faster.
 
         Raises:
             InputError: the file is cut short or damaged.
         """
-        image = self._image
+        image = self._open(self._jpeg.until(bottom)) if self._jpeg else self._image
         try:
             if image.format == "JPEG" and not self._upright and shrink >= 2:
                 image.draft(None, (-(-image.width // int(shrink)), -(-image.height // int(shrink))))
@@ -136,6 +144,57 @@ def _to_rgb(image):
     return image.convert("RGB")
 
 
+class _PlainJpeg:
+    """The header of a plain JPEG: baseline, three colour channels, one scan, no EXIF.
+
+    Args:
+        data: the bytes of the file.
+        frame: position of the frame header in them.
+
+    Attributes:
+        width, height: in pixels.
+    """
+
+    def __init__(self, data, frame):
+        self._data, self._frame = data, frame
+        self.height = int.from_bytes(data[frame + 5 : frame + 7], "big")
+        self.width = int.from_bytes(data[frame + 7 : frame + 9], "big")
+
+    @classmethod
+    def parse(cls, data):
+        """The `_PlainJpeg` of a file; None if it is another kind of file."""
+        position, frame = 2, None
+        if data[:2] != b"\xff\xd8":
+            return None
+        while position + 10 < len(data) and data[position] == 0xFF:
+            marker = data[position + 1]
+            length = int.from_bytes(data[position + 2 : position + 4], "big")
+            baseline = marker in (0xC0, 0xC1) and data[position + 4] == 8
+            if baseline and frame is None and data[position + 9] == 3:
+                frame = position
+            elif marker == 0xDA:
+                plain = frame and data[position + 4] == 3 and cls(data, frame).height
+                return cls(data, frame) if plain else None
+            elif marker not in (0xC4, 0xDB, 0xDD, 0xE0, 0xFE):
+                # Other kinds of frame; EXIF; colour transforms; several images in one file.
+                return None
+            position += 2 + length
+        return None
+
+    def until(self, bottom):
+        """The file with a smaller height in its header, so that decoding stops below row `bottom`.
+
+        Args:
+            bottom: the last row that is needed; None: return the file unchanged.
+        """
+        # Blocks are up to 32 rows high, and the colours next to the last row are interpolated.
+        kept = self.height if bottom is None else max(int(bottom) // 32 + 2, 1) * 32
+        if kept >= self.height:
+            return self._data
+        start = self._frame + 5
+        return b"".join((self._data[:start], kept.to_bytes(2, "big"), self._data[start + 2 :]))
+
+
 def _read_file(path):
     if not files.is_file(path):
         raise InputError(f"{path}: no such image file: check the folder that contains the images")
@@ -148,11 +207,12 @@ def _read_file(path):
 class ImageFolder:
     """Images by file name, in a folder or in a .zip file that is not unpacked.
 
-    The images of a .zip file may be in a folder inside it, as in COCO's (`train2017/000000000009.jpg`); they have
-    their name with and without that folder.
+    The images of a .zip file may be in a folder inside it, as in COCO's
+    (`train2017/000000000009.jpg`); they have their name with and without that folder.
 
     Args:
-        path: the folder or .zip file; a URL such as gs://bucket/train2017 is read through TensorFlow.
+        path: the folder or .zip file; a URL such as gs://bucket/train2017 is read through
+            TensorFlow.
 
     Raises:
         InputError: it does not exist, or is neither a folder nor a .zip file.
@@ -171,7 +231,8 @@ class ImageFolder:
             raise InputError(f"{path}: neither a folder nor a .zip file ({error})") from None
         self._members = {}
         for name in self._zip.namelist():
-            # None: the name is in several folders. LSP's .zip has each image again with its skeleton drawn on it.
+            # None: the name is in several folders. LSP's .zip has each image again with its
+            # skeleton drawn on it.
             base = os.path.basename(name)
             self._members[base] = None if base in self._members else name
         self._members |= {name: name for name in self._zip.namelist()}

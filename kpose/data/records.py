@@ -1,7 +1,8 @@
 """The schema of a record, which holds one person. Only this module encodes and parses records.
 
-A record is a `tf.train.Example` with the JPEG of the person's crop, the labels, and the geometry of the crop in the
-original image. The shards of a split are `<split>-00000-of-00008` ..., with `<split>.manifest.json` in the same folder.
+A record is a `tf.train.Example` with the JPEG of the person's crop, the labels, and the geometry of
+the crop in the original image. The shards of a split are `<split>-00000-of-00008` ..., with
+`<split>.manifest.json` in the same folder.
 
 Encoding does not need TensorFlow. It is imported when records are parsed.
 """
@@ -33,12 +34,13 @@ class Person:
         file_name: name of the original image, relative to the image folder.
         image_size: (height, width) of the original image in pixels.
         box: [4] box of the person, xywh in pixels of the original image.
-        padding: factor by which the box (or its rectangle of `aspect`) was enlarged to give `region`.
+        padding: factor by which the box (or its rectangle of `aspect`) was enlarged to give
+            `region`.
         aspect: width / height of the rectangle around the box that was enlarged; 0: the box itself.
         region: [4] what the crop shows, xywh in pixels of the original image.
         area: area of the person in square pixels (the scale of OKS).
-        keypoints: [K, 3] x, y in pixels of the original image and the visibility flag: 0 unlabelled, 1 occluded, 2
-            visible.
+        keypoints: [K, 3] x, y in pixels of the original image and the visibility flag: 0
+            unlabelled, 1 occluded, 2 visible.
     """
 
     jpeg: bytes
@@ -55,7 +57,11 @@ class Person:
 
 
 def encode(person, skeleton):
-    """The serialised record of a `Person` with the joints of a `Skeleton`; equal persons give equal bytes.
+    """The serialised record of a `Person`; equal persons give equal bytes.
+
+    Args:
+        person: `Person`.
+        skeleton: the `Skeleton` of its keypoints.
 
     Raises:
         InputError: the keypoints are not those of the skeleton.
@@ -94,9 +100,10 @@ def parse(serialised, skeleton, image=True):
         image: whether to return the JPEG.
 
     Returns:
-        `image_id`, `annotation_id` int64 []; `image_size` int64 [2] (height, width); `file_name` string []; `area`
-        float32 []; `box`, `region` float32 [4] xywh in pixels of the original image; `keypoints` float32 [K, 2] in
-        pixels of the original image; `visibility` float32 [K]; and, if `image`, `jpeg` string [].
+        `image_id`, `annotation_id` int64 []; `image_size` int64 [2] (height, width); `file_name`
+        string []; `area` float32 []; `box`, `region` float32 [4] xywh in pixels of the original
+        image; `keypoints` float32 [K, 2] in pixels of the original image; `visibility` float32 [K];
+        and, if `image`, `jpeg` string [].
     """
     import tensorflow as tf
 
@@ -121,7 +128,10 @@ def parse(serialised, skeleton, image=True):
 
 
 def decode_jpeg(jpeg):
-    """The uint8 [H, W, 3] pixels of JPEG bytes, decoded with the accurate DCT, not TensorFlow's faster default."""
+    """The uint8 [H, W, 3] pixels of JPEG bytes.
+
+    They are decoded with the accurate DCT; TensorFlow's default is faster and less accurate.
+    """
     import tensorflow as tf
 
     return tf.io.decode_jpeg(jpeg, channels=3, dct_method="INTEGER_ACCURATE")
@@ -147,7 +157,8 @@ class RecordFiles:
         skeleton: the `Skeleton` of the labels.
         padding: factor by which the boxes were enlarged.
         crop_size: (height, width) of the stored crops in pixels.
-        aspect: width / height of the rectangles around the boxes that were enlarged; 0: the boxes themselves.
+        aspect: width / height of the rectangles around the boxes that were enlarged; 0: the boxes
+            themselves.
     """
 
     pattern: str
@@ -166,8 +177,9 @@ def find(pattern, wanted_skeleton=None):
         wanted_skeleton: the `Skeleton` that the labels must have; None: any.
 
     Raises:
-        InputError: no file matches, a shard is missing, a file is not TFRecord, all files are empty, another schema
-            version, another skeleton, or files that differ in skeleton, padding, crop size or aspect.
+        InputError: no file matches, a shard is missing, a file is not TFRecord, all files are
+            empty, another schema version, another skeleton, or files that differ in skeleton,
+            padding, crop size or aspect.
     """
     if not pattern:
         raise InputError("no records given: give a glob, such as --records='records/val-*'")
@@ -210,7 +222,7 @@ def _check_shards(paths, pattern):
 
 
 def _head(path):
-    """(skeleton, padding, crop size, aspect) of the first record of a file; None if the file has no record."""
+    """(skeleton, padding, crop size, aspect) of the first record; None if there is no record."""
     import tensorflow as tf
 
     try:
@@ -238,7 +250,7 @@ def _head(path):
 
 @contextlib.contextmanager
 def reading(name):
-    """A context that turns TensorFlow's error about a damaged record file into an `InputError` with its name."""
+    """A context that turns TensorFlow's error about a damaged file into an `InputError`."""
     import tensorflow as tf
 
     try:

@@ -1,7 +1,8 @@
 """Writes and reads TFRecord files and writes `tf.train.Example` messages, without TensorFlow.
 
-The import of TensorFlow takes seconds and hundreds of megabytes in each process that writes records. Both formats are
-small: a record is stored with its length and two checksums, an Example is a protobuf map of lists.
+The import of TensorFlow takes seconds and hundreds of megabytes in each process that writes
+records. Both formats are small: a record is stored with its length and two checksums, an Example is
+a protobuf map of lists.
 """
 
 import functools
@@ -17,13 +18,14 @@ _CHECKSUM = struct.Struct("<I")
 
 
 def frame(record):
-    """The bytes of a record in a TFRecord file: length, checksum of the length, record, checksum of the record."""
+    """The bytes of a record in a TFRecord file: length, its checksum, record, its checksum."""
     length = _LENGTH.pack(len(record))
     return b"".join((length, _masked_crc(length), record, _masked_crc(record)))
 
 
 def _masked_crc(data):
-    # TFRecord rotates the checksum and adds a constant, because a checksum of data with checksums would be weak.
+    # TFRecord rotates the checksum and adds a constant, because a checksum of data with checksums
+    # would be weak.
     crc = google_crc32c.value(data)
     return _CHECKSUM.pack((((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
 
@@ -46,7 +48,7 @@ def read(path):
 
 
 def encode_example(features):
-    """A serialised `tf.train.Example`. Its features are sorted by name, so equal features give equal bytes.
+    """A serialised `tf.train.Example`, sorted by name, so that equal features give equal bytes.
 
     Args:
         features: dict of name -> non-empty list of bytes, of integers or of floats.

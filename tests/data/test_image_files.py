@@ -87,11 +87,41 @@ def test_an_upside_down_image_is_read_as_stored():
     assert _difference(image.decode(), _photo()) < 4
 
 
-def test_a_file_that_is_cut_short_is_an_error():
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(8, 300),
+    st.integers(8, 200),
+    st.sampled_from(["4:4:4", "4:2:2", "4:2:0"]),
+    st.floats(-5, 320),
+)
+def test_the_first_rows_decoded_alone_are_the_same(height, width, subsampling, bottom):
+    pixels = np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
+    data = _encoded(Image.fromarray(pixels), quality=80, subsampling=subsampling)
+    whole = np.asarray(image_files.EncodedImage(data, "a.jpg").decode())
+    part = np.asarray(image_files.EncodedImage(data, "a.jpg").decode(bottom=bottom))
+    rows = min(height, max(int(np.ceil(bottom)) + 1, 0))
+    assert part.shape[0] >= rows
+    np.testing.assert_array_equal(part[:rows], whole[:rows])
+
+
+def test_rows_that_are_not_needed_are_not_decoded():
     data = _encoded(_photo(2000, 100), quality=80)
+    assert image_files.EncodedImage(data, "a.jpg").decode(bottom=100).height < 200
+    # Cut after the rows that are needed: these can be decoded, the whole image cannot.
+    cut = data[: len(data) // 2]
+    assert image_files.EncodedImage(cut, "a.jpg").decode(bottom=300).height < 500
     with pytest.raises(InputError, match="a.jpg: cannot be decoded") as error:
-        image_files.EncodedImage(data[: len(data) // 2], "a.jpg").decode()
+        image_files.EncodedImage(cut, "a.jpg").decode()
     helpers.one_line(error)
+
+
+@pytest.mark.parametrize("options", [{"progressive": True}, {"restart_marker_blocks": 3}])
+def test_rows_of_other_jpegs(options):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 80, 3), np.uint8))
+    data = _encoded(noise, **options)
+    whole = np.asarray(image_files.EncodedImage(data, "a.jpg").decode())
+    part = np.asarray(image_files.EncodedImage(data, "a.jpg").decode(bottom=60))
+    np.testing.assert_array_equal(part[:60], whole[:60])
 
 
 def test_much_larger_images_are_shrunk_while_decoding():
@@ -137,7 +167,7 @@ def test_damaged_bytes_raise_at_most_an_input_error(data):
     for _ in range(data.draw(st.integers(1, 6))):
         encoded[data.draw(st.integers(0, len(encoded) - 1))] = data.draw(st.integers(0, 255))
     try:
-        assert image_files.EncodedImage(bytes(encoded), "a.jpg").decode().mode == "RGB"
+        assert image_files.EncodedImage(bytes(encoded), "a.jpg").decode(bottom=20).mode == "RGB"
     except InputError as error:
         assert str(error).startswith("a.jpg: ")
 
@@ -166,7 +196,7 @@ def test_sizes_are_read_from_headers_in_a_folder_and_in_a_zip_file(tmp_path):
 
 
 def test_a_name_in_two_folders_of_a_zip_file_is_an_error(tmp_path):
-    """The published lsp_dataset.zip has each image twice: without and with its skeleton drawn on it."""
+    """The published lsp_dataset.zip has each image twice, once with its skeleton drawn on it."""
     with zipfile.ZipFile(tmp_path / "lsp.zip", "w") as archive:
         for name in ("images/im0001.jpg", "images/im0002.jpg", "visualized/im0001.jpg"):
             archive.writestr(name, _encoded(_photo()))

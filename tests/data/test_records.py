@@ -1,4 +1,4 @@
-"""The schema of records: encoding and parsing, and one-line errors for records that cannot be read."""
+"""The schema of records: encoding, parsing, and one-line errors for bad records."""
 
 import dataclasses
 import os

@@ -18,7 +18,7 @@ def photos(folder, names, size=SIZE):
 
 
 def persons(count, seed=0):
-    """([N, 14, 2] joints inside an image of `SIZE`, rounded to 0.1 pixels; [N, 14] marks 0 or 1)."""
+    """([N, 14, 2] joints inside an image of `SIZE`, to 0.1 pixels; [N, 14] marks 0 or 1)."""
     rng = np.random.default_rng(seed)
     points = np.round(rng.uniform((20, 20), (90, 70), (count, 14, 2)), 1)
     return points, rng.integers(0, 2, (count, 14))

@@ -43,7 +43,7 @@ def test_fully_visible_persons_of_coco(split, persons, zero_coordinate):
 
 
 def test_mean_pose_of_cocos_fully_visible_persons():
-    """The mean pose of the training persons, scored on the validation persons: the lowest score in the README."""
+    """Strict PCP of the mean pose of the training persons on the validation persons."""
     selected = {split: select_persons(_real_labels(split), "fully_visible")[0] for split in ("train", "val")}
     boxes = {split: np.array([p["bbox"] for p in persons], np.float64) for split, persons in selected.items()}
     truth = {split: np.array([p["keypoints"] for p in persons]) for split, persons in selected.items()}

@@ -300,7 +300,8 @@ def test_the_real_sets_agree_with_reference_labels(name, reference, first, last,
         np.testing.assert_array_equal(boxes, expected_boxes)
         assert len(lines) == 1
         return
-    # Its joints.mat has single precision: a value halfway between two tenths may be rounded either way.
+    # Its joints.mat has single precision: a value halfway between two tenths may be rounded either
+    # way.
     assert np.abs(ours - theirs).max() < 0.11 and (np.abs(ours - theirs) > 1e-6).sum() < 60
     # The reference boxes include joints outside the image, which ours do not use.
     points, flags, _ = convert_lsp.read_joints(str(folder / "joints.mat"))

@@ -1,4 +1,4 @@
-"""Crops: painted dots are at the right place, and the crop equals the graph's crop of the whole image."""
+"""Crops: painted dots are at the right place, and the crop equals that of the graph."""
 
 import io
 
@@ -41,7 +41,7 @@ def test_painted_dots_are_where_geometry_says(region):
 
 
 def test_the_region_is_stretched_to_the_crop():
-    """A white rectangle of half the region's width and a quarter of its height keeps these proportions."""
+    """A white rectangle of 1/2 of the region's width and 1/4 of its height keeps these shares."""
     pixels = np.zeros((*SIZE, 3), np.uint8)
     pixels[40:60, 40:80] = 255
     crop = np.asarray(crops.crop_image(Image.fromarray(pixels), (20, 10, 80, 80), (80, 40)))
@@ -57,7 +57,8 @@ def test_a_region_of_the_crops_own_size_is_copied():
 
 def test_outside_is_black_and_inside_is_not_darkened():
     white = Image.fromarray(np.full((*SIZE, 3), 255, np.uint8))
-    # One pixel of the crop is one pixel of the image, which covers columns 20... and rows 10... of the crop.
+    # One pixel of the crop is one pixel of the image, which covers columns 20... and rows 10... of
+    # the crop.
     crop = np.asarray(crops.crop_image(white, (-20, -10, 64, 96), CROP))
     expected = np.zeros((*CROP, 3), np.uint8)
     expected[10:, 20:] = 255
@@ -103,7 +104,8 @@ def test_the_same_crop_as_inside_the_graph(seed, size, shares, crop_size):
     ours = np.asarray(crops.crop_image(Image.fromarray(pixels), region, crop_size)).astype(int)
     graph = resampling.crop_image(tf.constant(pixels), tf.constant(region), crop_size).numpy()
     inside = x >= 0 and y >= 0 and x + w <= width and y + h <= height
-    # At the corners a small share of the kernel is inside, and dividing by it increases the rounding error.
+    # At the corners a small share of the kernel is inside, and dividing by it increases the
+    # rounding error.
     assert np.abs(ours - graph.astype(int)).max() <= (1 if inside else 4)
     assert np.abs(ours - graph.astype(int)).mean() < 0.5
 

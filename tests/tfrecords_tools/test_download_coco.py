@@ -1,4 +1,4 @@
-"""Downloads from a server with faults: no byte is downloaded twice, and no wrong file gets the final name."""
+"""Downloads from a server with faults: no byte twice, and no wrong file under the final name."""
 
 import hashlib
 import http.server
@@ -25,7 +25,8 @@ class _Server(http.server.ThreadingHTTPServer):
     """Serves `files` (path -> bytes).
 
     Attributes:
-        cuts: number of bytes after which each of the next answers is cut; empty: answers are complete.
+        cuts: number of bytes after which each of the next answers is cut; empty: answers are
+            complete.
         ranges: whether it answers range requests.
         served: number of bytes sent in bodies.
         asked: (path, Range header) of each request.
@@ -134,7 +135,7 @@ def test_a_server_without_ranges_sends_the_whole_file_again(server, tmp_path):
 
 @pytest.mark.parametrize("length", [300_000, 150_000])
 def test_a_file_that_changed_on_the_server_is_downloaded_again(length, server, tmp_path):
-    """The part of the old file and the rest of the new one have a wrong MD5; the next download starts anew."""
+    """Old bytes followed by new ones have a wrong MD5; the next download starts anew."""
     _fail_after(200_000, server, tmp_path)
     other = DATA[::-1][:length]
     server.files["/data"] = other

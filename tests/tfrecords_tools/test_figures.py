@@ -1,4 +1,4 @@
-"""The synthetic data set: repeatable, valid COCO, correct flags and sides, too hard for a constant prediction."""
+"""The synthetic data set: repeatable, valid COCO, correct flags and sides, varied poses."""
 
 import json
 import os
@@ -62,7 +62,7 @@ def _draw(canvas, seed=0, yaw=0, person=0):
 
 
 def _strict_pcp_of_mean_pose(keypoints, boxes):
-    """Strict PCP at 0.5 of the mean pose in the unit box as the prediction for each person, limb by limb."""
+    """Strict PCP at 0.5 if the prediction for each person is the mean pose in the unit box."""
     unit = [(person[:, :2] - box[:2]) / box[2:] for person, box in zip(keypoints, boxes, strict=True)]
     mean = sum(unit) / len(unit)
     hits = []

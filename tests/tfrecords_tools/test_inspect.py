@@ -1,4 +1,4 @@
-"""Statistics and contact sheets of records: the counts are right, and the sheet shows the number of persons."""
+"""Statistics and contact sheets of records: the counts are right, the sheet shows the persons."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ TILE = 192  # side of a place on the sheet
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Glob of two shards with five persons in three images: box heights 20 to 60, some joints occluded."""
+    """Glob of 2 shards with 5 persons in 3 images: box heights 20 to 60, some joints occluded."""
     folder = tmp_path_factory.mktemp("made")
     photos = folder / "photos"
     photos.mkdir()

@@ -22,7 +22,7 @@ COCO, LSP = skeletons.COCO, skeletons.LSP
 
 
 def to_lsp(person):
-    """A synthetic person's annotation with LSP's 14 joints: neck between the shoulders, head top above the nose."""
+    """A COCO annotation with LSP's joints: neck between the shoulders, head top above the nose."""
     points = np.array(person["keypoints"], float).reshape(-1, 3)
     named = dict(zip(COCO.joints, points, strict=True))
     shoulders = named["left_shoulder"], named["right_shoulder"]

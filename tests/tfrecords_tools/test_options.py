@@ -43,7 +43,7 @@ def _parse(arguments):
 
 
 def test_flags_manifest_and_command_have_every_option():
-    """The recorded command gives the options again; each option that the shards depend on is in the manifest."""
+    """The recorded command gives the options again; options that change shards are recorded."""
     given = {
         "annotations": os.devnull,
         "images": "folder",

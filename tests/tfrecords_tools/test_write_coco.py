@@ -1,4 +1,4 @@
-"""The writer: each selected person once, the same bytes with any number of workers, no incomplete files."""
+"""The writer: each person once, the same bytes for any number of workers, no incomplete files."""
 
 import glob
 import hashlib
@@ -174,7 +174,7 @@ def test_a_split_named_like_a_glob_touches_no_other(tmp_path):
 
 
 def _break_one_image(drawn, tmp_path, damage):
-    """A copy of the synthetic images in which the image that is written last cannot be read; its path."""
+    """(copy of the images in which the image that is written last cannot be read, its path)."""
     photos = tmp_path / "photos"
     shutil.copytree(drawn[1], photos)
     annotations = read_annotations(drawn[0], skeletons.COCO)

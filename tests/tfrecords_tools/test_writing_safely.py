@@ -1,4 +1,4 @@
-"""Writes that are killed, that have no disk space or bad input: no data is lost, and the error says what to do."""
+"""Writes that are killed, have a full disk or bad input: no data is lost, the error says why."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def _run(*arguments, **options):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_after_a_kill_the_same_command_continues(workers, drawn, tmp_path):
-    """SIGKILL several times, each time when more shards are complete; no incomplete shard has a final name."""
+    """SIGKILL several times, each time with more shards; no incomplete shard has a final name."""
     whole, output = tmp_path / "whole", tmp_path / "records"
     writer.write_records(helpers.options(*drawn, whole, shards=12))
     command = _command(drawn, output, "--shards=12", f"--workers={workers}")

@@ -1,4 +1,4 @@
-"""An image with a depth buffer, on which shaded solids are drawn, and the body parts that its pixels can show."""
+"""Draws shaded solids on an image with a depth buffer, and numbers the body parts."""
 
 import dataclasses
 import math
@@ -8,17 +8,19 @@ import numpy as np
 # Body parts that a pixel can show. Parts of limbs have two numbers: base + 0 left, base + 1 right.
 HEAD, HAIR, NOSE, MOUTH, NECK, CHEST, PELVIS, SKIRT, PACK = range(9)
 EYE, EAR, UPPER_ARM, LOWER_ARM, HAND, UPPER_LEG, LOWER_LEG, FOOT = range(10, 26, 2)
-PERSON_STRIDE = 32  # owner of a pixel: PERSON_STRIDE * (person + 1) + part; smaller numbers are not persons
+# The owner of a pixel is PERSON_STRIDE * (person + 1) + part, or NOTHING or OBJECT.
+PERSON_STRIDE = 32
 NOTHING, OBJECT = 0, 1
-PERSON_DEPTH = 1e4  # distance in depth between persons, in pixels; much more than the depth of a person
+# Distance in depth between persons, in pixels; much more than the depth of a person.
+PERSON_DEPTH = 1e4
 
 
 @dataclasses.dataclass
 class Solid:
-    """A tapered, rounded solid around an axis; its ends are (x, y, depth) in pixels, depth towards the viewer.
+    """A tapered, rounded solid around an axis.
 
     Attributes:
-        start, end: [3] ends of the axis.
+        start, end: [3] ends of the axis: x, y and depth in pixels, depth towards the viewer.
         radius: (at start, at end) half width across the axis in pixels.
         colour: RGB, 0..255.
         part: the body part.
@@ -45,7 +47,12 @@ class Solid:
 
 @dataclasses.dataclass
 class Light:
-    """One distant lamp: the unit vector towards it (x right, y down, depth to the viewer) and its brightness."""
+    """One distant lamp and ambient light.
+
+    Attributes:
+        direction: unit vector towards the lamp (x right, y down, depth to the viewer).
+        ambient, diffuse: brightness of the ambient light and of the lamp.
+    """
 
     direction: tuple
     ambient: float

@@ -92,7 +92,7 @@ def choose_outfit(rng, behind):
 
 
 def _trunk_solid(start, end, widths, depth, frame, **looks):
-    """A `Solid` with an elliptic cross-section: `widths` to the left of the frame, `depth` forwards."""
+    """A `Solid` with an elliptic cross-section of `widths` (left) and `depth` (forwards)."""
     axis = end[:2] - start[:2]
     normal = np.array([-axis[1], axis[0]]) / max(math.hypot(*axis), 1e-6)
     left, forwards = frame[:, 0], frame[:, 2]

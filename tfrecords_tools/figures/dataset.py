@@ -38,7 +38,7 @@ def _check(output_dir, num_images, seed, split, workers):
 
 
 def render_dataset(output_dir, num_images, seed=0, split="train", workers=0):
-    """Writes `output_dir/images/<split>/*.jpg` and `output_dir/annotations/person_keypoints_<split>.json`.
+    """Writes a split: `images/<split>/*.jpg` and `annotations/person_keypoints_<split>.json`.
 
     The JSON file is removed first and written last, so it exists only if all of its images do.
 
@@ -47,8 +47,8 @@ def render_dataset(output_dir, num_images, seed=0, split="train", workers=0):
         num_images: number of images, at least 1.
         seed: integer, at least 0.
         split: a plain name.
-        workers: number of processes; 0: one per core; 1: this process. Several processes are spawned, so a script
-            needs `if __name__ == "__main__"`.
+        workers: number of processes; 0: one per core; 1: this process. Several processes are
+            spawned, so a script needs `if __name__ == "__main__"`.
 
     Returns:
         The path of the JSON file.

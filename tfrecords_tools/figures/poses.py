@@ -16,9 +16,10 @@ def _rotation(axis, degrees):
 
 
 def _limb_direction(side, spread, swing):
-    """Unit vector of a limb that hangs down and is turned sideways by `spread`, then forwards by `swing` degrees.
+    """Unit vector of a hanging limb, turned sideways by `spread` and forwards by `swing` degrees.
 
-    Body axes: x to the person's left, y up, z forwards. `side` is +1 for the left limb, -1 for the right.
+    Body axes: x to the person's left, y up, z forwards. `side` is +1 for the left limb, -1 for the
+    right.
     """
     a, f = math.radians(spread), math.radians(swing)
     return np.array([side * math.sin(a), -math.cos(a) * math.cos(f), math.cos(a) * math.sin(f)])
@@ -33,7 +34,8 @@ def _bent(direction, degrees, towards):
     return math.cos(math.radians(degrees)) * direction + math.sin(math.radians(degrees)) / norm * normal
 
 
-# Arms: ranges of spread, swing and elbow bend in degrees; direction (outwards, up, forwards) of the bend.
+# Arms: ranges of spread, swing and elbow bend in degrees; direction (outwards, up, forwards) of the
+# bend.
 _ARMS = {
     "hang": ((4, 24), (-18, 18), (2, 35), (0, 0.2, 1)),
     "raised": ((115, 172), (-20, 20), (0, 75), (-0.4, 1, 0.2)),
@@ -47,7 +49,8 @@ _ARMS = {
 }
 _ANY_ARMS = ("hang", "raised", "raised", "aside", "aside", "akimbo", "wave", "wave", "ahead", "folded", "behind")
 
-# Legs: for each leg, ranges of spread, swing and knee bend in degrees. Which leg is the left one is random.
+# Legs: for each leg, ranges of spread, swing and knee bend in degrees. Which leg is the left one is
+# random.
 _STRAIGHT = ((2, 14), (-8, 8), (0, 10))
 _LEGS = {
     "stand": (_STRAIGHT, _STRAIGHT),
@@ -65,7 +68,8 @@ _LEGS = {
     "jump": (((10, 50), (0, 70), (10, 110)), ((10, 50), (0, 70), (10, 110))),
 }
 
-# Families of poses: share, legs, arms to choose from (None: any), mean forward lean of the spine in degrees.
+# Families of poses: share, legs, arms to choose from (None: any), mean forward lean of the spine in
+# degrees.
 _FAMILIES = (
     (0.13, "stand", None, 2),
     (0.13, "wide", None, 4),
@@ -88,7 +92,7 @@ _FACE = ((0, -0.12, 1.12), (0.36, 0.16, 0.9), (-0.36, 0.16, 0.9), (1.04, 0.02, 0
 
 
 def _view(rng):
-    """Random yaw of the body in degrees: 0 faces the viewer, 180 faces away; positive is to its own left."""
+    """Random yaw in degrees: 0 faces the viewer, 180 faces away; positive is to its own left."""
     draw = rng.random()
     if draw < 0.72:
         return float(np.clip(rng.normal(0, 15), -40, 40))
@@ -112,7 +116,8 @@ class Body:
     Attributes:
         joints: [17, 3] in view axes (x right, y down, z to the viewer), as all points below.
         spine: (neck base, waist, crotch), each [3].
-        chest, pelvis, head: [3, 3]; the columns are the directions left, up and forwards of the part.
+        chest, pelvis, head: [3, 3]; the columns are the directions left, up and forwards of the
+            part.
         head_centre: [3].
         toes, hands: ends of feet and hands, (left [3], right [3]).
         build: lengths and widths, see `_build`.
@@ -153,7 +158,7 @@ def _build(rng):
 
 
 def _arm_joints(rng, kind, side, shoulder, chest, build):
-    """Elbow, wrist and end of the hand, [3] each, of an arm in the pose `kind` that starts at `shoulder` [3]."""
+    """Elbow, wrist and end of the hand, [3] each, of an arm in pose `kind` from `shoulder` [3]."""
     *ranges, towards = _ARMS[kind]
     spread, swing, bend = (rng.uniform(*limits) for limits in ranges)
     upper = _limb_direction(side, spread, swing)

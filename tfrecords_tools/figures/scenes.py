@@ -34,8 +34,8 @@ from tfrecords_tools.figures.surroundings import choose_light, draw_object, make
 
 MIN_BOX = 24  # pixels; a person whose visible part is less wide or less high is not annotated
 
-# For each kind of joint: the body parts that show it (without and with sides), and the largest distance in depth
-# between their surface and the joint, in body heights.
+# For each kind of joint: the body parts that show it (without and with sides), and the largest
+# distance in depth between their surface and the joint, in body heights.
 _JOINT_PARTS = {
     "nose": ((NOSE, HEAD, MOUTH), (), 0.05),
     "eye": ((HEAD, NOSE), (EYE,), 0.05),
@@ -51,7 +51,14 @@ _JOINT_PARTS = {
 
 @dataclasses.dataclass
 class Scene:
-    """A rendered scene: `canvas`; and per person the joints [17, 3] in pixels, the height in pixels and the yaw."""
+    """A rendered scene.
+
+    Attributes:
+        canvas: `Canvas`.
+        joints: for each person, [17, 3] x, y and depth in pixels.
+        heights: for each person, the body height in pixels.
+        yaws: for each person, the yaw in degrees.
+    """
 
     canvas: Canvas
     joints: list
@@ -86,7 +93,7 @@ def _overlap(box, others):
 
 
 def _place(rng, size, body, crowd, placed):
-    """Random place of a body among placed boxes: ((x, y) of the hips, body height in pixels, box)."""
+    """Random place of a body among others: ((x, y) of the hips, body height in pixels, box)."""
     width, height = size
     x0, y0, x1, y1 = _extent(body)
     cut_off = rng.random() < 0.16
@@ -158,7 +165,7 @@ def _develop(rng, rgb):
 
 @functools.cache
 def _shown_by():
-    """For each joint: the body parts that show it, and its largest depth below their surface in body heights."""
+    """For each joint: (body parts that show it, largest depth below their surface in heights)."""
     table = []
     for name, side in zip(skeletons.COCO.joints, skeletons.COCO.sides, strict=True):
         middle, sided, slack = _JOINT_PARTS[name.rsplit("_", 1)[-1]]
@@ -217,7 +224,8 @@ def render_image(seed, split, index):
         index: number of the image in its split, from 0; its id is index + 1.
 
     Returns:
-        (uint8 [H, W, 3] RGB image, list of COCO annotations). The list is empty if no person is visible enough.
+        (uint8 [H, W, 3] RGB image, list of COCO annotations). The list is empty if no person is
+        visible enough.
     """
     rng = _rng(seed, split, index)
     scene = _compose(rng)

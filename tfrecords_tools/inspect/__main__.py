@@ -2,13 +2,14 @@
 
 python -m tfrecords_tools.inspect --records='records/train-*'
 
-The sheet is contact_sheet.png in the folder of the records. Occluded joints are hollow circles. Crops have the shape of
-their boxes; the captions are the annotation's id and the box's size in pixels.
+The sheet is contact_sheet.png in the folder of the records. Occluded joints are hollow circles.
+Crops have the shape of their boxes; the captions are the annotation's id and the box's size in
+pixels.
 
 python -m tfrecords_tools.inspect --records='records/train-*' --augment=configs/deeppose_geometric.py
 
-draws the training samples of a recipe to augmented_RECIPE.png. Each row is one person: the stored crop, then several
-augmented versions.
+draws the training samples of a recipe to augmented_RECIPE.png. Each row is one person: the stored
+crop, then several augmented versions.
 """
 
 import os

@@ -93,7 +93,7 @@ def _contact_sheet(files, count, persons, seed):
 
 
 def inspect_augmentation(pattern, config, sheet_path, persons=8, seed=0):
-    """A sheet of training samples of a recipe: each row has one person as stored, then `VERSIONS` augmented versions.
+    """Draws training samples: a row is one person as stored and in `VERSIONS` augmented versions.
 
     Args:
         pattern: glob of the record files.
@@ -106,7 +106,8 @@ def inspect_augmentation(pattern, config, sheet_path, persons=8, seed=0):
         Lines of text.
 
     Raises:
-        InputError: no records, records that do not fit the recipe, or a recipe without augmentation.
+        InputError: no records, records that do not fit the recipe, or a recipe without
+            augmentation.
     """
     skeleton = skeletons.get(config.skeleton)
     if not augmentation_lib.build_augmentation(config, skeleton):

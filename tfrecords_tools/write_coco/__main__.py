@@ -3,8 +3,9 @@
 python -m tfrecords_tools.write_coco --annotations=person_keypoints_train2017.json --images=train2017 \\
     --output_dir=records --split=train --select=fully_visible
 
-The command crops each selected person, shuffles the images, and writes OUTPUT_DIR/SPLIT-00000-of-00008 ... and
-OUTPUT_DIR/SPLIT.manifest.json. If it is interrupted, the same command continues with the missing shards.
+The command crops each selected person, shuffles the images, and writes
+OUTPUT_DIR/SPLIT-00000-of-00008 ... and OUTPUT_DIR/SPLIT.manifest.json. If it is interrupted, the
+same command continues with the missing shards.
 
 --dry_run only prints how many persons are selected, and why the others are not; it needs no images.
 --verify only checks existing shards against their manifest.

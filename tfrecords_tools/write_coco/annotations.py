@@ -18,8 +18,8 @@ class Annotations:
     Attributes:
         path: the file.
         images: image id -> its entry (`file_name`, `width`, `height`).
-        persons: the annotations of all persons, in file order. Each `image_id` is in `images`; `keypoints` is a
-            [K, 3] float64 array of x, y in pixels and the visibility flag.
+        persons: the annotations of all persons, in file order. Each `image_id` is in `images`;
+            `keypoints` is a [K, 3] float64 array of x, y in pixels and the visibility flag.
         skeleton: the `Skeleton` of the labels.
     """
 
@@ -36,10 +36,12 @@ def read_annotations(path, skeleton, found=None, category=""):
         path: the file.
         skeleton: the `Skeleton` of the labels.
         found: `Problems`, to which bad entries are reported; None: a bad entry raises an error.
-        category: name of the category whose annotations are the persons; "": all that have keypoints.
+        category: name of the category whose annotations are the persons; "": all that have
+            keypoints.
 
     Raises:
-        InputError: the file is missing, empty, not JSON, not a COCO file, or has no keypoints of this skeleton.
+        InputError: the file is missing, empty, not JSON, not a COCO file, or has no keypoints of
+            this skeleton.
     """
     found = found or problems.Problems()
     data = files.read_json(path, "annotation file", _compact)
@@ -66,7 +68,7 @@ def read_annotations(path, skeleton, found=None, category=""):
 
 
 def _compact(entry):
-    """An object of the file without its segmentation and with its keypoints as an array, to save memory."""
+    """An object of the file without segmentation, with keypoints as an array, to save memory."""
     entry.pop("segmentation", None)
     numbers = entry.get("keypoints")
     if isinstance(numbers, list) and len(numbers) % 3 == 0:
@@ -143,8 +145,9 @@ def drop_reason(person, select):
 
     Args:
         person: a COCO annotation.
-        select: "fully_visible": every joint has v == 2 and no joint has a coordinate of 0 (4,037 and 159 persons of
-            COCO 2017's splits train and val); "labelled": at least one joint has v > 0. Neither selects crowds.
+        select: "fully_visible": every joint has v == 2 and no joint has a coordinate of 0 (4,037
+            and 159 persons of COCO 2017's splits train and val); "labelled": at least one joint has
+            v > 0. Neither selects crowds.
     """
     if person.get("iscrowd"):
         return CROWD
@@ -162,7 +165,7 @@ def drop_reason(person, select):
 
 
 def box_of(person):
-    """The box of a person, [4] float64 xywh in pixels; None if it has no box, or a box without area."""
+    """The box of a person, [4] float64 xywh in pixels; None if it has no box with an area."""
     try:
         box = np.asarray(person.get("bbox", ()), np.float64)
     except (TypeError, ValueError):

@@ -1,9 +1,9 @@
 """Writes records with Apache Beam (Dataflow, Flink, Spark): each shard is an element of a pipeline.
 
-The process that starts the pipeline reads the labels and selects the persons. The workers cut the crops and write the
-shards, with the code that local processes use, so the bytes are the same. The workers must reach the images and the
-output folder: on more than one machine both must be URLs. kpose must be installed on the workers (Beam's options
---setup_file or --sdk_container_image).
+The process that starts the pipeline reads the labels and selects the persons. The workers cut the
+crops and write the shards, with the code that local processes use, so the bytes are the same. The
+workers must reach the images and the output folder: on more than one machine both must be URLs.
+kpose must be installed on the workers (Beam's options --setup_file or --sdk_container_image).
 """
 
 from kpose.core import files
@@ -24,7 +24,8 @@ def write_records(options, pipeline_options):
     """Writes the shards and the manifest, as `writer.write_records`, with a Beam pipeline.
 
     Args:
-        options: `WriteOptions`; `workers` is not used: the number of workers is handled by the Beam runner.
+        options: `WriteOptions`; `workers` is not used: the number of workers is handled by the Beam
+            runner.
         pipeline_options: Beam's own options, as on a command line.
 
     Returns:
@@ -56,7 +57,7 @@ def _write_shard(job):
 
 
 def _cause(error):
-    """The message of the first exception: Beam wraps it in others and appends its place in the pipeline."""
+    """The message of the exception that Beam wrapped, without its place in the pipeline."""
     while error.__cause__ is not None:
         error = error.__cause__
     return str(error).split(" [while running")[0]

@@ -8,19 +8,22 @@ import numpy as np
 from PIL import Image
 
 JPEG_QUALITY = 95
-# Chroma at half the resolution, as in most photos. Crops with it decode 1.5 times as fast as crops without it.
+# Chroma at half the resolution, as in most photos. Crops with it decode 1.5 times as fast as crops
+# without it.
 CHROMA_SUBSAMPLING = "4:2:0"
 
 
 def crop_image(image, region, size):
     """The pixels of a region, resized to `size`; black outside the image.
 
-    The method is bilinear. Its kernel widens if the image shrinks (no aliasing) and is renormalised at the image's
-    edge. The result equals that of TensorFlow's ScaleAndTranslate, which the exported model uses, up to rounding.
+    The method is bilinear. Its kernel widens if the image shrinks (no aliasing) and is renormalised
+    at the image's edge. The result equals that of TensorFlow's ScaleAndTranslate, which the
+    exported model uses, up to rounding.
 
     Args:
         image: PIL image in RGB.
-        region: [4] xywh in the image's pixels, of positive width and height; may reach beyond the image.
+        region: [4] xywh in the image's pixels, of positive width and height; may reach beyond the
+            image.
         size: (height, width) of the result in pixels.
 
     Returns:
@@ -30,7 +33,8 @@ def crop_image(image, region, size):
     height, width = size
     if x >= 0 and y >= 0 and x + w <= image.width and y + h <= image.height:
         return _resample(image, (x, y, w, h), size)
-    # PIL pads the part with zeros. Divide them out of each row and column that the kernel shares with the outside.
+    # PIL pads the part with zeros. Divide them out of each row and column that the kernel shares
+    # with the outside.
     columns, left, right = _inside(image.width, x, w, width)
     rows, top, bottom = _inside(image.height, y, h, height)
     part = image.crop((left, top, right, bottom))
@@ -54,8 +58,8 @@ def _inside(side, start, length, count):
         count: number of samples.
 
     Returns:
-        ([count] share of the kernel, 0 where the centre of the sample is outside; first pixel and last + 1 pixel that
-        the kernels reach, which may be outside).
+        ([count] share of the kernel, 0 where the centre of the sample is outside; first pixel and
+        last + 1 pixel that the kernels reach, which may be outside).
     """
     reach = length / count
     first, last = int(np.floor(start - reach)) - 1, int(np.ceil(start + length + reach)) + 1

@@ -76,7 +76,8 @@ def finish(plan, summaries, stage):
         "shards": shards,
     }
     path = records.manifest_path(options.output_dir, options.split)
-    # A manifest exists only while all of its shards do: remove the old one before the shards change.
+    # A manifest exists only while all of its shards do: remove the old one before the shards
+    # change.
     if files.is_file(path):
         files.remove(path)
     stage.move_into_place([shard["file"] for shard in shards])

@@ -1,4 +1,4 @@
-"""The options of a write. One table defines the flags, the manifest's entries and the recorded command."""
+"""The writer's options: one table gives the flags, the manifest's entries and the command."""
 
 import dataclasses
 import hashlib
@@ -29,8 +29,8 @@ class Option:
         parse: value of the flag -> value of the option; None: they are the same.
         low, high: bounds of a number, or of each number of a tuple; None: no bounds.
         command: `ALWAYS`, `IF_SET` or `NEVER`.
-        manifest: entry of the manifest -> function of the `WriteOptions` that returns its value; None: the value of
-            the option under its own name.
+        manifest: entry of the manifest -> function of the `WriteOptions` that returns its value;
+            None: the value of the option under its own name.
     """
 
     define: Callable
@@ -77,10 +77,10 @@ def _annotations_sha256(options):
 
 @dataclasses.dataclass(frozen=True)
 class WriteOptions:
-    """What to write. Each field is a flag of `tfrecords_tools.write_coco`; its help text says what it means.
+    """What to write. Each field is a flag of write_coco; the help text says what it means.
 
-    The fields hold the values of the flags, except `crop_size`, which is (height, width) in pixels, and `skeleton`,
-    which is a `Skeleton`.
+    The fields hold the values of the flags, except `crop_size`, which is (height, width) in pixels,
+    and `skeleton`, which is a `Skeleton`.
 
     Raises:
         InputError: an option is out of bounds.

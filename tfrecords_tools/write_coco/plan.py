@@ -64,7 +64,8 @@ def select(options):
         options: `WriteOptions`.
 
     Returns:
-        (`annotations.Annotations`, selected persons, Counter of reason -> persons dropped, `Problems`).
+        (`annotations.Annotations`, selected persons, Counter of reason -> persons dropped,
+        `Problems`).
 
     Raises:
         InputError: a bad annotation file, or with `on_error` "stop" its first bad entry.
@@ -99,7 +100,7 @@ def is_inside(person, entry, found):
 
 
 def labelled_size(entry):
-    """(width, height) of the image for which the labels were made; None if its entry does not say."""
+    """(width, height) of an image by its entry in the COCO file; None if the entry has none."""
     size = entry.get("width"), entry.get("height")
     return size if all(isinstance(side, (int, float)) and side > 0 for side in size) else None
 
@@ -126,7 +127,9 @@ def prepare(options):
 
 
 def plan_shards(persons, shards, seed):
-    """Distributes persons over shards. All persons of an image are in one shard, so each image is decoded once.
+    """Distributes persons over shards; all persons of an image are in the same shard.
+
+    So each image is decoded once.
 
     Args:
         persons: list of COCO annotations.
@@ -134,8 +137,8 @@ def plan_shards(persons, shards, seed):
         seed: seed of the order of the images.
 
     Returns:
-        `shards` lists of annotations; fewer if there are fewer images. Their lengths differ by at most the number of
-        persons in an image.
+        `shards` lists of annotations; fewer if there are fewer images. Their lengths differ by at
+        most the number of persons in an image.
     """
     by_image = collections.defaultdict(list)
     for person in persons:
@@ -146,7 +149,8 @@ def plan_shards(persons, shards, seed):
     assigned = 0
     for index, image_id in enumerate(order):
         group = by_image[image_id]
-        # Start the next shard if the middle of the group is past the share of this one. No shard may stay empty.
+        # Start the next shard if the middle of the group is past the share of this one. No shard
+        # may stay empty.
         full = plan[-1] and (assigned + len(group) / 2) * count > len(plan) * len(persons)
         if len(plan) < count and (full or len(order) - index == count - len(plan)):
             plan.append([])

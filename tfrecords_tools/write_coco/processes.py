@@ -1,4 +1,4 @@
-"""Runs jobs in several processes and shows their progress. The processes end when the program ends."""
+"""Runs jobs in several processes, which end with the program, and shows their progress."""
 
 import concurrent.futures
 import multiprocessing
@@ -11,8 +11,9 @@ from kpose.core.progress import Progress
 
 _STOP = -1
 
-# Only in a worker process: the shared counter of finished units. It is module state because a counter in shared memory
-# can only be passed to a spawned process when that process starts, that is to the initializer of the pool.
+# Only in a worker process: the shared counter of finished units. It is module state because a
+# counter in shared memory can only be passed to a spawned process when that process starts, that is
+# to the initializer of the pool.
 _done = None
 
 
@@ -20,7 +21,8 @@ def run(function, jobs, workers, total, unit="persons"):
     """Calls `function(*job, progress=...)` for each job, in several processes.
 
     Args:
-        function: a function of a module; it calls `progress(count)` when `count` more units are finished.
+        function: a function of a module; it calls `progress(count)` when `count` more units are
+            finished.
         jobs: list of argument tuples.
         workers: number of processes; 0: one per core.
         total: number of units in all jobs.
@@ -71,7 +73,8 @@ def _begin(counter):
         multiprocessing.connection.wait([parent.sentinel])
         os._exit(1)
 
-    # A parent that was killed cannot stop its workers. They must not write beside those of the next run.
+    # A parent that was killed cannot stop its workers. They must not write beside those of the next
+    # run.
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 

@@ -24,7 +24,8 @@ def write_shard(persons, images, options, path, progress=lambda count: None):
         progress: called with the number of persons that were processed since the last call.
 
     Returns:
-        Summary of the shard: dict of `file`, `persons`, `images`, `bytes`, `sha256`, `skipped` and `skipped_examples`
+        Summary of the shard: dict of `file`, `persons`, `images`, `bytes`, `sha256`, `skipped` and
+            `skipped_examples`
         (by kind of problem), `kinds` (Counter of unusual properties of images).
 
     Raises:
@@ -71,7 +72,7 @@ def _by_image(persons):
 
 
 def _persons_of_image(folder, entry, group, options, found, kinds):
-    """Yields the `records.Person` of each annotation of one image, without those that have problems."""
+    """Yields the `records.Person` of each annotation of an image that has no problem."""
     try:
         image = folder.open(entry["file_name"])
         size = labelled_size(entry)
@@ -90,8 +91,11 @@ def _persons_of_image(folder, entry, group, options, found, kinds):
         ]
         if not group:
             return
-        # An image that has at least four times the resolution of its crops loses little if it is decoded at half size.
-        picture = image.decode(shrink=min(min(region[2:] / options.stored[0][::-1]) for region in regions) / 2)
+        # An image that has at least four times the resolution of its crops loses little if it is
+        # decoded at half size.
+        shrink = min(min(region[2:] / options.stored[0][::-1]) for region in regions) / 2
+        bottom = max(region[1] + region[3] for region in regions)
+        picture = image.decode(bottom=bottom, shrink=shrink)
     except InputError as error:
         if options.on_error == "stop":
             raise
@@ -113,7 +117,8 @@ def make_person(picture, image, entry, annotation, region, options):
     """The `records.Person` of one annotation.
 
     Args:
-        picture: the decoded image in RGB, perhaps smaller than the original.
+        picture: the decoded image in RGB, perhaps smaller than the original and without its lowest
+            rows.
         image: its `EncodedImage`.
         entry: its entry in the COCO file.
         annotation: the person's COCO annotation.

@@ -1,7 +1,8 @@
 """The folder OUTPUT_DIR/SPLIT.partial, where the shards of a write are until all are complete.
 
-It holds `inputs.json` (the inputs of the write), the complete shards, and beside each shard a summary that is written
-after it. A write with the same inputs continues with these shards; a write with other inputs starts again.
+It holds `inputs.json` (the inputs of the write), the complete shards, and beside each shard a
+summary that is written after it. A write with the same inputs continues with these shards; a write
+with other inputs starts again.
 """
 
 import contextlib
@@ -96,7 +97,7 @@ class Staging:
         files.write_json(self.path(f"{name}.json"), summary)
 
     def summary(self, name):
-        """The recorded summary of a shard that exists, here or already in the output folder; else None."""
+        """The summary of a shard that exists, here or in the output folder; otherwise None."""
         path = self.path(f"{name}.json")
         if not files.is_file(path):
             return None

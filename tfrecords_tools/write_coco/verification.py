@@ -20,7 +20,8 @@ def verify(directory, split):
         Lines of text.
 
     Raises:
-        InputError: there is no manifest; or the first shard that is missing, changed, or not in the manifest.
+        InputError: there is no manifest; or the first shard that is missing, changed, or not in the
+            manifest.
     """
     path = records.manifest_path(directory, split)
     manifest = files.read_json(path, "manifest")
@@ -44,7 +45,7 @@ def verify(directory, split):
 
 
 def _verify_shard(path, shard):
-    """The number of records in a shard; `InputError` if the shard differs from its entry in the manifest."""
+    """The number of records in a shard; `InputError` if the manifest says something else."""
     size = files.size(path)
     if size is None:
         raise InputError(f"{path}: missing: write the records again")

@@ -1,8 +1,8 @@
 """Writes the record shards of the selected persons, and their manifest.
 
 A write has three steps: `plan.prepare` reads the labels and distributes the persons over shards,
-`shards.write_shard` writes one shard, `manifest.finish` moves the shards into place and writes the manifest. The
-second step runs in local processes or in a Beam pipeline (`beam`).
+`shards.write_shard` writes one shard, `manifest.finish` moves the shards into place and writes the
+manifest. The second step runs in local processes or in a Beam pipeline (`beam`).
 """
 
 from absl import logging
@@ -17,8 +17,9 @@ from tfrecords_tools.write_coco.shards import write_shard
 def write_records(options):
     """Writes the shards and then the manifest.
 
-    The shards are written to a staging folder and moved when all are complete, so a write that fails does not change
-    earlier records. An interrupted write continues; a finished write with the same inputs is not repeated.
+    The shards are written to a staging folder and moved when all are complete, so a write that
+    fails does not change earlier records. An interrupted write continues; a finished write with the
+    same inputs is not repeated.
 
     Args:
         options: `WriteOptions`.
@@ -37,8 +38,8 @@ def carry_out(options, run):
 
     Args:
         options: `WriteOptions`.
-        run: function of (argument tuples of `write_shard`, one for each missing shard; number of persons in them) ->
-            iterable of (index of the job, summary of its shard).
+        run: function of (argument tuples of `write_shard`, one for each missing shard; number of
+            persons in them) -> iterable of (index of the job, summary of its shard).
 
     Returns:
         The manifest, as written.
