@@ -1,1 +1,1 @@
-"""Speed, measured beside baselines: python -m kpose.benchmark."""
+"""Measurements of speed beside baselines: python -m kpose.benchmark."""

@@ -1,12 +1,13 @@
-"""Measures speed beside a baseline; the last line printed is one JSON object.
+"""Measures speed beside baselines; the last line that it prints is one JSON object.
 
-python -m kpose.benchmark input    training batches with full augmentation, against torch and keras_cv
-python -m kpose.benchmark train    the training engine, against a bare loop and PyTorch
-python -m kpose.benchmark serve    the exported signature: latency, throughput, share of preprocessing
-python -m kpose.benchmark write    writing records, against the plain way with cv2
+python -m kpose.benchmark input    training batches with full augmentation, beside torch and keras_cv
+python -m kpose.benchmark train    training steps, beside a bare TensorFlow loop and PyTorch
+python -m kpose.benchmark serve    an exported model: latency, throughput, share of preprocessing; beside ONNX Runtime
+python -m kpose.benchmark write    writing records, beside a simple writer with cv2
 
-input and write take --annotations and --images of a COCO data set; without, people are drawn. The packages of the
-baselines are the extra 'benchmark': pip install 'kpose[benchmark]'. What is not installed is skipped, and said.
+input and write use a COCO data set (--annotations and --images), or synthetic images without these flags. The baselines
+need further packages: pip install '.[benchmark]' in a checkout. A baseline without its packages is skipped, and the
+packages are logged.
 """
 
 import json
@@ -17,17 +18,19 @@ from kpose.core import cli
 
 FLAGS = cli.flag_set()
 _RUNS = flags.DEFINE_integer(
-    "runs", 5, "How often each of the compared things is timed, in turn.", lower_bound=1, flag_values=FLAGS
+    "runs", 5, "How often each compared function is timed; medians are printed.", lower_bound=1, flag_values=FLAGS
 )
-_ANNOTATIONS = flags.DEFINE_string("annotations", None, "Of input and write: COCO annotations.", flag_values=FLAGS)
-_IMAGES = flags.DEFINE_string("images", None, "Of input and write: their image folder.", flag_values=FLAGS)
+_ANNOTATIONS = flags.DEFINE_string(
+    "annotations", None, "For input and write: COCO keypoint annotations.", flag_values=FLAGS
+)
+_IMAGES = flags.DEFINE_string("images", None, "For input and write: folder of the images.", flag_values=FLAGS)
 
 
 def main(name):
     from kpose.benchmark import measure
 
     if bool(_ANNOTATIONS.value) != bool(_IMAGES.value):
-        raise cli.InputError("--annotations and --images belong together: give both or neither")
+        raise cli.InputError("--annotations and --images must be given together: give both or neither")
     figures = measure.measure(name, _RUNS.value, _ANNOTATIONS.value, _IMAGES.value)
     print(json.dumps({key: round(value, 3) if isinstance(value, float) else value for key, value in figures.items()}))
 

@@ -1,7 +1,9 @@
-"""The record writer and the input pipeline, beside what a good engineer does without them."""
+"""Benchmarks of the record writer and of the input pipeline."""
 
 import contextlib
+import dataclasses
 import functools
+import itertools
 import os
 import statistics
 import tempfile
@@ -12,38 +14,41 @@ import tensorflow as tf
 from absl import logging
 
 from kpose import config as config_lib
-from kpose.augment.augmentation import build_augmentation
 from kpose.benchmark import data_baselines
 from kpose.benchmark.timing import alternate, ratio, skipped
 from kpose.core import geometry, skeletons
-from kpose.data import pipeline, records
-from kpose.data.training_set import find_training_set
+from kpose.data import records
+from kpose.train import setup
 from tfrecords_tools.figures.dataset import render_dataset
 from tfrecords_tools.write_coco import plan, writer
+from tfrecords_tools.write_coco.options import WriteOptions
 
 NUM_IMAGES = 300
 BATCH_SIZE = 64
-# Batches that are timed, after those that fill a pipeline's buffers.
+# Number of timed batches, and of batches before them, which fill the buffers of a pipeline.
 BATCHES, WARM_UP = 40, 8
 INPUT_SIZE, STORED_SIZE, PADDING = (224, 224), (256, 256), 1.25
 
 
 def write(runs, folder, annotations, images):
-    """The record writer, in one process and in two, against the plain way: cv2, person by person."""
+    """The record writer in one and in two processes, beside a simple writer: cv2, one person after another.
+
+    Args:
+        runs: how often each is timed.
+        folder, annotations, images: from `people`.
+    """
     plain = os.path.join(folder, "plain")
     os.makedirs(plain)
 
     def run(workers):
-        # Another seed, because records that are there already are not written again.
-        run.seed += 1
-        options = write_options(folder, annotations, images, crop_size=INPUT_SIZE, workers=workers, seed=run.seed)
-        return writer.write_records(options)
+        # A new seed each time, because existing records are not written again.
+        return writer.write_records(dataclasses.replace(options, workers=workers, seed=next(seeds)))
 
-    run.seed = 0
+    options, seeds = write_options(folder, annotations, images, crop_size=INPUT_SIZE), itertools.count(1)
     persons = run(1)["persons"]
     ways = {"one_worker": lambda: run(1), "two_workers": lambda: run(2)}
-    if not skipped("the plain way", "cv2"):
-        read, selected, *_ = plan.select(annotations, skeletons.COCO, "labelled")
+    if not skipped("the simple writer", "cv2"):
+        read, selected, *_ = plan.select(options)
         ways["plain"] = lambda: data_baselines.write_crops(read, selected, images, INPUT_SIZE, plain)
     seconds = alternate(runs, ways)
     rates = {f"{name}_persons_per_second": persons / value for name, value in seconds.items()}
@@ -55,30 +60,30 @@ def write(runs, folder, annotations, images):
 
 
 def input_batches(runs, folder, annotations, images):
-    """Training batches with all six photometric steps and the warp, on the host and for the device, against others'."""
+    """Training batches with the warp and all photometric steps, on the host and for the device, beside baselines.
+
+    Args:
+        runs: how often each is timed.
+        folder, annotations, images: from `people`.
+    """
     options = write_options(folder, annotations, images, crop_size=STORED_SIZE, padding=PADDING)
     writer.write_records(options)
-    training_set = find_training_set(os.path.join(folder, "records", "train-*"), skeletons.COCO, 1.0)
-    recipe = config_lib.load_recipe("deeppose_augmented")
-    geometric = config_lib.load_recipe("deeppose_geometric").augment
-    for field in ("flip", "rotation", "scale", "shift", "half_body"):
-        recipe.augment[field] = geometric[field]
-    recipe.model.input_size = INPUT_SIZE
-    augmentation = build_augmentation(recipe, training_set)
-    paths, batch_size = training_set.files[0].paths, BATCH_SIZE
-    stored = pipeline.training_batches(
-        training_set, input_size=INPUT_SIZE, batch_size=batch_size, seed=0, stored_crops=True
-    )
-    bare = data_baselines.decoded_batches(paths, STORED_SIZE, batch_size)
-    host = stored.map(augmentation.on_host, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
-    ways = {"decoding_alone": bare, "for_the_device": stored, "on_the_host": host}
+    on_host, on_device = (_recipe(folder, place) for place in ("host", "device"))
+    training_set = setup.training_set_of(on_host, skeletons.COCO)
+    augment, batch_size = on_host.augment, BATCH_SIZE
+    bare = data_baselines.decoded_batches(training_set.files[0].paths, STORED_SIZE, batch_size)
+    ways = {
+        "decoding_alone": bare,
+        "for_the_device": setup.training_batches(on_device, training_set),
+        "on_the_host": setup.training_batches(on_host, training_set),
+    }
     if not skipped("keras_cv's layers", "keras_cv"):
-        ways["keras_cv"] = data_baselines.keras_cv_batches(bare, INPUT_SIZE, recipe.augment)
+        ways["keras_cv"] = data_baselines.keras_cv_batches(bare, INPUT_SIZE, augment)
     ways = {name: functools.partial(iter, dataset) for name, dataset in ways.items()}
     if not skipped("torch's DataLoader", "torch", "albumentations", "cv2"):
         jpegs, keypoints = _crops(training_set)
         ways["torch"] = lambda: data_baselines.torch_batches(
-            jpegs, keypoints, INPUT_SIZE, training_set.window, batch_size, recipe.augment, workers=2
+            jpegs, keypoints, INPUT_SIZE, training_set.window, batch_size, augment, workers=2
         )
     seconds = {name: [] for name in ways}
     for _ in range(runs):
@@ -93,33 +98,13 @@ def input_batches(runs, folder, annotations, images):
     }
 
 
-def _crops(training_set):
-    """All encoded crops, and [N, K, 2] joints in their pixels."""
-    files = training_set.files[0]
-    jpegs, keypoints = [], []
-    for serialised in tf.data.TFRecordDataset(files.paths):
-        person = records.parse(serialised, files.skeleton)
-        jpegs.append(person["jpeg"].numpy())
-        padded = geometry.pad_box(person["box"].numpy(), files.padding)
-        points = geometry.normalise(person["keypoints"].numpy(), padded)
-        keypoints.append(geometry.to_crop(points, files.crop_size))
-    return jpegs, np.array(keypoints)
-
-
-def _seconds_of_batches(make):
-    """Of a pipeline that is made anew, so that no other one fills its buffers meanwhile."""
-    iterator = make()
-    for _ in range(WARM_UP):
-        next(iterator)
-    started = time.perf_counter()
-    for _ in range(BATCHES):
-        next(iterator)
-    return time.perf_counter() - started
-
-
 @contextlib.contextmanager
 def people(annotations, images):
-    """(working folder, COCO keypoint file, image folder)."""
+    """A temporary folder, a COCO keypoint file and its image folder; logs are off inside.
+
+    Args:
+        annotations, images: of the caller; None: synthetic images are rendered.
+    """
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.WARNING)
     try:
@@ -133,8 +118,9 @@ def people(annotations, images):
 
 
 def write_options(folder, annotations, images, **changes):
+    """The `WriteOptions` of a benchmark's records, which are written to `folder`/records."""
     settings = {"padding": 1.0, "shards": 8, "workers": 1, "seed": 0}
-    return plan.WriteOptions(
+    return WriteOptions(
         annotations=annotations,
         images=images,
         output_dir=os.path.join(folder, "records"),
@@ -143,3 +129,41 @@ def write_options(folder, annotations, images, **changes):
         skeleton=skeletons.COCO,
         **settings | changes,
     )
+
+
+def _recipe(folder, place):
+    """The recipe of the batches: full augmentation on "host" or "device", on the records in a folder."""
+    recipe = config_lib.load_recipe("deeppose_augmented")
+    geometric = config_lib.load_recipe("deeppose_geometric").augment
+    for field in ("flip", "rotation", "scale", "shift", "half_body"):
+        recipe.augment[field] = geometric[field]
+    recipe.augment.on = place
+    recipe.batch_size = BATCH_SIZE
+    recipe.data.train = os.path.join(folder, "records", "train-*")
+    recipe.data.padding = 1.0
+    recipe.model.input_size = INPUT_SIZE
+    return recipe
+
+
+def _crops(training_set):
+    """All encoded crops, and the joints [N, K, 2] in pixels of the crops."""
+    files = training_set.files[0]
+    jpegs, keypoints = [], []
+    for serialised in tf.data.TFRecordDataset(files.paths):
+        person = records.parse(serialised, files.skeleton)
+        jpegs.append(person["jpeg"].numpy())
+        padded = geometry.pad_box(person["box"].numpy(), files.padding)
+        points = geometry.normalise(person["keypoints"].numpy(), padded)
+        keypoints.append(geometry.to_crop(points, files.crop_size))
+    return jpegs, np.array(keypoints)
+
+
+def _seconds_of_batches(make):
+    """Seconds of `BATCHES` batches. The iterator is new, so that no other pipeline runs in the background."""
+    iterator = make()
+    for _ in range(WARM_UP):
+        next(iterator)
+    started = time.perf_counter()
+    for _ in range(BATCHES):
+        next(iterator)
+    return time.perf_counter() - started

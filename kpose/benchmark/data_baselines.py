@@ -1,6 +1,6 @@
-"""What a good engineer does without kpose, for records and batches to be measured against.
+"""Baselines for records and batches: common ways to do the same without kpose.
 
-Each baseline needs packages that kpose does not (the extra `benchmark`).
+They need packages that kpose does not need (the extra `benchmark`).
 """
 
 import os
@@ -12,7 +12,7 @@ from kpose.core import startup
 
 
 def write_crops(annotations, persons, images, size, folder):
-    """Person by person: read the photograph, crop, resize, write."""
+    """Writes the crops of persons as JPEG files, one after another: read the image, crop, resize, write."""
     import cv2
 
     cv2.setNumThreads(1)
@@ -24,7 +24,7 @@ def write_crops(annotations, persons, images, size, folder):
 
 
 def decoded_batches(paths, crop_size, batch_size):
-    """A bare tf.data pipeline: decode and batch."""
+    """A minimal tf.data pipeline: decoding and batching only."""
     spec = {"crop/jpeg": tf.io.FixedLenFeature([], tf.string)}
 
     def decode(serialised):
@@ -36,7 +36,7 @@ def decoded_batches(paths, crop_size, batch_size):
 
 
 def keras_cv_batches(dataset, size, augment):
-    """Augments decoded batches [B, h, w, 3] by keras_cv's layers, one for each step of a recipe's `augment` section."""
+    """Batches [B, h, w, 3] augmented by layers of keras_cv, one for each step of a recipe's `augment` section."""
     layers = startup.import_keras_cv().layers
     levels, jitter = (0, 255), augment.jitter
 
@@ -67,16 +67,16 @@ def keras_cv_batches(dataset, size, augment):
 
 
 def torch_batches(jpegs, keypoints, size, share, batch_size, augment, workers):
-    """A torch DataLoader: OpenCV decodes and warps crops kept in memory, albumentations changes their colours.
+    """A torch DataLoader: OpenCV decodes and warps crops in memory, albumentations changes the colours.
 
     Args:
         jpegs: encoded crops.
-        keypoints: [N, K, 2] joints in their pixels.
-        size: (height, width) of the result.
-        share: the side of what is seen, as a fraction of the crop's.
+        keypoints: [N, K, 2] joints in pixels of the crops.
+        size: (height, width) of the result in pixels.
+        share: side of the visible region, as a fraction of the side of the crop.
         batch_size: samples in a batch.
         augment: a recipe's `augment` section.
-        workers: processes.
+        workers: number of processes.
 
     Returns:
         An endless iterator of batches.

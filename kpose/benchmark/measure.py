@@ -1,6 +1,7 @@
-"""Speed, measured as ratios: each figure beside a baseline, in turn, in one run on one machine.
+"""Runs one benchmark: measurements of kpose and of baselines, in alternation on one machine.
 
-Without photographs of the caller's, people are drawn (`tfrecords_tools.figures`), so that anyone can repeat it.
+Without images of the caller, synthetic images are rendered (`tfrecords_tools.figures`), so anyone can repeat the
+measurements.
 """
 
 import contextlib
@@ -11,27 +12,27 @@ import tensorflow as tf
 
 from kpose.benchmark import data, serving, training
 
+# Name of the benchmark -> its function.
+WITH_IMAGES = {"input": data.input_batches, "write": data.write}
+WITHOUT_IMAGES = {"train": training.train, "serve": serving.serve}
+
 
 def measure(name, runs, annotations=None, images=None):
     """Runs one benchmark.
 
     Args:
         name: input, train, serve or write.
-        runs: how often each of the compared things is timed; medians are reported.
-        annotations, images: of input and write: COCO keypoint file and image folder (None: drawn people).
+        runs: how often each of the compared functions is timed; medians are reported.
+        annotations, images: for input and write: COCO keypoint file and image folder (None: synthetic images).
 
     Returns:
-        dict of figures, with the machine they were measured on; null where a baseline's package is not installed.
+        dict of measurements, with the machine; None where the package of a baseline is not installed.
     """
     machine = {"benchmark": name, "cpu": _cpu_name(), "cores": os.cpu_count(), "tensorflow": tf.__version__}
-    if name in OF_DATA:
-        with data.people(annotations, images) as people:
-            return machine | {"people": "the caller's" if images else "drawn"} | OF_DATA[name](runs, *people)
-    return machine | OF_NETWORKS[name](runs)
-
-
-OF_DATA = {"input": data.input_batches, "write": data.write}
-OF_NETWORKS = {"train": training.train, "serve": serving.serve}
+    if name in WITHOUT_IMAGES:
+        return machine | WITHOUT_IMAGES[name](runs)
+    with data.people(annotations, images) as people:
+        return machine | {"people": "the caller's" if images else "drawn"} | WITH_IMAGES[name](runs, *people)
 
 
 def _cpu_name():

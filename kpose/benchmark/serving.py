@@ -1,4 +1,4 @@
-"""The exported model, loaded again: latency, throughput, beside ONNX Runtime on the same weights."""
+"""Benchmark of exported models: latency and throughput, beside ONNX Runtime with the same weights."""
 
 import os
 import statistics
@@ -8,23 +8,26 @@ import numpy as np
 import tensorflow as tf
 
 from kpose import config as config_lib
-from kpose import models
 from kpose.benchmark.timing import alternate, ratio, seconds_of, skipped
 from kpose.core import devices, skeletons
 from kpose.export import converted, graph
 from kpose.models import folding
+from kpose.runs.workdir import build_network
 
 NETWORKS = ("deeppose", "resnet18")
 BATCH_SIZE = 32
-# Requests at batch 1, for each of the runs.
+# Requests with one box, for each run.
 REQUESTS = 10
-PHOTOGRAPH = (480, 640)
+IMAGE_SIZE = (480, 640)
 
 
 def serve(runs):
-    """Two networks at 224 x 224: a photograph of 480 x 640 to keypoints, and crops to keypoints.
+    """Two networks at 224 x 224: keypoints from an image of 480 x 640 with boxes, and from crops.
 
-    Of the ratios to ONNX Runtime, that of throughputs is good above 1, that of latencies, which are times, below.
+    `throughput_ratio_to_onnx` is above 1, and `latency_ratio_to_onnx` below 1, where kpose is faster.
+
+    Args:
+        runs: how often each is timed.
     """
     figures = {}
     with_onnx = not skipped("ONNX Runtime", "onnxruntime", "tf2onnx")
@@ -37,16 +40,16 @@ def _network(name, runs, with_onnx):
     config = config_lib.load_recipe(name)
     skeleton = skeletons.get(config.skeleton)
     with devices.dtype_policy("float32"):
-        network = folding.fold_batch_norm(models.build(config.model, skeleton))
+        network = folding.fold_batch_norm(build_network(config, skeleton))
     size = tuple(config.model.input_size)
     server = graph.KeypointServer.from_config(network, config, skeleton)
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "model")
         tf.saved_model.save(server, path, signatures=server.signatures)
-        # The signatures alone do not keep the variables alive.
+        # A reference to the model: the signatures alone do not keep the variables.
         loaded = tf.saved_model.load(path)
     whole, alone = (loaded.signatures[key] for key in ("serving_default", "serving_images"))
-    small = np.random.default_rng(0).integers(0, 256, (PHOTOGRAPH[0] // 8, PHOTOGRAPH[1] // 8, 3), np.uint8)
+    small = np.random.default_rng(0).integers(0, 256, (IMAGE_SIZE[0] // 8, IMAGE_SIZE[1] // 8, 3), np.uint8)
     jpeg = tf.io.encode_jpeg(small.repeat(8, 0).repeat(8, 1))
     box = np.float32([[100, 50, 200, 400]])
     crops = np.random.default_rng(0).uniform(0, 255, (BATCH_SIZE, *size, 3)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Things timed in turn, in one run on one machine, so that a busy minute slows all of them."""
+"""Timing in alternation, so that other work on the machine slows all compared functions equally."""
 
 import importlib.util
 import statistics
@@ -6,29 +6,48 @@ import time
 
 from absl import logging
 
+# Module -> the package that holds it, where the names differ.
+PACKAGES = {"cv2": "opencv-python-headless", "keras_cv": "keras-cv"}
+
 
 def alternate(runs, ways):
-    """Median seconds of functions by name, timed in turn after one run of each that does not count."""
+    """Median seconds of functions by name; they are timed in alternation, after one call of each that does not count.
+
+    Args:
+        runs: how often each function is timed.
+        ways: dict name -> function without arguments.
+    """
+    return alternate_timed(runs, {name: lambda way=way: seconds_of(way) for name, way in ways.items()})
+
+
+def alternate_timed(runs, ways):
+    """As `alternate`, for functions that return their own seconds."""
     for way in ways.values():
         way()
-    rounds = [{name: seconds_of(way) for name, way in ways.items()} for _ in range(runs)]
+    rounds = [{name: way() for name, way in ways.items()} for _ in range(runs)]
     return {name: statistics.median(seconds[name] for seconds in rounds) for name in ways}
 
 
 def seconds_of(function):
+    """The seconds of one call of a function without arguments."""
     started = time.perf_counter()
     function()
     return time.perf_counter() - started
 
 
 def ratio(seconds, slow, fast):
-    """How many times as fast the second is; None where one of them was not measured."""
+    """Seconds of `slow` divided by those of `fast`; None if one of the two was not measured."""
     return seconds[slow] / seconds[fast] if slow in seconds and fast in seconds else None
 
 
 def skipped(what, *modules):
-    """Whether a baseline cannot be measured, because modules are not installed; says so."""
-    absent = [name for name in modules if importlib.util.find_spec(name) is None]
-    if absent:
-        logging.warning("%s: skipped, %s not installed: pip install 'kpose[benchmark]'", what, " and ".join(absent))
-    return bool(absent)
+    """Whether a baseline is skipped because modules are not installed; if so, logs how to install them."""
+    missing = [PACKAGES.get(name, name) for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        logging.warning(
+            "%s: skipped, not installed: %s. Install with pip install %s (or pip install '.[benchmark]' in a checkout)",
+            what,
+            ", ".join(missing),
+            " ".join(missing),
+        )
+    return bool(missing)

@@ -1,4 +1,4 @@
-"""The benchmark's networks and training step in PyTorch (the extra `benchmark`), for kpose's to be measured against."""
+"""Baselines for training: the networks and the training step in PyTorch (the extra `benchmark`)."""
 
 import numpy as np
 import torch
@@ -6,10 +6,10 @@ from torch import nn
 
 
 def deeppose(num_joints):
-    """`kpose.models.deeppose`, with PyTorch's usual initial weights: 224 x 224 -> 2K numbers."""
+    """`kpose.models.deeppose` with the default initial weights of PyTorch: images of 224 x 224 -> 2K numbers."""
     blocks, channels = [], 3
     for index, (filters, kernel) in enumerate([(96, 11), (256, 5), (384, 3), (384, 3), (256, 3)]):
-        # "Same" padding of 224 by a stride of 4 is 3 and 4: unpadded on one side here, as much work.
+        # "Same" padding with stride 4 pads 3 and 4 pixels. Here it is 4 and 4: the same amount of work.
         stride, padding = (4, 4) if index == 0 else (1, kernel // 2)
         blocks += [nn.Conv2d(channels, filters, kernel, stride, padding), nn.ReLU(), nn.BatchNorm2d(filters)]
         if index in (0, 1, 4):
@@ -42,7 +42,7 @@ class _BasicBlock(nn.Module):
 
 
 def resnet18(num_joints):
-    """He et al.'s ResNet-18 with 2K outputs."""
+    """ResNet-18 (He et al., CVPR 2016) with 2K outputs."""
     blocks = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
     channels = 64
     for filters in (64, 128, 256, 512):
@@ -53,13 +53,13 @@ def resnet18(num_joints):
 
 
 def make_step(make_network, batch, bfloat16, compiled):
-    """A function of no arguments that takes one training step: SGD on the sum of squares, channels last.
+    """A function without arguments that runs one training step: SGD on the sum of squares, channels last.
 
     Args:
         make_network: `deeppose` or `resnet18`.
-        batch: "image" [B, H, W, 3] of 0..255 and "keypoints" [B, K, 3], arrays.
-        bfloat16: under autocast, otherwise in float32.
-        compiled: by torch.compile, otherwise eager.
+        batch: dict of arrays "image" [B, H, W, 3] of 0..255 and "keypoints" [B, K, 3].
+        bfloat16: use autocast to bfloat16; otherwise float32.
+        compiled: use torch.compile; otherwise eager.
     """
     network = make_network(batch["keypoints"].shape[1]).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(network.parameters(), 1e-6)

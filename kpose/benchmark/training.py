@@ -1,4 +1,4 @@
-"""The training engine: beside the machine's own limit, a bare loop, and PyTorch."""
+"""Benchmark of training steps, beside matrix multiplications, a bare TensorFlow loop, and PyTorch."""
 
 import gc
 import itertools
@@ -11,33 +11,38 @@ import tensorflow as tf
 from absl import logging
 
 from kpose import config as config_lib
-from kpose import models
-from kpose.benchmark.timing import ratio, seconds_of, skipped
+from kpose.benchmark.timing import alternate_timed, ratio, seconds_of, skipped
 from kpose.core import devices, skeletons
 from kpose.core.errors import first_line
 from kpose.models import flops
+from kpose.runs.workdir import build_network
 from kpose.train import setup
 
 NETWORKS = ("deeppose", "resnet18")
+# Mode -> `config.xla`.
+MODES = {"plain": "off", "xla": "on"}
 BATCH_SIZE = 64
-# Training steps of which the median is taken.
+# Number of training steps in one measurement; the median is used.
 STEPS = 3
-# Of the machine's own rate: the side of the square matrices.
+# Side of the square matrices that are multiplied.
 MATRIX = 3072
 
 
 def train(runs):
-    """Images a second of two networks in every mode, on constant data.
+    """Images per second of two networks on constant data, in each precision and mode.
 
-    Each precision's modes are timed in turn: the engine with and without XLA, a bare TensorFlow loop in the engine's
-    faster mode, PyTorch eager and compiled. The share is that of the machine's own matrix multiplications in that
-    precision, the training counted as three forward passes.
+    In each precision these are timed in alternation: kpose with and without XLA, a bare TensorFlow loop in the faster
+    of these two modes, and PyTorch, eager and compiled. `share_of_matrix_rate` compares the floating-point operations
+    per second with those of large matrix multiplications; a training step counts as three forward passes.
+
+    Args:
+        runs: how often each is timed.
     """
     precisions = ["float32"]
     if devices.choose_precision("auto") == "mixed_bfloat16":
         precisions.append("mixed_bfloat16")
     else:
-        logging.warning("mixed_bfloat16: skipped, this machine does not compute in it")
+        logging.warning("mixed_bfloat16: skipped, this machine has no hardware for it")
     with_torch = not skipped("PyTorch", "torch")
     figures = {"batch_size": BATCH_SIZE}
     for precision in precisions:
@@ -46,8 +51,8 @@ def train(runs):
         for name in NETWORKS:
             measured = _network(name, precision, runs, rate, with_torch)
             figures |= {f"{name}_{_short(precision)}_{key}": value for key, value in measured.items()}
-            told = ", ".join(f"{key} {value:.3g}" for key, value in measured.items() if value is not None)
-            logging.info("%s in %s: %s", name, _short(precision), told)
+            shown = ", ".join(f"{key} {value:.3g}" for key, value in measured.items() if value is not None)
+            logging.info("%s in %s: %s", name, _short(precision), shown)
             gc.collect()
     return figures
 
@@ -57,31 +62,23 @@ def _short(precision):
 
 
 def _network(name, precision, runs, matrix_rate, with_torch):
-    config = config_lib.load_recipe(name)
-    config.batch_size, config.precision = BATCH_SIZE, precision
-    config.loss.name, config.optimizer.name, config.optimizer.learning_rate = "l2", "sgd", 1e-6
-    config.optimizer.momentum = config.optimizer.ema = config.optimizer.clip_norm = 0.0
-    config.optimizer.weight_decay = 0.0
-    config.schedule.name, config.schedule.warmup_steps = "constant", 0
-    batch = _batch(config)
-    ways = {}
-    for mode in ("plain", "xla"):
-        config.xla = "on" if mode == "xla" else "off"
-        ways[mode] = _engine(config, batch)
-    seconds = _alternate(1, ways)
+    config = _recipe(name, precision)
+    skeleton = skeletons.get(config.skeleton)
+    batch = _batch(config, skeleton)
+    ways = {mode: _engine(_recipe(name, precision, xla), skeleton, batch) for mode, xla in MODES.items()}
+    seconds = alternate_timed(1, ways)
     best = min(seconds, key=seconds.get)
-    ways["bare"] = _bare_loop(config, batch, xla=best == "xla")
+    ways["bare"] = _bare_loop(config, skeleton, batch, xla=best == "xla")
     if with_torch:
         from kpose.benchmark import torch_networks
 
         for way in ("eager", "compiled"):
             ways[f"torch_{way}"] = _torch(getattr(torch_networks, name), batch, precision, way == "compiled")
     ways = {way: run for way, run in ways.items() if run is not None}
-    seconds = _alternate(runs, ways)
+    seconds = alternate_timed(runs, ways)
     torch_ways = [way for way in seconds if way.startswith("torch_")]
-    skeleton = skeletons.get(config.skeleton)
     with devices.dtype_policy(precision):
-        work = flops.PASSES_OF_TRAINING * flops.forward(models.build(config.model, skeleton), config.model.input_size)
+        work = flops.PASSES_OF_TRAINING * flops.forward(build_network(config, skeleton), config.model.input_size)
     return {f"{way}_images_per_second": BATCH_SIZE / value for way, value in seconds.items()} | {
         "share_of_matrix_rate": BATCH_SIZE * work / seconds[best] / matrix_rate,
         "ratio_to_torch": ratio(seconds, min(torch_ways, key=seconds.get), best) if torch_ways else None,
@@ -89,17 +86,19 @@ def _network(name, precision, runs, matrix_rate, with_torch):
     }
 
 
-def _alternate(runs, ways):
-    """Median seconds a step, of ways that tell their own, in turn after one run of each that does not count."""
-    for way in ways.values():
-        way()
-    rounds = [{name: way() for name, way in ways.items()} for _ in range(runs)]
-    return {name: statistics.median(seconds[name] for seconds in rounds) for name in ways}
+def _recipe(name, precision, xla="off"):
+    """A recipe with the loss and the optimiser that the bare loop and PyTorch use too."""
+    config = config_lib.load_recipe(name)
+    config.batch_size, config.precision, config.xla = BATCH_SIZE, precision, xla
+    config.loss.name, config.optimizer.name, config.optimizer.learning_rate = "l2", "sgd", 1e-6
+    config.optimizer.momentum = config.optimizer.ema = config.optimizer.clip_norm = 0.0
+    config.optimizer.weight_decay = 0.0
+    config.schedule.name, config.schedule.warmup_steps = "constant", 0
+    return config
 
 
-def _batch(config):
-    skeleton, rng = skeletons.get(config.skeleton), np.random.default_rng(0)
-    size = config.model.input_size
+def _batch(config, skeleton):
+    rng, size = np.random.default_rng(0), config.model.input_size
     batch = {
         "image": rng.integers(0, 256, (BATCH_SIZE, *size, 3), np.uint8),
         "keypoints": rng.uniform(-0.5, 0.5, (BATCH_SIZE, skeleton.num_joints, 3)).astype(np.float32),
@@ -110,19 +109,19 @@ def _batch(config):
     return batch
 
 
-def _engine(config, batch):
-    """Through `Regressor.fit`, under a strategy, with its metrics."""
+def _engine(config, skeleton, batch):
+    """Seconds of a training step of kpose: `Regressor.fit`, under a strategy, with metrics."""
     run = devices.start(config)
-    regressor = setup.build_regressor(config, run, total_steps=1)
+    regressor = setup.build_regressor(config, skeleton, run, total_steps=1)
     data = tf.data.Dataset.from_tensors(batch).repeat()
-    # There is nothing to tune, and TensorFlow's tuner lets a pipeline without anything end only when it next wakes.
+    # Without operations to tune, the autotuner delays the end of the pipeline until its next cycle.
     options = tf.data.Options()
     options.autotune.enabled = False
     data = data.with_options(options)
 
     def seconds():
         ends = _StepEnds()
-        # One more: the first begins with the making of an iterator.
+        # One more step, because the first one includes the creation of the iterator.
         regressor.fit(data, steps_per_epoch=STEPS + 1, total_steps=STEPS + 1, verbose=0, callbacks=[ends])
         return statistics.median(end - start for start, end in itertools.pairwise(ends.times))
 
@@ -135,7 +134,7 @@ class _StepEnds(keras.callbacks.Callback):
         self.times = []
 
     def on_train_batch_end(self, batch, logs=None):
-        # Reading a figure waits for the step.
+        # Reading a value waits for the end of the step.
         float(logs["loss"])
         self.times.append(time.perf_counter())
 
@@ -144,10 +143,10 @@ def _of_single_steps(step):
     return lambda: statistics.median(seconds_of(step) for _ in range(STEPS))
 
 
-def _bare_loop(config, batch, xla):
-    """What there is to compute and nothing else: no strategy, no metrics, no data, no callbacks."""
+def _bare_loop(config, skeleton, batch, xla):
+    """Seconds of a training step without strategy, metrics, data pipeline and callbacks."""
     with devices.dtype_policy(config.precision):
-        network = models.build(config.model, skeletons.get(config.skeleton))
+        network = build_network(config, skeleton)
     images = tf.cast(batch["image"], tf.float32)
     truth = tf.constant(batch["keypoints"][..., :2])
     optimizer = keras.optimizers.SGD(config.optimizer.learning_rate)
@@ -178,21 +177,21 @@ def _bare_loop(config, batch, xla):
 
 
 def _torch(make_network, batch, precision, compiled):
-    """None where it cannot run: torch.compile wants a C++ compiler."""
+    """Seconds of a training step in PyTorch; None if it cannot run (torch.compile needs a C++ compiler)."""
     from kpose.benchmark import torch_networks
 
     step = torch_networks.make_step(make_network, batch, precision == "mixed_bfloat16", compiled)
     try:
         step()
     except Exception as error:
-        # Whatever the compiler says, eager PyTorch is still there to be measured against.
+        # Any error of the compiler: eager PyTorch is still a baseline.
         logging.warning("torch.compile: skipped, it failed: %s", first_line(error))
         return None
     return _of_single_steps(step)
 
 
 def _matrix_rate(runs, precision):
-    """Floating-point operations a second of large matrix multiplications."""
+    """Floating-point operations per second of large matrix multiplications."""
     dtype = tf.as_dtype(_short(precision))
     one = tf.cast(tf.random.stateless_uniform((MATRIX, MATRIX), (0, 0)), dtype)
     multiply = tf.function(lambda a: tf.reduce_sum(tf.matmul(a, a)[0]), autograph=False)
