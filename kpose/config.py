@@ -1,8 +1,10 @@
-"""Recipes: what a training run is made of.
+"""Recipes: the fields of a training run, their defaults and their checks.
 
-`default()` lists every field there is, with its default. A recipe in `configs/` is a Python file whose
-`get_config()` starts from it and changes fields; the command line changes them further
-(`--config.optimizer.learning_rate=0.01`). A recipe is checked when it is read, before anything slow starts.
+`default()` has every field with its default. A recipe in `configs/` is a Python file whose `get_config()` starts
+from it and changes fields. The command line changes them further (`--config.optimizer.learning_rate=0.01`). A recipe
+is checked before anything slow starts.
+
+The module has more than 400 lines, because the fields are listed twice: with defaults and with ranges.
 """
 
 import importlib.util
@@ -31,91 +33,126 @@ def default():
     config.evaluate_every = 1  # Epochs between evaluations on data.val; the last epoch is always evaluated.
     config.on_nan = "stop"  # If a loss or gradient is not finite: stop, skip the step, rollback to a checkpoint.
     config.evaluate_batches = 0  # Batches of data.val in an evaluation; 0: all.
-    config.log_every = 100  # Steps between log lines and TensorBoard scalars.
+    config.log_every = 100  # Steps between TensorBoard scalars; log lines come by time.
     config.quick = False  # Set by RECIPE:quick. The batch size is rounded up to a multiple of the replicas.
     config.skeleton = "coco"  # Name of the skeleton of the labels: coco, lsp.
+    config.data = _data_fields()
+    config.augment = _augment_fields()
+    config.model = _model_fields()
+    config.teacher = _teacher_fields()
+    config.loss = _loss_fields()
+    config.optimizer = _optimizer_fields()
+    config.schedule = _schedule_fields()
+    return config
 
-    config.data = ConfigDict()
-    config.data.train = ""  # Glob of training records; several, separated by commas, are mixed.
-    config.data.weights = ()  # For several globs: each one's share of the samples; (): by number of records.
-    config.data.cache = False  # Keep all decoded crops in memory.
-    config.data.val = ""  # Glob of validation records; empty: no evaluation during training.
-    config.data.errors = ""  # For cascade: records that measure the error of the previous stage; empty: data.train.
-    config.data.padding = 1.0  # The network's input shows the box enlarged by this factor.
-    config.data.aspect = 0.0  # Width / height of the rectangle around the box that is shown; 0: the box, stretched.
-    config.data.shuffle_buffer = 10_000  # Number of encoded records in the shuffle buffer.
 
-    config.augment = ConfigDict()
-    config.augment.on = "host"  # host (in tf.data), device (in the training step).
-    config.augment.flip = 0.0  # Probability of a horizontal flip, with left and right joints swapped.
-    config.augment.rotation = 0.0  # Largest rotation in degrees, in both directions.
-    config.augment.scale = (1.0, 1.0)  # (lowest, highest) factor of the size of the visible window.
-    config.augment.shift = 0.0  # Largest shift of the window, as a fraction of its sides.
-    config.augment.half_body = 0.0  # Probability of a window around the upper or the lower body only.
-    config.augment.cutout = 0.0  # Probability of a rectangle of the mean colour; joints in it count as occluded.
-    config.augment.grey = 0.0  # Probability of a shift towards grey, by a random amount.
-    config.augment.jitter = 0.0  # Brightness, contrast, saturation: factor 1 +- this. Hue: +- this / 10 turns.
-    config.augment.solarise = 0.0  # Probability of inverting bright pixel values.
-    config.augment.posterise = 0.0  # Probability of keeping only 2 to 6 bits of each channel.
-    config.augment.sharpness = 0.0  # Probability of blurring or sharpening.
-    config.augment.equalise = 0.0  # Probability of equalising the histogram.
+def _data_fields():
+    """Section `data`: records and what the network sees of them."""
+    data = ConfigDict()
+    data.train = ""  # Glob of training records; several, separated by commas, are mixed.
+    data.weights = ()  # For several globs: each one's share of the samples; (): by number of records.
+    data.cache = False  # Keep all decoded crops in memory.
+    data.val = ""  # Glob of validation records; empty: no evaluation during training.
+    data.errors = ""  # For cascade: records that measure the error of the previous stage; empty: data.train.
+    data.padding = 1.0  # The network's input shows the box enlarged by this factor.
+    data.aspect = 0.0  # Width / height of the rectangle around the box that is shown; 0: the box, stretched.
+    data.shuffle_buffer = 10_000  # Number of encoded records in the shuffle buffer.
+    return data
 
-    config.model = ConfigDict()
-    config.model.name = "deeppose"  # deeppose, integral, backbone, movenet, cascade.
-    config.model.input_size = (224, 224)  # (height, width) in pixels.
-    config.model.filters = (96, 256, 384, 384, 256)  # For deeppose, integral (one a level), cascade: channels.
-    config.model.kernels = (11, 5, 3, 3, 3)  # For deeppose: kernel sizes of the five convolutions.
-    config.model.first_stride = 4  # For deeppose: stride of the first convolution.
-    config.model.hidden = (4096, 4096)  # For deeppose, cascade: units of the hidden fully connected layers.
-    config.model.dropout = 0.6  # Dropout rate after each hidden fully connected layer.
-    config.model.head_filters = 64  # For integral and the spatial head: channels of the top-down path.
-    config.model.head_level = 1  # For the same: resolution of the heatmaps; 1: a quarter of the input, 2: an eighth.
-    config.model.base = ""  # For cascade: workdir of the previous stage.
-    config.model.sub_image = 32  # For cascade: side of the sub-images in pixels.
-    config.model.sigma = 1.0  # For cascade: side of the sub-images in torso diameters.
-    config.model.batch_norm_momentum = 0.9  # Weight of the old value in the running statistics of BatchNorm.
-    config.model.width = 1.0  # For movenet: factor of the number of channels.
-    config.model.frozen_blocks = 0  # For movenet: number of first blocks that are not trained.
-    config.model.backbone = "resnet18"  # For backbone: resnet18, resnet50, efficientnet_lite0.
-    config.model.head = "pooled"  # For backbone: pooled (average pooling, fully connected), spatial (heatmaps).
+
+def _augment_fields():
+    """Section `augment`: random changes to training samples."""
+    augment = ConfigDict()
+    augment.on = "host"  # host (in tf.data), device (in the training step).
+    augment.flip = 0.0  # Probability of a horizontal flip, with left and right joints swapped.
+    augment.rotation = 0.0  # Largest rotation in degrees, in both directions.
+    augment.scale = (1.0, 1.0)  # (lowest, highest) factor of the size of the visible window.
+    augment.shift = 0.0  # Largest shift of the window, as a fraction of its sides.
+    augment.half_body = 0.0  # Probability of a window around the upper or the lower body only.
+    augment.cutout = 0.0  # Probability of a rectangle of the mean colour; joints in it count as occluded.
+    augment.grey = 0.0  # Probability of a shift towards grey, by a random amount.
+    augment.jitter = 0.0  # Brightness, contrast, saturation: factor 1 +- this. Hue: +- this / 10 turns.
+    augment.solarise = 0.0  # Probability of inverting bright pixel values.
+    augment.posterise = 0.0  # Probability of keeping only 2 to 6 bits of each channel.
+    augment.sharpness = 0.0  # Probability of blurring or sharpening.
+    augment.equalise = 0.0  # Probability of equalising the histogram.
+    return augment
+
+
+def _model_fields():
+    """Section `model`: the network and its initial weights."""
+    model = ConfigDict()
+    model.name = "deeppose"  # deeppose, integral, backbone, movenet, cascade.
+    model.input_size = (224, 224)  # (height, width) in pixels.
+    model.filters = (96, 256, 384, 384, 256)  # For deeppose, integral (one a level), cascade: channels.
+    model.kernels = (11, 5, 3, 3, 3)  # For deeppose: kernel sizes of the five convolutions.
+    model.first_stride = 4  # For deeppose: stride of the first convolution.
+    model.hidden = (4096, 4096)  # For deeppose, cascade: units of the hidden fully connected layers.
+    model.dropout = 0.6  # Dropout rate after each hidden fully connected layer.
+    model.head_filters = 64  # For integral and the spatial head: channels of the top-down path.
+    model.head_level = 1  # For the same: resolution of the heatmaps; 1: a quarter of the input, 2: an eighth.
+    model.base = ""  # For cascade: workdir of the previous stage.
+    model.sub_image = 32  # For cascade: side of the sub-images in pixels.
+    model.sigma = 1.0  # For cascade: side of the sub-images in torso diameters.
+    model.batch_norm_momentum = 0.9  # Weight of the old value in the running statistics of BatchNorm.
+    model.width = 1.0  # For movenet: factor of the number of channels.
+    model.frozen_blocks = 0  # For movenet: number of first blocks that are not trained.
+    model.backbone = "resnet18"  # For backbone: resnet18, resnet50, efficientnet_lite0.
+    model.head = "pooled"  # For backbone: pooled (average pooling, fully connected), spatial (heatmaps).
     # Initial weights: a run's folder, a shipped model's name, a .pth, .h5 or .keras file, package:NAME, a
     # keras_cv preset; for movenet a .json file. Empty: random weights.
-    config.model.weights = ""
+    model.weights = ""
     # For backbone: scale and padding of images. keras: those of keras_cv. torchvision: mean and deviation of ImageNet,
     # and torchvision's strides and padding. auto: those of the initial weights; the saved recipe holds the choice.
-    config.model.preprocessing = "auto"
-    config.model.freeze_epochs = 0  # Number of first epochs in which the backbone is not trained.
+    model.preprocessing = "auto"
+    model.freeze_epochs = 0  # Number of first epochs in which the backbone is not trained.
+    return model
 
-    config.teacher = ConfigDict()
-    config.teacher.weights = ""  # A .json file of MoveNet's graph model: its keypoints are additional training targets.
-    config.teacher.width = 1.75  # Factor of the teacher's channels: 1.0 for Lightning, 1.75 for Thunder.
-    config.teacher.input_size = (256, 256)  # (height, width) of its input, multiples of 32; crops are resized.
-    config.teacher.min_score = 0.3  # Joints that the teacher scores lower are not used.
-    config.teacher.everywhere = False  # Use the teacher at labelled joints too; False: only at unlabelled ones.
-    config.teacher.share = 1.0  # Factor of the teacher's part of the loss.
 
-    config.loss = ConfigDict()
+def _teacher_fields():
+    """Section `teacher`: a pose model whose keypoints are further targets."""
+    teacher = ConfigDict()
+    teacher.weights = ""  # A .json file of MoveNet's graph model: its keypoints are additional training targets.
+    teacher.width = 1.75  # Factor of the teacher's channels: 1.0 for Lightning, 1.75 for Thunder.
+    teacher.input_size = (256, 256)  # (height, width) of its input, multiples of 32; crops are resized.
+    teacher.min_score = 0.3  # Joints that the teacher scores lower are not used.
+    teacher.everywhere = False  # Use the teacher at labelled joints too; False: only at unlabelled ones.
+    teacher.share = 1.0  # Factor of the teacher's part of the loss.
+    return teacher
+
+
+def _loss_fields():
+    """Section `loss`: the loss."""
+    loss = ConfigDict()
     # l2 (published: sum over the batch), masked_l2 (published, with visibility), l1, smooth_l1, laplace, rle.
-    config.loss.name = "l2"
-    config.loss.beta = 0.02  # For smooth_l1: error at which the square ends, as a fraction of the crop.
-    config.loss.flow_layers = 6  # For rle: coupling layers of the flow.
-    config.loss.flow_units = 64  # For rle: units of the hidden layers of the flow's networks.
+    loss.name = "l2"
+    loss.beta = 0.02  # For smooth_l1: error at which the square ends, as a fraction of the crop.
+    loss.flow_layers = 6  # For rle: coupling layers of the flow.
+    loss.flow_units = 64  # For rle: units of the hidden layers of the flow's networks.
+    return loss
 
-    config.optimizer = ConfigDict()
-    config.optimizer.name = "sgd"  # sgd, adamw.
-    config.optimizer.learning_rate = 0.001  # Peak learning rate, after the warm-up.
-    config.optimizer.momentum = 0.0  # For sgd.
-    config.optimizer.weight_decay = 0.0  # Decoupled weight decay; not applied to biases and normalisation layers.
-    config.optimizer.clip_norm = 0.0  # Largest global norm of the gradient; 0: no limit.
-    config.optimizer.ema = 0.0  # Decay of the moving average of weights, for evaluation and export; 0: no average.
 
-    config.schedule = ConfigDict()
-    config.schedule.name = "constant"  # constant, step, cosine (to zero), flat_cosine (constant, then cosine to zero).
-    config.schedule.warmup_steps = 0  # Steps of linear increase from zero.
-    config.schedule.milestones = (0.7, 0.9)  # For step: fractions of the training at which the rate changes.
-    config.schedule.factor = 0.1  # For step: factor of the rate at each milestone.
-    config.schedule.flat = 0.5  # For flat_cosine: fraction of the training before the cosine.
-    return config
+def _optimizer_fields():
+    """Section `optimizer`: the optimiser."""
+    optimizer = ConfigDict()
+    optimizer.name = "sgd"  # sgd, adamw.
+    optimizer.learning_rate = 0.001  # Peak learning rate, after the warm-up.
+    optimizer.momentum = 0.0  # For sgd.
+    optimizer.weight_decay = 0.0  # Decoupled weight decay; not applied to biases and normalisation layers.
+    optimizer.clip_norm = 0.0  # Largest global norm of the gradient; 0: no limit.
+    optimizer.ema = 0.0  # Decay of the moving average of weights, for evaluation and export; 0: no average.
+    return optimizer
+
+
+def _schedule_fields():
+    """Section `schedule`: the learning rate over the training."""
+    schedule = ConfigDict()
+    schedule.name = "constant"  # constant, step, cosine (to zero), flat_cosine (constant, then cosine to zero).
+    schedule.warmup_steps = 0  # Steps of linear increase from zero.
+    schedule.milestones = (0.7, 0.9)  # For step: fractions of the training at which the rate changes.
+    schedule.factor = 0.1  # For step: factor of the rate at each milestone.
+    schedule.flat = 0.5  # For flat_cosine: fraction of the training before the cosine.
+    return schedule
 
 
 # Field -> its allowed values.
@@ -175,7 +212,7 @@ RANGES = {
     "loss.flow_layers": (2, None),
     "loss.flow_units": (1, None),
 }
-# Fields that a run may change when it goes on: they do not change what its checkpoints mean.
+# Fields that may change when a run is resumed: its checkpoints do not depend on them.
 RESUMABLE = (
     "epochs",
     "steps",
@@ -224,7 +261,7 @@ def _check_fields(fields, known):
             raise InputError(f"config has no field {field!r}{_suggestion(field, known)}")
     for field, value in known.items():
         if field not in fields:
-            raise InputError(f"config lacks the field {field!r}: start from kpose.config.default()")
+            raise InputError(f"config has no value for {field!r}: start from kpose.config.default()")
         if type(fields[field]) is not type(value):
             raise InputError(
                 f"config.{field} is {fields[field]!r}: it is of type {type(value).__name__}, as in {value!r}"
@@ -249,7 +286,7 @@ def flatten(config):
     return flat
 
 
-# What FILE:quick changes: enough steps to see that a recipe is sound.
+# The changes of RECIPE:quick: enough steps to see that a recipe runs.
 QUICK = {
     "quick": True,
     "steps": 20,
@@ -284,36 +321,47 @@ def shipped():
 
 
 def resolve_flags(argv):
-    """Command-line arguments with the recipe of --config replaced by its file, and each --config.FIELD looked up.
+    """Command-line arguments with the file of the recipe in place of its name, and a check of each --config.FIELD.
 
-    `--config=RECIPE:quick` becomes the recipe and the changes of `QUICK`, before those of the command line.
+    `--config=RECIPE:quick` becomes the recipe and the changes of `QUICK`. They come first, so that the other
+    arguments override them and may stand in any order.
+
+    Args:
+        argv: the program's name and its arguments.
+
+    Returns:
+        The new list.
 
     Raises:
         InputError: no such recipe, one that cannot be read, or no such field.
     """
-    resolved, known = [argv[0]], flatten(default())
+    recipe, others, known = [], [], flatten(default())
     arguments = iter(argv[1:])
     for argument in arguments:
         name, _, value = argument.lstrip("-").partition("=")
         if name == "config" and argument.startswith("-"):
-            value = value or next(arguments, "")
-            recipe, _, variant = value.partition(":")
-            if variant not in ("", "quick"):
-                raise InputError(f"--config={value}: a recipe has no variant {variant!r}, but 'quick'")
-            path = recipe_path(recipe)
-            load_recipe(path)
-            resolved.append(f"--config={path}")
-            if variant:
-                resolved += [f"--config.{field}={value}" for field, value in QUICK.items()]
+            recipe = _recipe_flags(value or next(arguments, ""))
             continue
-        if name.startswith("config.") and name[len("config.") :] not in known:
-            raise InputError(f"config has no field {name[7:]!r}{_suggestion(name[7:], known)}")
-        resolved.append(argument)
-    return resolved
+        field = name.removeprefix("config.")
+        if name.startswith("config.") and field not in known:
+            raise InputError(f"config has no field {field!r}{_suggestion(field, known)}")
+        others.append(argument)
+    return [argv[0], *recipe, *others]
+
+
+def _recipe_flags(value):
+    """The arguments that --config=`value` stands for."""
+    name, _, variant = value.partition(":")
+    if variant not in ("", "quick"):
+        raise InputError(f"--config={value}: a recipe has no variant {variant!r}; the only variant is 'quick'")
+    path = recipe_path(name)
+    load_recipe(path)
+    changes = QUICK if variant else {}
+    return [f"--config={path}", *(f"--config.{field}={changed}" for field, changed in changes.items())]
 
 
 def _shipped_recipes():
-    # Installed, configs/ is the package kpose.configs; in a checkout it lies beside kpose/.
+    # configs/ is the package kpose.configs when kpose is installed; in a checkout it is beside kpose/.
     here = os.path.dirname(os.path.abspath(__file__))
     installed = os.path.join(here, "configs")
     return installed if os.path.isdir(installed) else os.path.join(os.path.dirname(here), "configs")
@@ -339,7 +387,7 @@ def save(config, path):
 
 
 def load(path):
-    """The config of a JSON file that `save` wrote; fields that came to kpose later have their defaults.
+    """The config of a JSON file that `save` wrote; fields that the file does not have get their defaults.
 
     Raises:
         InputError: the file is missing or no such config.
@@ -353,7 +401,7 @@ def load(path):
 
 
 def from_fields(saved):
-    """The config of a dict of its fields, as JSON holds them; those that are not there have their defaults."""
+    """The config of a dict of fields as JSON holds them; missing fields get their defaults."""
     config = default()
     for name, value in _with_tuples(saved).items():
         if isinstance(value, dict) and isinstance(config.get(name), ConfigDict):
@@ -364,7 +412,7 @@ def from_fields(saved):
 
 
 def _with_tuples(value):
-    # JSON has lists alone; recipes have tuples.
+    # JSON has lists only; recipes have tuples.
     if isinstance(value, dict):
         return {key: _with_tuples(inner) for key, inner in value.items()}
     return tuple(value) if isinstance(value, list) else value

@@ -57,7 +57,7 @@ def train(cell, batch_norm=None):
         how many programs of the training step the compiler has made for it.
     """
     from kpose.core.devices import Runtime, cluster
-    from tests import test_engine as engine
+    from tests.train import test_regressor as engine
 
     # As the runtime has it: inside a compiled program nothing waits for another replica.
     options = {"batch_norm": cell.batch_norm if batch_norm is None else batch_norm, "synchronized": not cell.xla}

@@ -1,6 +1,6 @@
-"""What every binary shares: flags in, one function call out, one clear line on bad input.
+"""What all binaries share: flags in, one function call out, one clear line on bad input.
 
-A binary keeps its flags in a set of its own, so that any of them can be imported beside any other:
+Each binary keeps its flags in a set of its own, so that several binaries can be imported in one process:
 
     FLAGS = cli.flag_set()
     _WORKDIR = flags.DEFINE_string("workdir", None, "...", required=True, flag_values=FLAGS)
@@ -10,6 +10,7 @@ A binary keeps its flags in a set of its own, so that any of them can be importe
     def console(): cli.run(main, FLAGS, __doc__)
 """
 
+import contextlib
 import difflib
 import os
 import sys
@@ -26,77 +27,100 @@ def flag_set():
 
 
 def run(main, flag_values, doc, prepare=None, tensorflow=True, choices=(), arguments=None):
-    """Runs `main()` as a command-line program.
+    """Runs `main()` as a command-line program, and exits.
 
     Args:
         main: the function that does the work. `InputError` from it becomes one line on stderr and exit status 1.
         flag_values: the binary's flags, from `flag_set`.
-        doc: what `--help` prints above the flags.
-        prepare: changes the list of arguments before they are parsed.
+        doc: the text that `--help` prints above the flags.
+        prepare: function from the list of arguments to the list that is parsed.
         tensorflow: whether `main` uses TensorFlow.
-        choices: what the first argument must be one of; `main` is then called with it.
-        arguments: the flag, of several strings, that arguments without a flag's name are values of too; one is needed.
+        choices: allowed values of the first argument, with which `main` is called.
+        arguments: name of a flag with several values. Arguments without a flag's name are further values of it, and
+            at least one is needed.
     """
-    program = os.path.basename(sys.argv[0])
-    if program.endswith(".py"):
-        program = f"python -m {sys.modules['__main__'].__spec__.name.removesuffix('.__main__')}"
-
-    def fail(message):
-        print(f"{program}: error: {' '.join(str(message).split())}", file=sys.stderr)
-        sys.exit(1)
-
     if {"--help", "-h", "-help"} & set(sys.argv[1:]):
         print(_usage(flag_values, doc))
         sys.exit(0)
 
-    def parse(argv):
-        try:
-            _check_names(argv[1:], flag_values)
-            _check_required(argv[1:], flag_values)
-            if prepare:
-                # Where ml_collections looks for --config.FIELD.
-                argv = sys.argv = prepare(argv)
-            return flags.FLAGS(flag_values(argv, known_only=True))
-        except (flags.Error, InputError) as error:
-            fail(f"{error} (--help lists the flags)")
-
     def guarded(argv):
-        words = argv[1:]
-        if arguments:
-            flag = flag_values[arguments]
-            flag.value = [*(flag.value or ()), *words]
-            words = []
-            if not flag.value:
-                fail(f"--{arguments} is missing: {flag.help} (--help lists the flags)")
-        if choices and (not words or words[0] not in choices):
-            fail(f"say first which: {', '.join(choices)} (--help explains)")
-        if len(words) > bool(choices):
-            fail(f"unexpected argument {words[-1]!r}: the rest is given by flags (--help lists them)")
-        logging.set_verbosity(flags.FLAGS.verbosity if flags.FLAGS["verbosity"].present else logging.INFO)
-        handler = logging.get_absl_handler()
-        handler.setFormatter(None)
-        # TensorFlow logs through absl too: how long it planned a checkpoint, and the like.
-        handler.addFilter(lambda record: record.levelno > logging.logging.INFO or "tensorflow" not in record.pathname)
+        words = _positional(argv[1:], flag_values, choices, arguments)
+        _start_logging()
         if tensorflow:
             startup.keep_freed_memory()
             startup.import_tensorflow()
         try:
             main(*words)
         except InputError as error:
-            fail(error)
+            _fail(error)
 
     try:
-        app.run(guarded, flags_parser=parse)
+        app.run(guarded, flags_parser=lambda argv: _parse(argv, flag_values, prepare))
     except KeyboardInterrupt:
-        fail("interrupted")
+        _fail("interrupted")
     except BrokenPipeError:
-        # Whoever read has enough, as `| head` has. What is still buffered would break the pipe again at exit.
+        # The reader of stdout has closed it, as `| head` does. Flushing at exit would break the pipe again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
 
 
+def _fail(message):
+    """Prints one line on stderr and exits with status 1."""
+    program = os.path.basename(sys.argv[0])
+    if program.endswith(".py"):
+        program = f"python -m {sys.modules['__main__'].__spec__.name.removesuffix('.__main__')}"
+    print(f"{program}: error: {' '.join(str(message).split())}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _parse(argv, flag_values, prepare):
+    """Parses the flags of a command line; returns the other arguments, the program's name first."""
+    try:
+        _check_names(argv[1:], flag_values)
+        _check_required(argv[1:], flag_values)
+        argv = prepare(argv) if prepare else argv
+        with _as_sys_argv(argv):
+            return flags.FLAGS(flag_values(argv, known_only=True))
+    except (flags.Error, InputError) as error:
+        _fail(f"{error} (--help lists the flags)")
+
+
+@contextlib.contextmanager
+def _as_sys_argv(argv):
+    """Replaces `sys.argv` while flags are parsed: ml_collections looks there for --config.FIELD."""
+    before, sys.argv = sys.argv, argv
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+def _positional(words, flag_values, choices, arguments):
+    """The arguments of `main`, after a check of those without a flag's name."""
+    if arguments:
+        flag = flag_values[arguments]
+        flag.value = [*(flag.value or ()), *words]
+        words = []
+        if not flag.value:
+            _fail(f"--{arguments} is missing: {flag.help} (--help lists the flags)")
+    if choices and (not words or words[0] not in choices):
+        _fail(f"the first argument must be one of {', '.join(choices)} (--help explains them)")
+    if len(words) > bool(choices):
+        _fail(f"unexpected argument {words[-1]!r}: other settings are flags (--help lists them)")
+    return words
+
+
+def _start_logging():
+    """Logs from INFO on, without prefixes and without TensorFlow's own INFO lines."""
+    logging.set_verbosity(flags.FLAGS.verbosity if flags.FLAGS["verbosity"].present else logging.INFO)
+    handler = logging.get_absl_handler()
+    handler.setFormatter(None)
+    # TensorFlow logs through absl too, for example the time that it took to plan a checkpoint.
+    handler.addFilter(lambda record: record.levelno > logging.logging.INFO or "tensorflow" not in record.pathname)
+
+
 def _check_names(arguments, flag_values):
-    """Unknown flags first: absl would rather complain of the missing ones that they were meant to be."""
+    """Raises `InputError` for an unknown flag, before absl reports the flag that it was meant to be as missing."""
     known = {*flag_values, *flags.FLAGS}
     for argument in arguments:
         name = argument.lstrip("-").partition("=")[0]
@@ -109,7 +133,7 @@ def _check_names(arguments, flag_values):
 
 
 def _check_required(arguments, flag_values):
-    """Missing flags by name and meaning: absl would say that they must have a value other than None."""
+    """Raises `InputError` for a missing flag, with its help; absl's own message names the flag alone."""
     given = {argument.lstrip("-").partition("=")[0] for argument in arguments}
     for name in flag_values:
         if flag_values[name].default is None and name not in given and flag_values[name].validators:

@@ -69,7 +69,7 @@ def evaluation_batches(config, files, batch_size=None, identity=False):
     Args:
         config: the recipe.
         files: `records.RecordFiles`.
-        batch_size: samples in a batch; None: the recipe's.
+        batch_size: samples in a batch, or the number of records if that is smaller; None: the recipe's batch size.
         identity: as for `ordered_batches`.
 
     Returns:
@@ -79,12 +79,13 @@ def evaluation_batches(config, files, batch_size=None, identity=False):
         InputError: crops of another shape than the network's, or that show too little; damaged records.
     """
     check_shape(files, config.data.aspect)
+    num_records = summarise_labels(files, config.data.padding).num_records
     return ordered_batches(
         files,
         input_size=tuple(config.model.input_size),
         padding=config.data.padding,
-        batch_size=batch_size or config.batch_size,
-        num_records=summarise_labels(files, config.data.padding).num_records,
+        batch_size=min(batch_size, num_records) if batch_size else config.batch_size,
+        num_records=num_records,
         identity=identity,
     )
 
