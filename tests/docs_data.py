@@ -232,7 +232,10 @@ def small(module, arguments):
             fields = fields | {"model.hidden": "(16,)"}
         elif "deeppose" in given:
             fields = fields | _SMALL_DEEPPOSE
-        arguments = [*arguments, *(f"--config.{field}={value}" for field, value in fields.items())]
+        # A tuple that is given twice would be joined.
+        names = tuple(f"--config.{field}=" for field in fields)
+        arguments = [argument for argument in arguments if not argument.startswith(names)]
+        arguments += [f"--config.{field}={value}" for field, value in fields.items()]
     if module == "tfrecords_tools.write_coco" and "--verify" in arguments:
         return arguments
     return [*arguments, *_SMALL.get(module, ())]
@@ -294,10 +297,8 @@ def make_records(folder):
         for split in ("train", "val"):
             annotations = os.path.join(folder, "annotations", f"person_keypoints_{split}2017.json")
             output_dir = os.path.join(folder, "records", name)
-            changes = {"split": split, "shards": 1} | changes
-            writer.write_records(
-                helpers.options(annotations, os.path.join(folder, f"{split}2017.zip"), output_dir, **changes)
-            )
+            images = os.path.join(folder, f"{split}2017.zip")
+            writer.write_records(helpers.options(annotations, images, output_dir, split=split, shards=1, **changes))
 
 
 def _write_csv(labels, path):
