@@ -73,10 +73,12 @@ def begun(config):
     return keypoints(workdir.build_network(config, skeletons.COCO, begin=True))
 
 
-def without_the_field(path, key=None):
-    """Removes the field from a saved recipe, as older versions wrote it."""
+def make_old(path, key=None, **fields):
+    """Removes the field from a saved recipe, as older versions wrote it, and changes others of `model`."""
     saved = json.loads(path.read_text())
-    del (saved[key] if key else saved)["model"]["preprocessing"]
+    model = (saved[key] if key else saved)["model"]
+    del model["preprocessing"]
+    model.update(fields)
     path.write_text(json.dumps(saved))
 
 
@@ -100,19 +102,19 @@ def test_fine_tuning_starts_as_the_function_of_its_source_run(run, tiny_data):
 def test_fine_tuning_starts_as_the_function_of_a_shipped_model(run, tiny_data, tmp_path, monkeypatch):
     monkeypatch.setattr(tflite, "convert", lambda network: b"")
     monkeypatch.setattr(shipped, "FOLDER", str(tmp_path))
-    shipped_model.ship(run, "resnet_v1", {}, folder=str(tmp_path))
+    shipped_model.ship(run, "resnet_v1", output_dir=str(tmp_path))
     source = keypoints(shipped.load_network("resnet_v1")[1])
     # The weights are stored in float16.
     np.testing.assert_allclose(source, keypoints(workdir.load_trained(run).network), atol=5e-3)
     assert np.abs(begun(recipe(tiny_data, "resnet_v1")) - source).max() < 1e-5
-    without_the_field(tmp_path / "resnet_v1.json", "recipe")
+    make_old(tmp_path / "resnet_v1.json", "recipe")
     np.testing.assert_array_equal(keypoints(shipped.load_network("resnet_v1")[1]), source)
 
 
 def test_a_run_of_an_older_version_loads_and_goes_on(run, tiny_data, pytorch_file, tmp_path):
     old = str(tmp_path / "old")
     shutil.copytree(run, old)
-    without_the_field(tmp_path / "old" / "config.json")
+    make_old(tmp_path / "old" / "config.json")
     source = keypoints(workdir.load_trained(run).network)
     np.testing.assert_array_equal(keypoints(workdir.load_trained(old).network), source)
     assert np.abs(begun(recipe(tiny_data, old)) - source).max() < 1e-5
@@ -122,8 +124,8 @@ def test_a_run_of_an_older_version_loads_and_goes_on(run, tiny_data, pytorch_fil
 def test_an_older_run_that_started_from_a_run_keeps_its_own_function(run, tiny_data, tmp_path):
     """It was trained with the preprocessing of Keras weights, because its weights named a folder."""
     old = tmp_path / "old"
-    trainer.train(recipe(tiny_data, run), str(old))
-    without_the_field(old / "config.json")
+    trainer.train(recipe(tiny_data, ""), str(old))
+    make_old(old / "config.json", weights=run)
     assert workdir.load_config(str(old)).model.preprocessing == "keras"
     assert trainer.train(recipe(tiny_data, run, steps=2), str(old))["step"] == 2
     assert workdir.load_config(str(old)).model.preprocessing == "keras"
