@@ -162,7 +162,7 @@ def test_tables_with_a_byte_order_mark_and_empty_lines(tmp_path):
 )
 def test_a_bad_cell_is_named_by_file_line_and_column(cells, complaint, tmp_path):
     photos = inputs.photos(tmp_path / "photos", ["a.png"])
-    (tmp_path / "photos" / "text.png").write_text("no picture")
+    (tmp_path / "photos" / "text.png").write_text("not an image")
     columns = ["file_name", *BOX_COLUMNS, *JOINT_COLUMNS, *FLAG_COLUMNS]
     rows = [_row("a.png", (1, 2, 30, 40)), _row("a.png", (1, 2, 30, 40)) | cells]
     table = _table(tmp_path / "people.csv", rows, columns)

@@ -135,7 +135,7 @@ def test_a_server_without_ranges_sends_the_whole_file_again(server, tmp_path):
 
 @pytest.mark.parametrize("length", [300_000, 150_000])
 def test_a_file_that_changed_on_the_server_is_downloaded_again(length, server, tmp_path):
-    """Old bytes followed by new ones have a wrong MD5; the next download starts anew."""
+    """Old bytes followed by new ones have a wrong MD5; the next download starts again."""
     _fail_after(200_000, server, tmp_path)
     other = DATA[::-1][:length]
     server.files["/data"] = other

@@ -122,7 +122,7 @@ def test_a_write_killed_between_the_renames_continues(drawn, tmp_path, monkeypat
     assert verification.verify(str(tmp_path), "train")
 
 
-def test_other_inputs_start_anew(drawn, tmp_path, monkeypatch):
+def test_other_inputs_start_again(drawn, tmp_path, monkeypatch):
     write_shard = shards_lib.write_shard
     calls = []
 
@@ -266,7 +266,7 @@ def test_unusual_images_are_counted(tmp_path):
     turned = next(one for one in parsed if int(one["annotation_id"]) == 3)
     assert turned["image_size"].numpy().tolist() == [90, 120]
     crop = records.decode_jpeg(turned["jpeg"]).numpy()
-    # The dot at (40, 30) of the upright picture, in the crop of the box at (-20, 10).
+    # The dot at (40, 30) of the upright image, in the crop of the box at (-20, 10).
     expected = [(40 + 20) / 80 * 64, (30 - 10) / 70 * 64]
     assert np.abs(helpers.find_dot(crop[..., 0], 60) - expected).max() < 1.5
 

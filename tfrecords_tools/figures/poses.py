@@ -121,7 +121,6 @@ class Body:
         head_centre: [3].
         toes, hands: ends of feet and hands, (left [3], right [3]).
         build: lengths and widths, see `_build`.
-        yaw: in degrees, see `_view`.
         upright: whether the person stands on its feet and has a shadow below them.
     """
 
@@ -134,7 +133,6 @@ class Body:
     toes: list
     hands: list
     build: dict
-    yaw: float
     upright: bool
 
 
@@ -220,4 +218,4 @@ def draw_pose(rng, yaw=None, roll=None):
         toes.append(toe)
 
     upright = abs(roll) < 20 and legs != "jump"
-    return Body(joints, (neck_base, waist, crotch), chest, view, head, head_centre, toes, hands, build, yaw, upright)
+    return Body(joints, (neck_base, waist, crotch), chest, view, head, head_centre, toes, hands, build, upright)

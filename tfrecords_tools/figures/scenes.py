@@ -57,13 +57,11 @@ class Scene:
         canvas: `Canvas`.
         joints: for each person, [17, 3] x, y and depth in pixels.
         heights: for each person, the body height in pixels.
-        yaws: for each person, the yaw in degrees.
     """
 
     canvas: Canvas
     joints: list
     heights: list
-    yaws: list
 
 
 def _rng(seed, split, index):
@@ -131,7 +129,7 @@ def _compose(rng):
         placed.append(_place(rng, size, body, crowd, [box for _, _, box in placed]))
     # A person who stands lower in the image is nearer.
     order = sorted(range(crowd), key=lambda k: placed[k][2][3])
-    scene = Scene(canvas, [], [], [])
+    scene = Scene(canvas, [], [])
     for person, k in enumerate(order):
         body, (origin, scale, box) = bodies[k], placed[k]
         rows, columns = slice(max(int(box[1]), 0), int(box[3])), slice(max(int(box[0]), 0), int(box[2]))
@@ -141,7 +139,6 @@ def _compose(rng):
             canvas.shadow(feet, box[3] - 0.02 * scale, 0.2 * scale, 0.03 * scale, 0.5)
         scene.joints.append(draw_person(canvas, person, body, choose_outfit(rng, behind), origin, scale))
         scene.heights.append(scale)
-        scene.yaws.append(body.yaw)
     if rng.random() < 0.15:
         box = placed[order[-1]][2]
         x, y = rng.uniform(box[0], box[2]), rng.uniform(box[1] * 0.6 + box[3] * 0.4, box[3])

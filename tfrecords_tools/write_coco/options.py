@@ -52,8 +52,8 @@ class Option:
         numbers = value if isinstance(value, tuple) else (value,)
         if self.low is None or all(self.low <= number <= self.high for number in numbers):
             return
-        wanted = f"at least {self.low}" if self.high == math.inf else f"between {self.low} and {self.high:,}"
-        raise InputError(f"--{name}={_text(value)}: give {'numbers' if len(numbers) > 1 else 'a number'} {wanted}")
+        bounds = f"at least {self.low}" if self.high == math.inf else f"between {self.low} and {self.high:,}"
+        raise InputError(f"--{name}={_text(value)}: give {'numbers' if len(numbers) > 1 else 'a number'} {bounds}")
 
 
 def _text(value):

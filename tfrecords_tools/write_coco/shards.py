@@ -95,7 +95,7 @@ def _persons_of_image(folder, entry, group, options, found, kinds):
         # decoded at half size.
         shrink = min(min(region[2:] / options.stored[0][::-1]) for region in regions) / 2
         bottom = max(region[1] + region[3] for region in regions)
-        picture = image.decode(bottom=bottom, shrink=shrink)
+        decoded = image.decode(bottom=bottom, shrink=shrink)
     except InputError as error:
         if options.on_error == "stop":
             raise
@@ -104,7 +104,7 @@ def _persons_of_image(folder, entry, group, options, found, kinds):
     kinds.update(image.kinds)
     for person, region in zip(group, regions, strict=True):
         kinds.update(_beyond(region, image))
-        yield make_person(picture, image, entry, person, region, options)
+        yield make_person(decoded, image, entry, person, region, options)
 
 
 def _beyond(region, image):
@@ -113,11 +113,11 @@ def _beyond(region, image):
     return () if inside else ("crops that reach beyond the image",)
 
 
-def make_person(picture, image, entry, annotation, region, options):
+def make_person(decoded, image, entry, annotation, region, options):
     """The `records.Person` of one annotation.
 
     Args:
-        picture: the decoded image in RGB, perhaps smaller than the original and without its lowest
+        decoded: the decoded image in RGB, perhaps smaller than the original and without its lowest
             rows.
         image: its `EncodedImage`.
         entry: its entry in the COCO file.
@@ -127,10 +127,10 @@ def make_person(picture, image, entry, annotation, region, options):
     """
     box = annotations.box_of(annotation)
     size, padding = options.stored
-    scale = picture.width / image.width
+    scale = decoded.width / image.width
     area = annotation.get("area")
     return records.Person(
-        jpeg=crops.encode_jpeg(crops.crop_image(picture, region * scale, size)),
+        jpeg=crops.encode_jpeg(crops.crop_image(decoded, region * scale, size)),
         image_id=annotation["image_id"],
         annotation_id=annotation["id"],
         file_name=entry["file_name"],
