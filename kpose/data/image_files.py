@@ -184,6 +184,9 @@ class _PlainJpeg:
     def until(self, bottom):
         """The file with a smaller height in its header, so that decoding stops below row `bottom`.
 
+        The writer's bytes depend on it: the height decides whether Pillow's `draft` halves an image
+        with an odd number of rows.
+
         Args:
             bottom: the last row that is needed; None: return the file unchanged.
         """
