@@ -1,16 +1,16 @@
-"""Options and devices that all tests share."""
+"""Options, devices and fixtures of all tests."""
 
 import pytest
 
 from kpose.core import startup
-from tests import matrix  # noqa: F401  (sets the compiler's flags, before TensorFlow is there)
+from tests import matrix  # noqa: F401  (sets XLA's flags before TensorFlow is imported)
 
 startup.keep_freed_memory()
 startup.import_tensorflow()
 
-import tensorflow as tf  # noqa: E402  (quietly first)
+import tensorflow as tf  # noqa: E402  (after the import without messages)
 
-# Before TensorFlow runs anything: tests of several replicas need several devices.
+# Tests of several replicas need several devices. They must be set before TensorFlow is initialised.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory):
-    """dict: `train` and `val` record globs, their annotation files and the folder of it all."""
+    """dict: record globs `train` and `val`, their annotation files, and the `folder` of all of them."""
     from tests import tiny
 
     folder = str(tmp_path_factory.mktemp("tiny"))

@@ -1,4 +1,4 @@
-"""Small builders for the tests of the data side: painted photographs, COCO files and the records made of them."""
+"""Builders of small test data: painted images, COCO files and their records."""
 
 import io
 import json
@@ -12,13 +12,19 @@ from PIL import Image
 from kpose.core import skeletons
 from tfrecords_tools.write_coco import plan, writer
 
-# Three joints that a photograph shows in a colour of their own, so that a picture tells where each of them is. They
-# are a middle, a left and a right one.
+# Joints that are painted in one colour channel each, so that their positions can be measured in an
+# image. One is in the middle, one on the left, one on the right.
 PAINTED = tuple(skeletons.COCO.joints.index(name) for name in ("nose", "left_wrist", "right_ankle"))
 
 
 def paint_dots(size, points, sigma=2.0):
-    """Black [H, W, 3] uint8 with a soft dot at points[c] (continuous pixel coordinates) in colour channel c."""
+    """A black image [H, W, 3] uint8 with a Gaussian dot in each colour channel.
+
+    Args:
+        size: (height, width) in pixels.
+        points: (x, y) of the dot of each channel, in continuous pixel coordinates.
+        sigma: standard deviation of the dots in pixels.
+    """
     height, width = size
     columns, rows = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     channels = [250 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * sigma**2)) for x, y in points]
@@ -26,14 +32,14 @@ def paint_dots(size, points, sigma=2.0):
 
 
 def find_dot(channel, threshold=40):
-    """(x, y): the centre of what is bright in [H, W], in continuous pixel coordinates."""
+    """(x, y) of the centre of the bright pixels of [H, W], in continuous pixel coordinates."""
     light = np.where(channel > threshold, channel, 0).astype(np.float64)
     rows, columns = np.indices(channel.shape) + 0.5
     return np.array([(light * columns).sum(), (light * rows).sum()]) / light.sum()
 
 
 def keypoints_in(box, seed=0, flag=2):
-    """[17, 3] joints well inside a box, all with one visibility flag."""
+    """[17, 3] random joints inside a box, all with the same visibility flag."""
     x, y, w, h = box
     rng = np.random.default_rng(seed)
     joints = np.empty((17, 3))
@@ -44,7 +50,7 @@ def keypoints_in(box, seed=0, flag=2):
 
 
 def annotation(number, image_id, box, keypoints, **fields):
-    """A COCO person."""
+    """A COCO person annotation."""
     keypoints = np.asarray(keypoints, float)
     return {
         "id": number,
@@ -59,35 +65,37 @@ def annotation(number, image_id, box, keypoints, **fields):
 
 
 def image_entry(number, file_name, size):
-    """A COCO image; `size` is (height, width)."""
+    """A COCO image entry; `size` is (height, width)."""
     return {"id": number, "file_name": file_name, "height": size[0], "width": size[1]}
 
 
 def write_json(path, data):
+    """Writes data as JSON; returns the path as str."""
     with open(path, "w", encoding="utf-8") as file:
         json.dump(data, file)
     return str(path)
 
 
 def write_coco(path, images, annotations):
-    """A COCO keypoint file of image entries and annotations; its path."""
+    """Writes a COCO keypoint file of image entries and annotations; returns its path."""
     return write_json(path, {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "person"}]})
 
 
 def png_bytes(pixels):
+    """The PNG file of pixels [H, W, 3] uint8, as bytes."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def painted_dataset(folder, boxes, size=(90, 120), unlabelled=()):
-    """One photograph a box, with dots painted at its person's joints `PAINTED`.
+    """Writes one image per box, with dots at the person's joints `PAINTED`, and their annotations.
 
     Args:
-        folder: where `photos/` and `annotations.json` go.
-        boxes: xywh, one a photograph.
-        size: (height, width) of the photographs.
-        unlabelled: joints that nobody has labelled: (0, 0) with flag 0, as COCO writes them.
+        folder: folder of `photos/` and `annotations.json`.
+        boxes: xywh in pixels, one per image.
+        size: (height, width) of the images in pixels.
+        unlabelled: indices of joints without labels: (0, 0) with flag 0, as in COCO.
 
     Returns:
         (annotation file, image folder, [N, 17, 3] keypoints).
@@ -125,7 +133,7 @@ def options(annotations, images, output_dir, **changes):
 
 
 def painted_records(folder, boxes, padding=1.0, size=(90, 120), unlabelled=(), **changes):
-    """Records of `painted_dataset`; returns (their glob, [N, 17, 3] keypoints by image id - 1)."""
+    """Writes records of `painted_dataset`; returns (glob, [N, 17, 3] keypoints by image id - 1)."""
     annotations, photos, keypoints = painted_dataset(str(folder), boxes, size, unlabelled)
     output_dir = os.path.join(folder, "records")
     writer.write_records(options(annotations, photos, output_dir, padding=padding, **changes))
@@ -133,18 +141,18 @@ def painted_records(folder, boxes, padding=1.0, size=(90, 120), unlabelled=(), *
 
 
 def one_line(error):
-    """The message of a `pytest.raises` block, checked to be of one line."""
+    """The message of an error that `pytest.raises` caught; asserts that it is one line."""
     message = str(error.value)
     assert message and "\n" not in message
     return message
 
 
 def real_data(*parts):
-    """The path of real data in the folder named by the environment variable KPOSE_DATA; skips the test without it."""
+    """The path of real data in the folder of the environment variable KPOSE_DATA; skips without it."""
     folder = os.environ.get("KPOSE_DATA")
     if not folder:
-        pytest.skip("real data are needed: name their folder with the environment variable KPOSE_DATA")
+        pytest.skip("needs real data: set the environment variable KPOSE_DATA to their folder")
     path = pathlib.Path(folder, *parts)
     if not path.exists():
-        pytest.skip(f"no {path}: it is needed in the folder that KPOSE_DATA names")
+        pytest.skip(f"{path} does not exist: add it to the folder of KPOSE_DATA")
     return path

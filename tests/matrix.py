@@ -1,6 +1,6 @@
-"""The engine's matrix: one small training a cell, in this process or in each of several workers.
+"""The matrix of the training engine: a cell is one small training, in one process or several workers.
 
-python -m tests.matrix FILE 'CELL;CELL...'     as a worker with TF_CONFIG: trains the cells, the chief writes FILE
+python -m tests.matrix FILE 'CELL;CELL...'     runs a worker (TF_CONFIG) that trains the cells; the chief writes FILE
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import tempfile
 
 import numpy as np
 
-# Before TensorFlow is there: the compiler leaves a file for each program of the training step that it compiles.
+# Set before TensorFlow is imported: XLA writes a file for each training step that it compiles.
 DUMPS = tempfile.TemporaryDirectory()
 os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} --xla_dump_to={DUMPS.name} --xla_dump_hlo_module_re=.*_gradients_.*"
@@ -19,14 +19,16 @@ os.environ["XLA_FLAGS"] = (
 
 DEVICES = ("one_device", "two_replicas", "two_workers")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-# Epochs longer than the longest execution, and no multiple of it.
+# An epoch is longer than the longest execution and not a multiple of it.
 STEPS, STEPS_PER_EPOCH = 10, 5
-# Low enough that float16 does not overflow, so that all cells take the same steps.
+# So low that float16 does not overflow, so that all cells take the same steps.
 LOSS_SCALE = 64.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
+    """One combination of devices, precision, compilation and steps per execution."""
+
     devices: str
     precision: str
     xla: bool
@@ -34,7 +36,7 @@ class Cell:
 
     @property
     def batch_norm(self):
-        """A compiled replica cannot synchronise BatchNorm with the others: those cells have none."""
+        """Whether the network has BatchNorm, which compiled replicas cannot synchronise."""
         return not self.xla or self.devices == "one_device"
 
     def __str__(self):
@@ -50,16 +52,16 @@ CELLS = [Cell(d, p, x, s) for d in DEVICES for p in PRECISIONS for x in (False, 
 
 
 def train(cell, batch_norm=None):
-    """Trains the cell's network, with or without BatchNorm (None: as the cell says).
+    """Trains the network of a cell, with or without BatchNorm (None: according to the cell).
 
     Returns:
-        dict of arrays: weights (and BatchNorm statistics) "before" and "after", the history by name, and "compiled":
-        how many programs of the training step the compiler has made for it.
+        dict of arrays: "before" and "after", the weights and BatchNorm statistics; the history by
+        name; "compiled", the number of training steps that XLA compiled.
     """
     from kpose.core.devices import Runtime, cluster
     from tests.train import test_regressor as engine
 
-    # As the runtime has it: inside a compiled program nothing waits for another replica.
+    # As in `devices.start`: a compiled step cannot exchange statistics with other replicas.
     options = {"batch_norm": cell.batch_norm if batch_norm is None else batch_norm, "synchronized": not cell.xla}
     replicas = {"one_device": 1, "two_replicas": 2, "two_workers": 0}[cell.devices]
     worker, workers = cluster()
@@ -97,6 +99,7 @@ def _compiled_programs():
 
 
 def main(path, cells):
+    """Trains the cells (names, separated by semicolons); the chief saves the results as a .npz file."""
     results = {}
     for text in cells.split(";"):
         cell = Cell.parse(text)

@@ -1,4 +1,4 @@
-"""Recipes: found, checked, saved and compared."""
+"""Recipes: how they are found, checked, saved and compared."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 RECIPES = sorted(
     name[:-3] for name in os.listdir(os.path.join(ROOT, "configs")) if name.endswith(".py") and name != "__init__.py"
 )
-# What outside scripts set on any recipe.
+# Fields that other people's scripts set on every recipe.
 CONTRACT = """seed epochs steps batch_size precision xla replicas steps_per_execution data.train data.val model.name
 loss.name optimizer.name schedule.name augment.on checkpoint_every""".split()
 
@@ -59,7 +59,7 @@ def test_recipes_are_found_by_path_by_file_name_and_by_name():
         ("schedule.name", "cosin", "schedule.name is 'cosin'"),
         ("skeleton", "octopus", "octopus"),
         ("replicas", 3, "64 cannot be shared out among 3"),
-        ("model.input_size", (224,), "2 positive whole numbers"),
+        ("model.input_size", (224,), "2 positive integers"),
     ],
 )
 def test_bad_values_are_named(field, value, message):
@@ -141,7 +141,7 @@ def test_quick_changes_a_recipe_before_the_command_line_does():
 
 @pytest.mark.parametrize("replicas, batch_size, expected", [(1, 8, 8), (2, 7, 8), (2, 8, 8)])
 def test_a_quick_batch_suits_any_number_of_replicas(replicas, batch_size, expected):
-    """The recipe for 32 replicas is tried with a batch of 32, not refused for one of 8."""
+    """A quick recipe of 32 replicas runs with a batch of 32; a batch of 8 is no error."""
     from kpose.core import devices
 
     config = config_lib.default()
@@ -153,7 +153,7 @@ def test_a_quick_batch_suits_any_number_of_replicas(replicas, batch_size, expect
 
 @pytest.mark.slow
 def test_a_quick_recipe_runs(tiny_data, tmp_path):
-    """As it is but for its size: the published layers on crops of 64 pixels would still be a minute."""
+    """With a smaller network and input, because the published layers take a minute at 64 pixels."""
     command = [sys.executable, "-m", "kpose.train", "--config=hardware/eight_gpus:quick", f"--workdir={tmp_path}"]
     command += [f"--config.data.train={tiny_data['train']}", f"--config.data.val={tiny_data['val']}"]
     command += ["--config.replicas=2", "--config.batch_size=7", "--config.model.hidden=(64,)", "--config.steps=4"]

@@ -1,4 +1,4 @@
-"""A tiny data set, recipe and run, made once for the tests of the whole chain."""
+"""A small rendered data set and a small recipe, for tests of training and what follows it."""
 
 import os
 
@@ -9,14 +9,14 @@ from tfrecords_tools.write_coco import writer
 
 
 def make_records(folder, split, num_images):
-    """Renders people and writes their records; returns the records' glob and the annotation file."""
+    """Renders images and writes their records; returns (glob of the records, annotation file)."""
     annotations = dataset.render_dataset(folder, num_images, seed=5, split=split, workers=1)
     images, output_dir = os.path.join(folder, "images", split), os.path.join(folder, "records")
     writer.write_records(helpers.options(annotations, images, output_dir, split=split, crop_size=(48, 48)))
     return os.path.join(output_dir, f"{split}-*"), annotations
 
 
-# The published network, with dropout, in small: for `make_recipe(..., **DEEPPOSE)`.
+# A small version of the published network, with dropout: `make_recipe(..., **DEEPPOSE)`.
 DEEPPOSE = {
     "model__name": "deeppose",
     "model__first_stride": 1,
@@ -27,7 +27,7 @@ DEEPPOSE = {
 
 
 def make_recipe(train, val="", **fields):
-    """A recipe that trains in seconds; `fields` are named with __ for the dot."""
+    """A recipe that trains in seconds; in `fields`, a name has __ instead of the dot."""
     config = config_lib.default()
     config.name = "tiny"
     config.batch_size = 8

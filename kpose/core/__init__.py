@@ -1,1 +1,1 @@
-"""What every other package uses: errors, files, geometry, skeletons, the command line, devices."""
+"""Modules that all packages use: errors, files, geometry, skeletons, command line, devices."""

@@ -1,7 +1,7 @@
-"""Checks of a recipe that are registered by the modules whose fields they check.
+"""Checks of a recipe, registered by the modules that read its fields.
 
-`kpose.config` checks that every field is known, of the right type and in its range. What a field
-means is known by the module that reads it, which registers a further check here when it is imported:
+`kpose.config` checks that every field is known, has the right type and is in its range. The module
+that reads a field knows its meaning. When it is imported, it registers a further check:
 
     @checks.register
     def check_recipe(config):
@@ -14,13 +14,21 @@ _registered = []
 
 
 def register(check):
-    """Adds `check(config)`, which raises `InputError`, to the checks of every recipe; returns it."""
+    """Registers a check of every recipe, and returns it; for use as a decorator.
+
+    Args:
+        check: function (config) that raises `InputError` for a bad recipe.
+    """
     _registered.append(check)
     return check
 
 
 def run(config):
-    """Runs all registered checks on a recipe, in the order of their names (`InputError` from the first that fails)."""
+    """Runs all registered checks on a recipe, in the order of their names.
+
+    Raises:
+        InputError: from the first check that fails.
+    """
     for check in sorted(_registered, key=lambda check: (check.__module__, check.__qualname__)):
         check(config)
 
@@ -28,18 +36,18 @@ def run(config):
 def choice(value, field, allowed):
     """Raises `InputError` unless the value of `config.<field>` is one of `allowed`."""
     if value not in allowed:
-        raise InputError(f"config.{field} is {value!r}: it is one of {', '.join(allowed)}")
+        raise InputError(f"config.{field} is {value!r}: use one of {', '.join(allowed)}")
 
 
 def check_numbers(config, field, length=None):
-    """Raises `InputError` unless a field of the `model` section holds positive whole numbers.
+    """Raises `InputError` unless a field of the `model` section holds positive integers.
 
     Args:
         config: the recipe's `model` section.
         field: the field's name.
-        length: how many numbers it must hold; None: any number of them.
+        length: required number of values; None: any.
     """
     value = tuple(config[field])
     if (length and len(value) != length) or not all(isinstance(v, int) and v > 0 for v in value):
-        wanted = f"{length} positive whole numbers" if length else "positive whole numbers"
-        raise InputError(f"config.model.{field} is {value}: it is {wanted}")
+        wanted = f"{length} positive integers" if length else "positive integers"
+        raise InputError(f"config.model.{field} is {value}: give {wanted}")

@@ -1,6 +1,6 @@
-"""What all binaries share: flags in, one function call out, one clear line on bad input.
+"""Command-line programs: flags in, one function call out, a one-line error on bad input.
 
-Each binary keeps its flags in a set of its own, so that several binaries can be imported in one process:
+Each binary has its own set of flags, so that several binaries can be imported in one process:
 
     FLAGS = cli.flag_set()
     _WORKDIR = flags.DEFINE_string("workdir", None, "...", required=True, flag_values=FLAGS)
@@ -30,14 +30,15 @@ def run(main, flag_values, doc, prepare=None, tensorflow=True, choices=(), argum
     """Runs `main()` as a command-line program, and exits.
 
     Args:
-        main: the function that does the work. `InputError` from it becomes one line on stderr and exit status 1.
+        main: the function that does the work. If it raises `InputError`, the program prints a
+            one-line error to stderr and exits with status 1.
         flag_values: the binary's flags, from `flag_set`.
         doc: the text that `--help` prints above the flags.
         prepare: function from the list of arguments to the list that is parsed.
         tensorflow: whether `main` uses TensorFlow.
-        choices: allowed values of the first argument, with which `main` is called.
-        arguments: name of a flag with several values. Arguments without a flag's name are further values of it, and
-            at least one is needed.
+        choices: allowed values of the first argument, which is passed to `main`.
+        arguments: name of a flag that takes several values. Arguments without a flag's name are
+            added to its values. At least one value is required.
     """
     if {"--help", "-h", "-help"} & set(sys.argv[1:]):
         print(_usage(flag_values, doc))
@@ -59,13 +60,13 @@ def run(main, flag_values, doc, prepare=None, tensorflow=True, choices=(), argum
     except KeyboardInterrupt:
         _fail("interrupted")
     except BrokenPipeError:
-        # The reader of stdout has closed it, as `| head` does. Flushing at exit would break the pipe again.
+        # The reader closed the pipe, for example `| head`. Flushing at exit would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
 
 
 def _fail(message):
-    """Prints one line on stderr and exits with status 1."""
+    """Prints a one-line error to stderr and exits with status 1."""
     program = os.path.basename(sys.argv[0])
     if program.endswith(".py"):
         program = f"python -m {sys.modules['__main__'].__spec__.name.removesuffix('.__main__')}"
@@ -74,7 +75,7 @@ def _fail(message):
 
 
 def _parse(argv, flag_values, prepare):
-    """Parses the flags of a command line; returns the other arguments, the program's name first."""
+    """Parses the flags; returns the program's name and the arguments that are not flags."""
     try:
         _check_names(argv[1:], flag_values)
         _check_required(argv[1:], flag_values)
@@ -87,7 +88,7 @@ def _parse(argv, flag_values, prepare):
 
 @contextlib.contextmanager
 def _as_sys_argv(argv):
-    """Replaces `sys.argv` while flags are parsed: ml_collections looks there for --config.FIELD."""
+    """Replaces `sys.argv` while flags are parsed: ml_collections reads --config.FIELD from it."""
     before, sys.argv = sys.argv, argv
     try:
         yield
@@ -96,7 +97,7 @@ def _as_sys_argv(argv):
 
 
 def _positional(words, flag_values, choices, arguments):
-    """The arguments of `main`, after a check of those without a flag's name."""
+    """The arguments of `main`: checks `words`, the arguments without a flag's name."""
     if arguments:
         flag = flag_values[arguments]
         flag.value = [*(flag.value or ()), *words]
@@ -111,16 +112,19 @@ def _positional(words, flag_values, choices, arguments):
 
 
 def _start_logging():
-    """Logs from INFO on, without prefixes and without TensorFlow's own INFO lines."""
+    """Logs INFO and above, without prefixes and without TensorFlow's own INFO lines."""
     logging.set_verbosity(flags.FLAGS.verbosity if flags.FLAGS["verbosity"].present else logging.INFO)
     handler = logging.get_absl_handler()
     handler.setFormatter(None)
-    # TensorFlow logs through absl too, for example the time that it took to plan a checkpoint.
+    # TensorFlow also logs through absl, for example the planning time of a checkpoint.
     handler.addFilter(lambda record: record.levelno > logging.logging.INFO or "tensorflow" not in record.pathname)
 
 
 def _check_names(arguments, flag_values):
-    """Raises `InputError` for an unknown flag, before absl reports the flag that it was meant to be as missing."""
+    """Raises `InputError` for an unknown flag, with the flag that has the most similar name.
+
+    absl would report a misspelt required flag as missing.
+    """
     known = {*flag_values, *flags.FLAGS}
     for argument in arguments:
         name = argument.lstrip("-").partition("=")[0]
@@ -129,11 +133,11 @@ def _check_names(arguments, flag_values):
         if name.startswith("no") and name[2:] in known:
             continue
         near = difflib.get_close_matches(name, flag_values, n=1)
-        raise InputError(f"there is no flag --{name}" + (f": did you mean --{near[0]}?" if near else ""))
+        raise InputError(f"unknown flag --{name}" + (f": did you mean --{near[0]}?" if near else ""))
 
 
 def _check_required(arguments, flag_values):
-    """Raises `InputError` for a missing flag, with its help; absl's own message names the flag alone."""
+    """Raises `InputError` for a missing flag, with its help text, which absl's message lacks."""
     given = {argument.lstrip("-").partition("=")[0] for argument in arguments}
     for name in flag_values:
         if flag_values[name].default is None and name not in given and flag_values[name].validators:
@@ -141,6 +145,7 @@ def _check_required(arguments, flag_values):
 
 
 def _usage(flag_values, doc):
+    """The text of --help."""
     lines = [(doc or "").strip(), "", "Flags:"]
     for name in sorted(flag_values):
         flag = flag_values[name]
@@ -150,7 +155,15 @@ def _usage(flag_values, doc):
 
 
 def parse_size(values, name):
-    """The list flag `name`, one side or height and width in pixels, as (height, width)."""
+    """(height, width) in pixels, from the values of a list flag: one side, or height and width.
+
+    Args:
+        values: list of str.
+        name: the flag's name, for the error.
+
+    Raises:
+        InputError: the values are not one or two positive integers.
+    """
     try:
         sides = tuple(int(value) for value in values)
     except ValueError:

@@ -1,6 +1,6 @@
-"""Where and how the arithmetic runs: devices, replicas, precision, compilation.
+"""Devices, replicas, precision and compilation of a training or evaluation.
 
-Each choice that a recipe leaves to "auto" is decided by one small function here, from what the machine has.
+If a recipe leaves a choice at "auto", one function of this module makes it from the hardware.
 """
 
 import contextlib
@@ -19,14 +19,15 @@ from kpose.core.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Runtime:
-    """What really runs.
+    """The devices, precision and compilation that are in use.
 
     Attributes:
         strategy: the `tf.distribute.Strategy`.
         precision: the Keras dtype policy: "float32", "mixed_bfloat16" or "mixed_float16".
-        xla: whether the replicas' steps are compiled.
-        synchronized: whether BatchNorm sees the batches of all replicas together.
-        worker, workers: this process among those that train together; worker 0 is the chief, who alone writes.
+        xla: whether XLA compiles the step of each replica.
+        synchronized: whether BatchNorm uses the statistics of all replicas together.
+        worker: number of this process, from 0. Worker 0 is the chief: only the chief writes files.
+        workers: number of processes that train together.
     """
 
     strategy: tf.distribute.Strategy
@@ -37,27 +38,34 @@ class Runtime:
     workers: int = 1
 
     def batch_size(self, config):
-        """The global batch size of a recipe; of a quick one rounded up to a multiple of the replicas.
+        """The global batch size of a recipe.
+
+        The batch size of a quick recipe is rounded up to a multiple of the number of replicas.
 
         Raises:
-            InputError: a batch that the replicas cannot share.
+            InputError: the batch size is not a multiple of the number of replicas.
         """
         replicas = self.strategy.num_replicas_in_sync
         if config.quick:
             return -(-config.batch_size // replicas) * replicas
         if config.batch_size % replicas:
-            raise InputError(f"config.batch_size {config.batch_size} cannot be shared out among {replicas} replicas")
+            raise InputError(
+                f"config.batch_size {config.batch_size} cannot be shared out among {replicas} replicas: "
+                f"give a multiple of {replicas}"
+            )
         return config.batch_size
 
     @property
     def on_cpu(self):
+        """Whether all replicas are on CPU devices."""
         return all("CPU" in device for device in self.strategy.extended.worker_devices)
 
     def distribute(self, make_batches):
-        """Batches as `fit` and `evaluate` take them.
+        """A dataset for `Regressor.fit` or `evaluate`.
 
         Args:
-            make_batches: (worker, workers) -> `tf.data.Dataset` of this worker's part of each global batch.
+            make_batches: function (worker, workers) -> `tf.data.Dataset` of the worker's part of each
+                global batch.
         """
         if self.workers == 1:
             return make_batches(0, 1)
@@ -71,22 +79,28 @@ class Runtime:
         return self.strategy.distribute_datasets_from_function(for_this_worker)
 
     def gather(self, number):
-        """Every worker's whole number, by worker; all of them ask at the same point, and wait for each other."""
+        """The integers of all workers, in the order of the workers.
+
+        All workers must call this at the same point. Each call waits for all of them.
+
+        Args:
+            number: the integer of this worker.
+        """
         if self.workers == 1:
             return [number]
         mine = tf.one_hot(self.worker, self.workers, tf.constant(number, tf.int64), tf.constant(0, tf.int64))
-        # Each of a worker's replicas adds its worker's number.
+        # Every replica of a worker adds the worker's number.
         replicas = self.strategy.num_replicas_in_sync // self.workers
         return [int(total) // replicas for total in _summing(self.strategy)(mine)]
 
     @contextlib.contextmanager
     def scope(self):
-        """Where models are built: the strategy's scope, under the dtype policy."""
+        """A context to build models in: the strategy's scope and the dtype policy."""
         with self.strategy.scope(), dtype_policy(self.precision):
             yield
 
     def describe(self):
-        """One line for the start-up summary."""
+        """One line for the log: replicas, devices, precision, compilation."""
         replicas = self.strategy.num_replicas_in_sync
         devices = ", ".join(d.split("/device:")[-1] for d in self.strategy.extended.worker_devices)
         batch_norm = ""
@@ -99,6 +113,7 @@ class Runtime:
 
 @functools.cache
 def _summing(strategy):
+    """A function that returns the sum of a tensor over all replicas."""
     return tf.function(
         lambda values: strategy.reduce("SUM", strategy.run(tf.identity, args=(values,)), axis=None), autograph=False
     )
@@ -108,7 +123,7 @@ def start(config):
     """The `Runtime` of a recipe.
 
     Raises:
-        InputError: replicas that the machine does not have.
+        InputError: the machine has fewer devices than `config.replicas`, or TF_CONFIG is wrong.
     """
     startup.keep_freed_memory()
     worker, workers = cluster()
@@ -116,46 +131,57 @@ def start(config):
     replicas = strategy.num_replicas_in_sync
     on_cpu = not tf.config.list_logical_devices("GPU")
     xla = config.xla == "on" or (config.xla == "auto" and not on_cpu)
-    # A compiled program holds one replica's step and cannot wait for another's in its midst.
+    # A compiled step cannot exchange statistics with other replicas.
     synchronized = replicas > 1 and not xla
     return Runtime(strategy, choose_precision(config.precision), xla, synchronized, worker, workers)
 
 
 def cluster():
-    """(this worker's number, how many there are) by TF_CONFIG, which launchers set; (0, 1) without it.
+    """(number of this worker, number of workers) from TF_CONFIG; (0, 1) if it is not set.
 
     Raises:
-        InputError: a TF_CONFIG that is none.
+        InputError: TF_CONFIG is not valid.
     """
     text = os.environ.get("TF_CONFIG")
     if not text:
         return 0, 1
     try:
         setting = json.loads(text)
-        # Some launchers call the first worker the chief.
+        # Some launchers name the first worker "chief".
         counts = {kind: len(setting["cluster"].get(kind, ())) for kind in ("chief", "worker")}
         kind, index = setting["task"]["type"], int(setting["task"]["index"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"TF_CONFIG: not a cluster and a task in JSON ({error!r}): {text[:200]}") from None
+        raise InputError(f"TF_CONFIG: give a cluster and a task in JSON ({error!r}): {text[:200]}") from None
     if not 0 <= index < counts.get(kind, 0):
-        raise InputError(f"TF_CONFIG: task {kind} {index} among {counts}: all tasks are workers, or the chief")
+        raise InputError(
+            f"TF_CONFIG: the task is {kind} {index}, but the cluster has {counts}: "
+            "give a worker or the chief of the cluster"
+        )
     return index + (counts["chief"] if kind == "worker" else 0), sum(counts.values())
 
 
 def make_strategy(replicas=0):
-    """The strategy over all replicas.
+    """The `tf.distribute.Strategy` over all replicas.
 
-    Several workers, by TF_CONFIG: MultiWorkerMirroredStrategy over all their accelerators. Otherwise MirroredStrategy
-    over `replicas` accelerators (0: all of them), or logical CPU devices where there is none.
+    With several workers in TF_CONFIG: MultiWorkerMirroredStrategy over all their accelerators.
+    Otherwise: MirroredStrategy over GPUs, or over logical CPU devices if there is no GPU.
+
+    Args:
+        replicas: number of replicas; 0: all GPUs, or one CPU device.
+
+    Raises:
+        InputError: the machine has fewer devices.
     """
     if cluster()[1] > 1:
         if replicas:
-            raise InputError(f"config.replicas is {replicas}, but several workers use all that they have: leave it 0")
+            raise InputError(f"config.replicas is {replicas}, but several workers use all their devices: set it to 0")
         return _multi_worker()
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         if replicas > len(gpus):
-            raise InputError(f"config.replicas is {replicas}, but there are {len(gpus)} GPUs")
+            raise InputError(
+                f"config.replicas is {replicas}, but this machine has {len(gpus)} GPU(s): set it to at most {len(gpus)}"
+            )
         return _mirrored("GPU", replicas or len(gpus))
     wanted = max(replicas, 1)
     try:
@@ -163,39 +189,46 @@ def make_strategy(replicas=0):
             cpu = tf.config.list_physical_devices("CPU")[0]
             tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * wanted)
     except RuntimeError:
-        # TensorFlow is already running; that is fine where it runs with enough devices.
+        # TensorFlow is already initialised. That is correct if it has enough devices.
         pass
-    there = len(tf.config.list_logical_devices("CPU"))
-    if there < wanted:
-        raise InputError(f"config.replicas is {wanted}, but TensorFlow already runs here with {there} CPU device(s)")
+    available = len(tf.config.list_logical_devices("CPU"))
+    if available < wanted:
+        raise InputError(
+            f"config.replicas is {wanted}, but this process already runs TensorFlow with {available} CPU device(s): "
+            "set it to at most that number, or use a new process"
+        )
     return _mirrored("CPU", wanted)
 
 
 @functools.cache
 def _multi_worker():
-    # Before anything runs: it opens this worker's server, and waits for the others.
+    # It opens this worker's server and waits for the other workers, so it must come first.
     return tf.distribute.MultiWorkerMirroredStrategy()
 
 
 @functools.cache
 def _mirrored(kind, replicas):
-    # One strategy for the life of the process: each numbers its all-reduces from the same start, and TensorFlow
-    # refuses a number that it saw before with another shape, as a second network's would be.
+    # One strategy per process: every strategy numbers its all-reduces from the same start, and
+    # TensorFlow fails if a number is used again with another shape, for example by a second network.
     return tf.distribute.MirroredStrategy([f"{kind}:{i}" for i in range(replicas)])
 
 
 def choose_precision(requested):
-    """The dtype policy for `config.precision`; "auto" is bfloat16 only where the hardware computes in it.
+    """The dtype policy for `config.precision`.
 
-    Elsewhere TensorFlow falls back to reference kernels: on a 2-core AVX2 CPU the DeepPose network trained 11 times
-    more slowly in bfloat16 than in float32 (1.1 against 12.1 images/s at batch 64).
+    "auto" is bfloat16 if the hardware computes in it, otherwise float32. Without such hardware,
+    TensorFlow uses slow reference kernels: on a 2-core AVX2 CPU the DeepPose network trained
+    11 times slower in bfloat16 than in float32 (1.1 and 12.1 images/s, batch size 64).
+
+    Args:
+        requested: "auto" or the name of a policy.
     """
     if requested == "auto":
         return "mixed_bfloat16" if _has_bfloat16() else "float32"
     if requested == "mixed_bfloat16" and not _has_bfloat16():
         logging.warning(
-            "mixed_bfloat16 on hardware that does not compute in it is slow: 1.1 instead of 12.1 images/s of the "
-            "DeepPose network on a 2-core AVX2 CPU; precision=auto avoids it here"
+            "config.precision is mixed_bfloat16, but this hardware does not compute in bfloat16: training is slow "
+            "(the DeepPose network on a 2-core AVX2 CPU: 1.1 images/s, in float32 12.1); set precision=auto"
         )
     return requested
 
@@ -215,13 +248,13 @@ def _cpu_flags():
         with open("/proc/cpuinfo") as file:
             return next((set(line.split(":")[1].split()) for line in file if line.startswith("flags")), set())
     except OSError:
-        # Not Linux: nothing says that the CPU computes in bfloat16.
+        # Not Linux: the CPU's features are not known.
         return set()
 
 
 @contextlib.contextmanager
 def dtype_policy(precision):
-    """Keras layers built inside get the dtype policy `precision`."""
+    """A context in which new Keras layers get the dtype policy `precision`."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:

@@ -1,14 +1,14 @@
-"""The one exception that means: the input is at fault, not the program."""
+"""The exception for bad input, and short texts of other exceptions."""
 
 
 class InputError(ValueError):
-    """Bad input from outside: a file, a flag, a config field.
+    """Bad input: a file, a flag or a config field.
 
-    Its message is one line that says what was wrong, where, and what to do. The binaries print it without a
-    traceback and exit with status 1; a caller in Python can catch it.
+    The message is one line: what is wrong, where, and what to do. The binaries print it without a
+    traceback and exit with status 1. A caller in Python can catch it.
     """
 
 
 def first_line(error):
-    """What another library's exception says, in one line; its kind where it says nothing."""
+    """The first line of an exception's message; the name of its class if the message is empty."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,6 +1,7 @@
-"""Files that are whole or not there: written aside and renamed into place.
+"""File operations: atomic writing, JSON, and local paths and URLs alike.
 
-Paths may be URLs (gs://, s3://, hdfs:// ...): TensorFlow's file systems then read and write them.
+`replacing` writes to a temporary file and renames it, so that a file is either complete or absent.
+Paths may be URLs (gs://, s3://, hdfs:// ...), which TensorFlow's file systems read and write.
 """
 
 import contextlib
@@ -15,11 +16,12 @@ import zlib
 
 from kpose.core.errors import InputError
 
-# What the system says of a disk, a quota or a limit that is full.
+# Error numbers: the disk is full, the quota is used up, the file is larger than allowed.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def is_url(path):
+    """Whether a path is a URL, such as gs://bucket/file."""
     return "://" in path
 
 
@@ -33,33 +35,36 @@ def _gfile():
 
 
 def is_file(path):
+    """Whether a path is an existing file."""
     if is_url(path):
         return _gfile().exists(path) and not _gfile().isdir(path)
     return os.path.isfile(path)
 
 
 def is_folder(path):
+    """Whether a path is an existing folder."""
     return _gfile().isdir(path) if is_url(path) else os.path.isdir(path)
 
 
 def size(path):
-    """In bytes; None where there is no such file."""
+    """The size of a file in bytes; None if it does not exist."""
     if not is_file(path):
         return None
     return _gfile().stat(path).length if is_url(path) else os.path.getsize(path)
 
 
 def matching(pattern):
-    """The paths that a glob names, sorted."""
+    """The paths that match a glob, sorted."""
     return sorted(_gfile().glob(pattern) if is_url(pattern) else glob.glob(pattern))
 
 
 def names_in(folder):
+    """The names of the files and folders in a folder."""
     return [name.rstrip("/") for name in _gfile().listdir(folder)] if is_url(folder) else os.listdir(folder)
 
 
 def make_folder(path):
-    """Makes a folder and those above it, unless it is there."""
+    """Makes a folder and its parents, if they do not exist."""
     if is_url(path):
         _gfile().makedirs(path)
     else:
@@ -67,7 +72,7 @@ def make_folder(path):
 
 
 def move(source, target):
-    """Renames a file, over another if need be."""
+    """Renames a file; replaces an existing target."""
     if is_url(target):
         _gfile().rename(source, target, overwrite=True)
     else:
@@ -75,7 +80,7 @@ def move(source, target):
 
 
 def remove(path):
-    """Removes a file, or a folder with all that is in it."""
+    """Removes a file, or a folder and its contents."""
     if is_url(path):
         (_gfile().rmtree if is_folder(path) else _gfile().remove)(path)
     elif os.path.isdir(path):
@@ -85,12 +90,16 @@ def remove(path):
 
 
 def open_file(path, mode="r"):
-    """As `open`, also for URLs."""
+    """Opens a file like `open`; accepts URLs."""
     return _gfile().GFile(path, mode) if is_url(path) else open(path, mode)
 
 
 def read_bytes(path):
-    """A file's contents; `OSError` where it cannot be read, also for URLs."""
+    """The contents of a file; accepts URLs.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     if not is_url(path):
         with open(path, "rb") as file:
             return file.read()
@@ -106,7 +115,10 @@ def read_bytes(path):
 
 @contextlib.contextmanager
 def replacing(path, mode="w"):
-    """Opens a file beside `path` for writing; it becomes `path` when the block ends well, and vanishes otherwise."""
+    """Opens a temporary file for writing, in the folder of `path`; makes that folder.
+
+    At the end of the block the file is renamed to `path`. If the block raises, it is removed.
+    """
     make_folder(os.path.dirname(path if is_url(path) else os.path.abspath(path)))
     # Several workers may write the same file.
     temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
@@ -127,15 +139,15 @@ def write_json(path, data, indent=1):
 
 
 def read_json(path, what, object_hook=None):
-    """The JSON of a file, plain or .gz; `what` names its meaning in the error.
+    """The data of a JSON file, plain or .gz.
 
     Args:
         path: the file.
-        what: the noun for it.
-        object_hook: as for `json.load`: changes each object as soon as it is read.
+        what: a noun for its content, for errors, such as "annotation file".
+        object_hook: as for `json.load`.
 
     Raises:
-        InputError: it is missing, empty or no JSON.
+        InputError: the file is missing, unreadable, empty or not JSON.
     """
     if not is_file(path):
         raise InputError(f"{path}: no such {what}")
@@ -148,7 +160,7 @@ def read_json(path, what, object_hook=None):
     try:
         return json.loads(gzip.decompress(data) if path.endswith(".gz") else data, object_hook=object_hook)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: the {what} is not a whole gzip file ({error})") from None
+        raise InputError(f"{path}: the {what} is not a complete gzip file ({error})") from None
     except InputError:
         raise
     except ValueError as error:

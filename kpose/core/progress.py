@@ -1,4 +1,4 @@
-"""Progress of long work: a tqdm bar on a terminal, log lines elsewhere."""
+"""Progress of long work: a tqdm bar on a terminal, log lines otherwise."""
 
 import sys
 import time
@@ -6,27 +6,28 @@ import time
 from absl import logging
 from tqdm import tqdm
 
-# Seconds to the first log line, and between two later ones, where no terminal is attached.
+# Seconds before the first log line, and between later ones, if no terminal is attached.
 FIRST_LINE = 5.0
 NEXT_LINES = 30.0
 
 
 class Progress:
-    """A context that shows how much of some work is done.
+    """A context that shows the progress of some work.
 
-    On a terminal it is a bar. Elsewhere it logs a line after `FIRST_LINE` seconds, then every `NEXT_LINES` seconds,
-    and one at the end if a line was logged before: "1,200 of 5,610 persons, 870 persons/s, 5 s left".
+    On a terminal it shows a bar. Otherwise it logs a line after `FIRST_LINE` seconds, then every
+    `NEXT_LINES` seconds, and at the end if a line was logged before. A line is, for example:
+    "1,200 of 5,610 persons, 870 persons/s, 5 s left".
 
     Args:
-        total: how many units there are; None: not known.
-        unit: the unit's name in the plural, such as "persons".
-        done: units that are done already.
-        name: printed in front of the bar or line.
+        total: number of units; None: not known.
+        unit: the plural name of the unit, such as "persons".
+        done: number of units that are done at the start.
+        name: text in front of the bar or line.
         shown: whether to show anything.
-        own_lines: log no lines in `set`: the caller asks `line_is_due` and calls `log_line`.
+        own_lines: `set` logs no lines; the caller checks `line_is_due` and calls `log_line`.
 
     Attributes:
-        done: units that are done.
+        done: number of units that are done.
         on_terminal: whether a bar is shown.
 
     Example:
@@ -45,7 +46,7 @@ class Progress:
             total=total,
             initial=done,
             desc=name or None,
-            # Bytes are the one unit with thousands in its name.
+            # Only bytes get a prefix such as M.
             unit="B" if unit == "bytes" else f" {unit}",
             unit_scale=unit == "bytes",
             disable=not self.on_terminal,
@@ -61,7 +62,7 @@ class Progress:
         self.close()
 
     def restart(self):
-        """Starts the clock of rate and lines anew, after a preparation that is not part of the work."""
+        """Restarts the time measurement, after a preparation that is not part of the work."""
         self._start, self._started = self.done, time.monotonic()
         self._next_line = self._started + FIRST_LINE
 
@@ -70,15 +71,20 @@ class Progress:
         self._bar.close()
 
     def add(self, count, **facts):
-        """Adds to what is done; as `set`."""
+        """Adds to the number of units that are done.
+
+        Args:
+            count: number of units to add.
+            **facts: as for `set`.
+        """
         self.set(self.done + count, **facts)
 
     def set(self, done, **facts):
-        """Sets how many units are done.
+        """Sets the number of units that are done.
 
         Args:
-            done: units.
-            **facts: short texts by name, shown beside the bar.
+            done: number of units.
+            **facts: name=short text, shown beside the bar.
         """
         changed, self.done = done > self.done, done
         if self.on_terminal:
@@ -89,23 +95,23 @@ class Progress:
             self.log_line(self._text())
 
     def line_is_due(self):
-        """Whether a log line is due by the clock; never on a terminal."""
+        """Whether it is time for a log line; False on a terminal."""
         return self.shown and not self.on_terminal and time.monotonic() >= self._next_line
 
     def log_line(self, text):
-        """Logs a line of progress now; the next is due after `NEXT_LINES` seconds."""
+        """Logs a progress line; the next one is due after `NEXT_LINES` seconds."""
         self._next_line = time.monotonic() + NEXT_LINES
         self._logged = True
         if self.shown:
             logging.info("%s", text)
 
     def say(self, text):
-        """Prints a line that is not about progress to stderr, above the bar."""
+        """Prints a message to stderr, above the bar."""
         if self.shown:
             tqdm.write(text, file=sys.stderr)
 
     def log(self, text):
-        """Logs a line that is not about progress; above the bar, which a log line would break."""
+        """Logs a message; on a terminal prints it above the bar, which a log line would break."""
         if self.on_terminal:
             self.say(text)
         elif self.shown:

@@ -1,7 +1,6 @@
-"""Skeleton tables: everything the code needs to know about a set of joints.
+"""Skeleton tables: the joints of a skeleton, their left/right pairs, limbs and OKS sigmas.
 
-One table describes a skeleton. No other module knows how many joints there are, which of them are mirror
-images of each other or which pairs make a limb: they all read it here.
+All other modules read the number of joints, the pairs and the limbs from these tables.
 """
 
 import dataclasses
@@ -9,27 +8,25 @@ import functools
 
 from kpose.core.errors import InputError
 
-LIMB_GROUPS = ("upper_arms", "lower_arms", "upper_legs", "lower_legs")
-
 
 @dataclasses.dataclass(frozen=True)
 class Skeleton:
-    """A set of joints and what is known about them.
+    """The table of one skeleton.
 
     Attributes:
-        name: the name recipes and records call it by.
-        joints: K joint names, in label order.
-        pairs: (left, right) joint indices, left and right being the person's own.
-        limbs: the limb groups PCP is reported for; group name -> ((joint, joint), ...).
-        torso: the two joints whose distance is the torso diameter, the unit of PDJ
+        name: its name in recipes and records.
+        joints: K joint names, in the order of the labels.
+        pairs: (left, right) joint indices; left and right are those of the person.
+        limbs: limb group -> ((joint, joint), ...), the groups for which PCP is reported.
+        torso: two joints whose distance is the torso diameter, the unit of PDJ
             (Sapp and Taskar, "MODEC", CVPR 2013): left shoulder and right hip.
-        upper: the joints of the upper body, for half-body augmentation.
+        upper: joints of the upper body, for half-body augmentation.
         bones: (joint, joint) lines to draw.
-        sigmas: K per-joint standard deviations of human labelling, the constants of OKS
+        sigmas: K standard deviations of human labels, the constants of OKS
             (https://cocodataset.org/#keypoints-eval), in units of the square root of the person's area.
 
     Raises:
-        InputError: a table that contradicts itself (wrong length, index out of range, joint paired twice).
+        InputError: the table is inconsistent (a wrong length, an index out of range, a joint in two pairs).
     """
 
     name: str
@@ -46,40 +43,46 @@ class Skeleton:
         if len(self.sigmas) != k:
             raise InputError(f"skeleton {self.name!r}: {len(self.sigmas)} sigmas for {k} joints")
         if len(set(self.joints)) != k:
-            raise InputError(f"skeleton {self.name!r}: a joint name is there twice")
+            raise InputError(f"skeleton {self.name!r}: two joints have the same name")
         lines = [self.torso, *self.pairs, *self.bones, *self.limb_list]
         for line in lines:
             if len(line) != 2 or line[0] == line[1] or not all(0 <= j < k for j in line):
-                raise InputError(f"skeleton {self.name!r}: {line} is no pair of two joints in 0..{k - 1}")
+                raise InputError(f"skeleton {self.name!r}: {line} is not a pair of two joints in 0..{k - 1}")
         if len(set(self.upper)) != len(self.upper) or not all(0 <= j < k for j in self.upper):
-            raise InputError(f"skeleton {self.name!r}: the upper body {self.upper} is no set of joints in 0..{k - 1}")
+            raise InputError(
+                f"skeleton {self.name!r}: the upper body {self.upper} is not a set of joints in 0..{k - 1}"
+            )
         paired = [j for pair in self.pairs for j in pair]
         if len(set(paired)) != len(paired):
             raise InputError(f"skeleton {self.name!r}: a joint is in two left/right pairs")
 
     @property
     def num_joints(self):
+        """K, the number of joints."""
         return len(self.joints)
 
     @property
     def limb_list(self):
-        """All limbs of all groups, [L] pairs, in the order of `limbs`."""
+        """[L] pairs: the limbs of all groups, in the order of `limbs`."""
         return tuple(limb for group in self.limbs.values() for limb in group)
 
     @functools.cached_property
     def limb_names(self):
-        """[L] names in the order of `limb_list`: "left_upper_arm", or "spine_1" where no side tells limbs apart."""
+        """[L] names in the order of `limb_list`, such as "left_upper_arm".
+
+        If the sides do not distinguish the limbs of a group, they are numbered: "spine_1".
+        """
         names = []
         for group, limbs in self.limbs.items():
             sides = [self.sides[limb[0]] for limb in limbs]
-            told_apart = len(set(sides)) == len(limbs) and "middle" not in sides
+            distinct = len(set(sides)) == len(limbs) and "middle" not in sides
             name = group.removesuffix("s")
-            names += [f"{side}_{name}" if told_apart else f"{name}_{i + 1}" for i, side in enumerate(sides)]
+            names += [f"{side}_{name}" if distinct else f"{name}_{i + 1}" for i, side in enumerate(sides)]
         return tuple(names)
 
     @functools.cached_property
     def flip_order(self):
-        """[K] indices: joint `flip_order[k]` of a mirrored person takes the place of joint k."""
+        """[K] indices: after a mirroring, joint k is the former joint `flip_order[k]`."""
         order = list(range(self.num_joints))
         for left, right in self.pairs:
             order[left], order[right] = right, left
@@ -87,7 +90,7 @@ class Skeleton:
 
     @functools.cached_property
     def sides(self):
-        """[K] of "left", "right" or "middle": whose side of the person a joint is on."""
+        """[K] of "left", "right" or "middle": the side of each joint."""
         sides = ["middle"] * self.num_joints
         for left, right in self.pairs:
             sides[left], sides[right] = "left", "right"
@@ -142,7 +145,7 @@ COCO = Skeleton(
         (12, 14),
         (14, 16),
     ),
-    # Published with the COCO keypoint evaluation: 0.026 nose ... 0.089 ankles.
+    # From the COCO keypoint evaluation.
     sigmas=(
         0.026,
         0.025,
@@ -164,7 +167,7 @@ COCO = Skeleton(
     ),
 )
 
-# Leeds Sports Pose (Johnson and Everingham, BMVC 2010), in its own order.
+# Leeds Sports Pose (Johnson and Everingham, BMVC 2010), in the order of its labels.
 LSP = Skeleton(
     name="lsp",
     joints=(
@@ -209,7 +212,7 @@ LSP = Skeleton(
         (9, 12),
         (12, 13),
     ),
-    # COCO's where it has the joint; neck and head top as CrowdPose sets them (Li et al., CVPR 2019).
+    # Those of COCO; for neck and head top those of CrowdPose (Li et al., CVPR 2019).
     sigmas=(0.089, 0.087, 0.107, 0.107, 0.087, 0.089, 0.062, 0.072, 0.079, 0.079, 0.072, 0.062, 0.079, 0.079),
 )
 
@@ -217,11 +220,11 @@ SKELETONS = {table.name: table for table in (COCO, LSP)}
 
 
 def get(name):
-    """The skeleton table called `name`.
+    """The skeleton table of a name.
 
     Raises:
-        InputError: there is no such table.
+        InputError: the name is unknown.
     """
     if name not in SKELETONS:
-        raise InputError(f"no skeleton is called {name!r}: there are {', '.join(sorted(SKELETONS))}")
+        raise InputError(f"unknown skeleton {name!r}: use one of {', '.join(sorted(SKELETONS))}")
     return SKELETONS[name]

@@ -1,4 +1,4 @@
-"""Imports TensorFlow without its start-up messages, which would hide a program's own lines."""
+"""Imports of TensorFlow without its start-up messages, and settings of the memory allocator."""
 
 import contextlib
 import ctypes
@@ -8,11 +8,11 @@ import tempfile
 
 
 def import_tensorflow():
-    """Imports TensorFlow and looks for devices; what it writes to stderr meanwhile shows only if that fails.
+    """Imports TensorFlow and finds its devices. Its messages are shown only if that fails.
 
-    TF_CPP_MIN_LOG_LEVEL does not reach the messages of TensorFlow 2.21's import ("oneDNN custom operations are on",
-    "Could not find cuda drivers"), so the file descriptor itself is turned aside. Setting that variable to 0
-    brings everything back.
+    TF_CPP_MIN_LOG_LEVEL does not suppress the messages of TensorFlow 2.21's import ("oneDNN custom
+    operations are on", "Could not find cuda drivers"), so the file descriptor of stderr is replaced.
+    TF_CPP_MIN_LOG_LEVEL=0 shows all messages.
     """
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0" or "tensorflow" in sys.modules:
         return
@@ -20,12 +20,15 @@ def import_tensorflow():
         import tensorflow as tf
 
         tf.config.list_physical_devices()
-        # Its Python side tells how long it took to plan a checkpoint.
+        # Its Python logger reports the planning time of every checkpoint.
         tf.get_logger().setLevel("WARNING")
 
 
 def import_keras_cv():
-    """Imports keras_cv, whose import takes seconds and may talk, when it is first needed; returns the module."""
+    """The module keras_cv, imported without its messages.
+
+    The import takes seconds, so it is done only when the module is needed.
+    """
     if "keras_cv" in sys.modules or os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
         import keras_cv
     else:
@@ -36,7 +39,10 @@ def import_keras_cv():
 
 @contextlib.contextmanager
 def warnings():
-    """TensorFlow's Python side says no more than errors meanwhile: parts of it warn of other parts of it."""
+    """A context in which TensorFlow's Python logger shows only errors.
+
+    Some functions of TensorFlow warn about other functions of TensorFlow.
+    """
     import tensorflow as tf
 
     level = tf.get_logger().level
@@ -49,7 +55,7 @@ def warnings():
 
 @contextlib.contextmanager
 def stderr_aside():
-    """What libraries write to stderr inside shows only if the block fails."""
+    """A context in which stderr is captured; the text is shown only if the block raises."""
     sys.stderr.flush()
     with tempfile.TemporaryFile() as aside:
         saved = os.dup(2)
@@ -66,16 +72,17 @@ def stderr_aside():
             os.close(saved)
 
 
-# Of glibc's malloc.h.
+# From glibc's malloc.h.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 
 
 def keep_freed_memory():
-    """Lets this process keep what it frees, for its next allocation; a no-op without glibc.
+    """Makes glibc keep freed memory for later allocations; without glibc does nothing.
 
-    A network's large tensors are above the size from which glibc maps fresh pages for each allocation, and unmaps them
-    at once: the system clears them anew in every step. On a 2-core AVX2 CPU that was half of a small network's time
-    (78 against 134 images/s in training). The peak stays the process' for its life.
+    By default glibc maps new pages for every large tensor, and unmaps them when it is freed. The
+    system must then clear the pages in every step. On a 2-core AVX2 CPU this took almost half of the
+    time of a small network (training: 78 images/s, with this setting 134). The process keeps its peak
+    memory until it exits.
     """
     if not sys.platform.startswith("linux"):
         return

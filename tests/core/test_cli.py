@@ -1,4 +1,4 @@
-"""The binaries as a user meets them: help, exit status, one clear line on bad input."""
+"""The binaries from the user's side: help, exit status, a one-line error on bad input."""
 
 import importlib.util
 import json
@@ -43,7 +43,7 @@ def run(monkeypatch, capfd, module, *arguments):
     binary = binary_of(module)
     for name in list(binary.FLAGS):
         if name.startswith("config."):
-            # Made while an earlier command line was read.
+            # Defined when an earlier command line was parsed.
             delattr(binary.FLAGS, name)
         else:
             binary.FLAGS[name].unparse()
@@ -95,7 +95,7 @@ BAD = [
     ("tfrecords_tools.write_coco", ["--annotations=none.json"], "--images is missing"),
     ("tfrecords_tools.write_coco", ["--annotations=a", "--select=some"], "fully_visible|labelled"),
     ("tfrecords_tools.write_coco", ["--annotations=a", "surplus", "--dry_run"], "unexpected argument 'surplus'"),
-    ("tfrecords_tools.write_coco", ["--annotation=a"], "no flag --annotation: did you mean --annotations?"),
+    ("tfrecords_tools.write_coco", ["--annotation=a"], "unknown flag --annotation: did you mean --annotations?"),
     ("tfrecords_tools.inspect", ["--records=none-*"], "no records match 'none-*'"),
     ("tfrecords_tools.figures", ["--output_dir=", "--num_images=1"], "output_dir"),
 ]
@@ -146,7 +146,7 @@ def test_a_benchmark_ends_with_one_json_object(name, monkeypatch, capfd):
     figures = json.loads(out.strip().splitlines()[-1])
     assert status == 0 and figures["benchmark"] == name and figures["cpu"]
     rates = {key: value for key, value in figures.items() if "second" in key or key.startswith("ratio")}
-    # null where the baseline's package is not installed.
+    # null if the package of the baseline is not installed.
     assert len(rates) >= 2 and all(value is None or value > 0 for value in rates.values())
     if name == "serve":
         for network in serving.NETWORKS:

@@ -1,4 +1,4 @@
-"""What "auto" means, and what is said of it."""
+"""Devices, precision and the line that describes them."""
 
 import keras
 import pytest

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Atomic writing of files."""
 
 import os
 
@@ -6,7 +6,7 @@ from kpose.core import files
 
 
 def test_two_writers_of_one_file_do_not_disturb_each_other(tmp_path):
-    """Workers that share a folder write the same file at once; whoever ends last has it."""
+    """Workers that share a folder write the same file at the same time; the last one replaces it."""
     path = str(tmp_path / "folder" / "errors.json")
     with files.replacing(path) as one:
         with files.replacing(path) as other:

@@ -1,4 +1,4 @@
-"""Freed memory is used again, not fetched from the system anew."""
+"""Freed memory is reused, not returned to the system."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ print(fresh, faults())
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of glibc")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")
 def test_large_blocks_are_used_again():
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
     fresh, kept = map(int, done.stdout.split())

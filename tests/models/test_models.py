@@ -96,7 +96,7 @@ def test_soft_argmax_finds_a_sharp_peak_and_the_centre_of_a_flat_map():
     [
         ({"name": "resnet99"}, "resnet99.*deeppose, integral"),
         ({"input_size": (40, 40)}, "57 pixels"),
-        ({"filters": (96, 256)}, "5 positive whole numbers"),
+        ({"filters": (96, 256)}, "5 positive integers"),
         ({"name": "integral", "filters": (8, 8), "input_size": (66, 64)}, "multiples of 4"),
         ({"name": "integral", "filters": (8, 8), "head_level": 2}, "levels 0 to 1"),
     ],
