@@ -220,9 +220,11 @@ def _write_state(paths):
     names = [os.path.basename(path) for path in paths]
     # The times are for other readers of the file (TensorFlow's CheckpointManager); kpose does not read them.
     times = [os.path.getmtime(f"{path}.index") if os.path.exists(f"{path}.index") else 0.0 for path in paths]
+    # TensorFlow takes the names to be relative to the current folder if this one is.
+    folder = os.path.abspath(os.path.dirname(paths[0]))
     with startup.warnings():
         tf.compat.v1.train.update_checkpoint_state(
-            os.path.dirname(paths[0]), names[-1], names, None, times, last_preserved_timestamp=0.0
+            folder, names[-1], names, None, times, last_preserved_timestamp=0.0
         )
 
 

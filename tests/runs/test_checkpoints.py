@@ -98,6 +98,25 @@ def test_only_incomplete_or_older_unlisted_checkpoints_are_removed(tmp_path):
     assert not {"step-12_temp", "step-13.data-00000-of-00001"} & left
 
 
+@pytest.mark.parametrize("workdir", ["run", "runs/a", "./run", "../run"])
+def test_a_workdir_may_be_relative_and_may_move(workdir, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    regressor = make_regressor()
+    saver = checkpoints.Checkpoints(workdir, regressor, keep=2)
+    for step in (1, 2, 3):
+        saver.save(step, step)
+    saver.save_if_best(2, 2, 0.5)
+    assert checkpoints.exist(workdir)
+    assert checkpoints.Checkpoints(workdir, regressor, keep=2).restore() == (3, 3)
+    for best, step in ((False, 3), (True, 2)):
+        path = checkpoints.latest(workdir, best=best)
+        assert path.endswith(f"step-{step}") and os.path.exists(f"{path}.index")
+    os.rename(workdir, tmp_path / "elsewhere")
+    assert checkpoints.Checkpoints(str(tmp_path / "elsewhere"), regressor, keep=2).restore() == (3, 3)
+    assert names(tmp_path / "elsewhere" / "checkpoints") == ["step-2", "step-3"]
+
+
 def test_step_1_is_not_step_10(tmp_path):
     saver = checkpoints.Checkpoints(str(tmp_path), make_regressor(), keep=1)
     for step in (1, 10, 100):
