@@ -1,1 +1,1 @@
-"""Records, training sets, and the input pipeline."""
+"""Records, training sets and the input pipeline."""

@@ -1,4 +1,4 @@
-"""All decoded crops of a training set, in memory."""
+"""The decoded crops of a training set, in memory."""
 
 import numpy as np
 import tensorflow as tf
@@ -10,13 +10,13 @@ from kpose.data.training_set import decode_record
 
 
 class CropCache:
-    """All crops of a training set, decoded, in memory.
+    """The decoded crops and labels of a training set, in memory.
 
     Args:
         training_set: `training_set.TrainingSet`.
 
     Raises:
-        InputError: there is not enough memory, or a record is damaged.
+        InputError: the crops do not fit into memory, or a record is damaged.
     """
 
     def __init__(self, training_set):
@@ -24,17 +24,17 @@ class CropCache:
         height, width = training_set.crop_size
         needed, free = training_set.num_records * height * width * 3, _available_memory()
         logging.info(
-            "cache of decoded crops: %d of %d x %d pixels take %.0f MB%s",
+            "cache of decoded crops: %d crops of %d x %d pixels need %.0f MB%s",
             training_set.num_records,
             height,
             width,
             needed / 1e6,
-            "" if free is None else f" of {free / 1e6:.0f} MB that are free",
+            "" if free is None else f"; {free / 1e6:.0f} MB are free",
         )
         if free is not None and needed > free:
             raise InputError(
-                f"config.data.cache: {needed / 1e9:.1f} GB of decoded crops do not fit into the {free / 1e9:.1f} GB of "
-                "memory that are free: set --config.data.cache=False"
+                f"config.data.cache: {needed / 1e9:.1f} GB of decoded crops do not fit into the free memory of "
+                f"{free / 1e9:.1f} GB: set --config.data.cache=False"
             )
         self._starts = np.cumsum([0, *training_set.counts[:-1]])
         self._values = {
@@ -46,6 +46,7 @@ class CropCache:
             self._fill(source, files)
 
     def _fill(self, source, files):
+        """Decodes the records of one data set into the cache."""
         dataset = tf.data.TFRecordDataset(files.paths).map(
             lambda serialised: decode_record(self._set, source, serialised), num_parallel_calls=tf.data.AUTOTUNE
         )
@@ -57,7 +58,15 @@ class CropCache:
                 place += len(values)
 
     def gather(self, sources, indices):
-        """The samples with these numbers, each in its data set, as a dict of tensors, inside tf.data."""
+        """A batch of samples; for use in a tf.data function.
+
+        Args:
+            sources: [B] int64 indices of the data sets.
+            indices: [B] int64 indices of the records in their data sets.
+
+        Returns:
+            dict of `image` [B, H, W, 3] uint8, `keypoints` [B, K, 3] and `region` [B, 4] float32.
+        """
 
         def take(places):
             return [np.take(values, places, axis=0) for values in self._values.values()]
@@ -72,7 +81,7 @@ class CropCache:
 
 
 def _available_memory():
-    """Bytes that can be had without swapping; None where the system does not tell."""
+    """Available memory in bytes, without swapping; None if the system does not report it."""
     try:
         with open("/proc/meminfo") as file:
             return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))

@@ -1,17 +1,17 @@
-"""Record files -> batches of images and labels (tf.data).
+"""The input pipeline: batches of images and labels from record files (tf.data).
 
-Every batch is a dict:
+A batch is a dict:
 
-    image        [B, H, W, 3] uint8, the region stretched to the network's input size
-    keypoints    [B, K, 3] float32: normalised x, y and the visibility flag; an unlabelled joint is (0, 0, 0)
-    region       [B, 4] float32: what the image shows, xywh in original pixels
-    weight       [B] float32: 1, or 0 for the padding that fills the last batch of an evaluation
-    draws        [B, D] float32 in [0, 1): the random numbers of this sample's augmentation (training only)
-    normals      [B, K, 2] float32, standard normal: for the displacements that train a cascade (on request)
+    image        [B, H, W, 3] uint8: the region, stretched to the network's input size
+    keypoints    [B, K, 3] float32: normalised x, y and the visibility flag; (0, 0, 0) if unlabelled
+    region       [B, 4] float32: the region that the image shows, xywh in original pixels
+    weight       [B] float32: 1, or 0 for the samples that fill up the last batch of an evaluation
+    draws        [B, D] float32 in [0, 1): random numbers for augmentation (training only)
+    normals      [B, K, 2] float32, standard normal: displacements for a cascade (cascades only)
 
-Training samples, their order and their random numbers are a function of the seed and the position alone, so a resumed
-run sees the batches that an uninterrupted one would have seen, whatever the number of replicas or workers. What can be
-done to a whole batch at once is: on a sample alone, parsing and decoding are all the work there is.
+Training samples, their order and their random numbers depend only on the seed and the position. A
+resumed run therefore sees the same batches as an uninterrupted one, with any number of replicas or
+workers. Samples are parsed and decoded one by one; all other operations run on batches, for speed.
 """
 
 import os
@@ -29,20 +29,20 @@ from kpose.data.training_set import PERIOD, add_labels, check_shape, decode_reco
 
 
 def training_batches(config, training_set, start_step=0, worker=0, workers=1):
-    """The training batches of a recipe, augmented where `config.augment.on` is "host".
+    """The training batches of a recipe, augmented if `config.augment.on` is "host".
 
     Args:
         config: the recipe.
         training_set: its `training_set.TrainingSet`.
-        start_step: batches already consumed.
+        start_step: number of batches that are already consumed.
         worker, workers: as for `shuffled_batches`.
 
     Returns:
-        Endless `tf.data.Dataset` of batches. With `config.augment.on` "device" a warping augmentation gets the
-        stored crops: `image` is then larger than the network's input.
+        Endless `tf.data.Dataset` of batches. If `config.augment.on` is "device" and the augmentation
+        warps, `image` holds the stored crops, which are larger than the network's input.
 
     Raises:
-        InputError: a batch that the workers cannot share, or a cache that does not fit into memory.
+        InputError: the batch size is not a multiple of `workers`, or the cache does not fit into memory.
     """
     augment = build_augmentation(config, training_set.skeleton, training_set.window)
     batches = shuffled_batches(
@@ -64,19 +64,19 @@ def training_batches(config, training_set, start_step=0, worker=0, workers=1):
 
 
 def evaluation_batches(config, files, batch_size=None, identity=False):
-    """The records of an evaluation of a recipe's network, once and in order.
+    """The batches of an evaluation: every record once, in order.
 
     Args:
         config: the recipe.
         files: `records.RecordFiles`.
-        batch_size: samples in a batch, or the number of records if that is smaller; None: the recipe's batch size.
+        batch_size: samples per batch, at most the number of records; None: the recipe's batch size.
         identity: as for `ordered_batches`.
 
     Returns:
-        `tf.data.Dataset` of known cardinality, whose last batch is filled up with samples of weight 0.
+        `tf.data.Dataset` of known cardinality. Samples of weight 0 fill up the last batch.
 
     Raises:
-        InputError: crops of another shape than the network's, or that show too little; damaged records.
+        InputError: the crops have another aspect or less padding than the recipe, or a record is damaged.
     """
     check_shape(files, config.data.aspect)
     num_records = summarise_labels(files, config.data.padding).num_records
@@ -104,30 +104,33 @@ def shuffled_batches(
     worker=0,
     workers=1,
 ):
-    """An endless stream of shuffled batches, not augmented.
+    """Endless shuffled batches, not augmented.
 
     Args:
         training_set: `training_set.TrainingSet`.
         input_size: (height, width) of the network's input in pixels.
-        batch_size: samples in a global batch.
-        seed: of the order and of the random numbers for augmentation.
-        start_step: batches already consumed: the stream starts at batch `start_step`.
-        shuffle_buffer: encoded records in memory from which the next one is drawn.
+        batch_size: samples per global batch.
+        seed: seed of the order and of the random numbers.
+        start_step: number of batches that are already consumed; the stream starts at batch `start_step`.
+        shuffle_buffer: number of encoded records in the shuffle buffer.
         normals: add `normals`.
-        stored_crops: leave the image as it was stored, for an augmentation that warps it to the input size. It is
-            only reduced where it has many more pixels than the input needs.
-        cache: `CropCache`: take the crops from memory (None: decode them).
-        worker, workers: this process is number `worker` of `workers` that share each global batch. Its batches are
-            its part of the global ones. All workers read all records and decode their own.
+        stored_crops: return the stored crops, for an augmentation that warps them to the input size.
+            They are reduced only if they have many more pixels than the input.
+        cache: `CropCache` with the decoded crops; None: decode the records.
+        worker: number of this process, from 0.
+        workers: number of processes that share each global batch. Each process gets its part of every
+            global batch. It reads all records and decodes those of its part.
 
     Returns:
-        `tf.data.Dataset` of batches; a batch may hold the end of one epoch and the start of the next.
+        `tf.data.Dataset` of batches. A batch may hold the end of one epoch and the start of the next.
 
     Raises:
-        InputError: a batch that the workers cannot share.
+        InputError: the batch size is not a multiple of `workers`.
     """
     if batch_size % workers:
-        raise InputError(f"config.batch_size {batch_size} cannot be shared out among {workers} workers")
+        raise InputError(
+            f"config.batch_size {batch_size} cannot be shared out among {workers} workers: give a multiple of {workers}"
+        )
     part = batch_size // workers
     samples = _mixed(training_set, seed, start_step * batch_size, shuffle_buffer, cached=cache is not None)
     if workers > 1:
@@ -146,13 +149,13 @@ def shuffled_batches(
     batches = _decoded_batches(samples, training_set, part, cache)
     batches = batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
     options = tf.data.Options()
-    # Its own threads: in a pool shared with the training step on a CPU it would wait for the end of the step.
+    # Own threads: in the pool that a CPU training step uses, the pipeline would wait for the step.
     options.threading.private_threadpool_size = os.cpu_count()
     return batches.with_options(options)
 
 
 def _decoded_batches(samples, training_set, batch_size, cache):
-    """(positions, batch of image, keypoints and region) of `_mixed` samples, decoded or taken from the cache."""
+    """(positions, dict of image, keypoints and region) in batches, decoded or from the cache."""
     if cache is not None:
         return samples.batch(batch_size, drop_remainder=True).map(
             lambda positions, sources, indices: (positions, cache.gather(sources, indices)),
@@ -165,10 +168,15 @@ def _decoded_batches(samples, training_set, batch_size, cache):
 
 
 def batch_members(config, training_set, step):
-    """The persons of batch number `step` of `training_batches`.
+    """The persons of one batch of `training_batches`.
+
+    Args:
+        config: the recipe.
+        training_set: its `training_set.TrainingSet`.
+        step: number of the batch, from 0.
 
     Returns:
-        List of (image's file name, annotation's id).
+        List of (file name of the image, annotation id).
     """
     members = []
     first = step * config.batch_size
@@ -180,7 +188,12 @@ def batch_members(config, training_set, step):
 
 
 def _mixed(training_set, seed, first, shuffle_buffer, cached):
-    """(position, index of the data set, serialised record or index in the cache) from position `first` on."""
+    """The training samples from position `first` on.
+
+    Returns:
+        `tf.data.Dataset` of (position, index of the data set, serialised record). If `cached`, the third
+        element is the index of the record in its data set.
+    """
     taken = training_set.taken(first)
     streams, before = [], 0
     for source, files in enumerate(training_set.files):
@@ -198,9 +211,9 @@ def _mixed(training_set, seed, first, shuffle_buffer, cached):
 
 
 def _shuffled(paths, counts, seed, first, shuffle_buffer, cached):
-    """The records of one data set, epoch after epoch, from number `first` on; or their indices in the cache.
+    """The records of one data set, epoch after epoch, from number `first` on.
 
-    Either way they come in the same order.
+    If `cached`, their indices in the data set, in the same order.
     """
     total = sum(counts)
     starts = tf.constant(np.cumsum([0, *counts[:-1]]), tf.int64)
@@ -213,10 +226,10 @@ def _shuffled(paths, counts, seed, first, shuffle_buffer, cached):
         return tf.data.TFRecordDataset(names[file])
 
     def epoch_records(epoch):
-        # Shuffles mix in the seed of the graph they are in: not that of the process, which callers may set.
+        # A shuffle depends on the seed of its graph. Without this line it is the caller's global seed.
         tf.random.set_seed(seed + 1)
         order = tf.random.experimental.stateless_shuffle(tf.range(len(paths)), seed=tf.stack([seed, epoch]))
-        # Deterministic: a fixed number of files read in turn, in the order drawn for this epoch.
+        # A fixed number of files is read in turn, in the order of this epoch: deterministic.
         elements = tf.data.Dataset.from_tensor_slices(order).interleave(
             read, cycle_length=4, block_length=16, num_parallel_calls=4, deterministic=True
         )
@@ -227,30 +240,33 @@ def _shuffled(paths, counts, seed, first, shuffle_buffer, cached):
 
 
 def _normals(seed, position, count, joints):
-    """[count, joints, 2] standard normal numbers for the samples from `position` on."""
+    """[count, joints, 2] float32 standard normal numbers of the samples from `position` on."""
     rows = augmentation.numbered(tf.raw_ops.StatelessRandomNormalV2, ~seed, position, count, 2 * joints)
     return tf.reshape(rows, [count, joints, 2])
 
 
 def _enough_pixels(stored, input_size, window):
-    """The size of the crops that a warp samples: a bilinear sample of a picture that is much larger would alias."""
+    """(height, width) of the crops that a warp samples.
+
+    Crops much larger than the input are reduced first, because bilinear sampling would alias.
+    """
     return tuple(
-        round(side / window) if there * window > 1.5 * side else there
-        for there, side in zip(stored, input_size, strict=True)
+        round(side / window) if stored_side * window > 1.5 * side else stored_side
+        for stored_side, side in zip(stored, input_size, strict=True)
     )
 
 
 def ordered_batches(files, *, input_size, padding, batch_size, num_records, identity=False):
-    """All records once, in order; the last batch is filled up with samples of weight 0.
+    """Every record once, in order. Samples of weight 0 fill up the last batch.
 
     Args:
         files: `records.RecordFiles`.
         input_size: (height, width) of the network's input in pixels.
-        padding: what the network sees: the box enlarged by this factor.
-        batch_size: samples in a batch.
-        num_records: records in `files`.
-        identity: adds what tells the persons apart: `image_id`, `annotation_id` int64 [B], `box` [B, 4] xywh and
-            `truth` [B, K, 3], both in original pixels, `area` [B].
+        padding: the network sees the box enlarged by this factor.
+        batch_size: samples per batch.
+        num_records: number of records in `files`.
+        identity: add the annotations: `image_id` and `annotation_id` [B] int64, `box` [B, 4] float32 xywh
+            and `truth` [B, K, 3] float32, both in original pixels, `area` [B] float32.
 
     Returns:
         `tf.data.Dataset` of known cardinality.
@@ -282,6 +298,7 @@ def ordered_batches(files, *, input_size, padding, batch_size, num_records, iden
 
 
 def _filled(value, batch_size):
+    """A tensor [b, ...], filled up with zeros to [batch_size, ...]."""
     missing = batch_size - tf.shape(value)[0]
     filled = tf.pad(value, tf.concat([[[0, missing]], tf.zeros([tf.rank(value) - 1, 2], tf.int32)], 0))
     return tf.ensure_shape(filled, [batch_size, *value.shape[1:]])

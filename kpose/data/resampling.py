@@ -5,11 +5,20 @@ import tensorflow as tf
 
 
 def resample(image, size, window=1.0):
-    """The central `window` (a fraction of each side) of images [B, h, w, 3], stretched to `size`, as uint8."""
+    """The central window of images, stretched to a size.
+
+    Args:
+        image: [B, h, w, 3] uint8.
+        size: (height, width) of the result in pixels.
+        window: side of the window, as a fraction of the side of the image.
+
+    Returns:
+        [B, height, width, 3] uint8.
+    """
     stored = np.array(image.shape[1:3])
     margin = (stored - size) / 2
     if np.abs(stored * window - size).max() < 1e-3 and (margin % 1 == 0).all():
-        # The pixels are there already, with a margin round them or none.
+        # The window has the right size: cut off the margin, do not resample.
         top, left = margin.astype(int)
         return image[:, top : top + size[0], left : left + size[1]]
     scale = np.float32(size) / np.float32(stored * window)
@@ -17,22 +26,26 @@ def resample(image, size, window=1.0):
 
 
 def crop_image(image, region, size):
-    """The crop of a region, cut from a photograph inside a graph: what `tfrecords_tools.write_coco.crops` cuts.
+    """The crop of a region of an image, in a graph; the same as `tfrecords_tools.write_coco.crops` makes.
 
     Args:
         image: [H, W, 3] uint8.
-        region: [4] float32 xywh in the photograph's pixels; black where it reaches beyond.
-        size: (height, width) of the crop.
+        region: [4] float32 xywh in pixels; the part outside the image becomes black.
+        size: (height, width) of the crop in pixels.
 
     Returns:
-        uint8 [height, width, 3].
+        [height, width, 3] uint8.
     """
     scale = tf.cast(size, tf.float32) / tf.reverse(region[2:], [0])
     return _sample_pixels(image[None], size, scale, -scale * tf.reverse(region[:2], [0]))[0]
 
 
 def _sample_pixels(image, size, scale, translation):
-    """Bilinear, with the kernel widened when the picture shrinks: no aliasing; as the stored crops were made."""
+    """Samples images [B, h, w, 3] bilinearly, with antialiasing if they shrink, like the stored crops.
+
+    Returns:
+        [B, *size, 3] uint8.
+    """
     image = tf.raw_ops.ScaleAndTranslate(
         images=image, size=size, scale=scale, translation=translation, kernel_type="triangle", antialias=True
     )

@@ -1,8 +1,8 @@
-"""What a training reads: one data set of records, or several that are mixed.
+"""Training sets: one data set of records, or a mixture of several.
 
-Data sets of other skeletons join in by the names of their joints: what they do not label counts as unlabelled. Which
-data set a sample comes from is a function of its position alone, so a mixture resumes as a single set does, and each
-batch holds the data sets by their weights.
+A data set may have another skeleton: joints are matched by name, and joints that it lacks count as
+unlabelled. The data set of a sample depends only on the sample's position. A mixture can therefore be
+resumed at any position, and every batch holds the data sets in proportion to their weights.
 """
 
 import dataclasses
@@ -18,20 +18,20 @@ from kpose.core.errors import InputError
 from kpose.data import records
 from kpose.data.resampling import resample
 
-# The mixture repeats after so many samples; weights are kept to this precision.
+# The mixture repeats after this number of samples, so weights are exact to 1 / PERIOD.
 PERIOD = 4096
-# Share by which successive samples of a mixture differ: the golden ratio spreads every data set evenly.
+# Steps by the golden ratio spread the samples of every data set evenly over the period.
 _GOLDEN = (5**0.5 - 1) / 2
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelSummary:
-    """What one pass over the labels of a training set tells.
+    """Statistics of the labels of a training set.
 
     Attributes:
-        counts: records of each file.
-        mean_pose: [K, 2] mean of the normalised labels of each joint, (0, 0) for a joint never labelled. Predicting
-            it for everyone is the floor any model has to beat.
+        counts: number of records of each file.
+        mean_pose: [K, 2] float32, mean of the normalised labels of each joint; (0, 0) if a joint is
+            never labelled. It is the baseline: every model must be better than this prediction.
         spread: standard deviation of the labels around the mean pose, over all labelled joints.
     """
 
@@ -41,21 +41,23 @@ class LabelSummary:
 
     @property
     def num_records(self):
+        """Number of records of all files."""
         return sum(self.counts)
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSet:
-    """The records of a training.
+    """The records of a training run.
 
     Attributes:
-        files: a `records.RecordFiles` for each data set.
+        files: `records.RecordFiles` of each data set.
         skeleton: the `Skeleton` that the network learns.
-        padding: what it sees: the box enlarged by this factor.
-        weights: each data set's share of the samples; together 1.
+        padding: the network sees the box enlarged by this factor.
+        weights: share of the samples of each data set; the sum is 1.
         labels: `LabelSummary` of all records.
-        crop_size, crop_padding: (height, width) and padding that all crops are brought to before they are batched:
-            those of the first data set, as far as all others show as much.
+        crop_size: (height, width) in pixels to which all crops are resampled before batching, at the
+            resolution of the first data set.
+        crop_padding: the padding that these crops show: the smallest of all data sets.
     """
 
     files: tuple
@@ -68,36 +70,42 @@ class TrainingSet:
 
     @property
     def num_records(self):
+        """Number of records of all data sets."""
         return self.labels.num_records
 
     @property
     def counts(self):
-        """Records of each data set."""
+        """Number of records of each data set."""
         starts = np.cumsum([0, *(len(files.paths) for files in self.files)])
         return [sum(self.labels.counts[a:b]) for a, b in zip(starts, starts[1:], strict=False)]
 
     @property
     def window(self):
-        """The side of what the network sees, as a fraction of the crop's."""
+        """Side of the region that the network sees, as a fraction of the side of the crop."""
         return self.padding / self.crop_padding
 
     @functools.cached_property
     def mixture(self):
-        """[PERIOD] index of the data set of each sample, over and over."""
+        """[PERIOD] indices: the data set of each sample of a period."""
         places = (np.arange(PERIOD) * _GOLDEN) % 1.0
         return np.searchsorted(np.cumsum(self.weights)[:-1], places, side="right")
 
     def taken(self, position):
-        """How many of the samples before `position` come from each data set."""
+        """[data sets] number of samples of each data set before `position`."""
         periods, rest = divmod(position, PERIOD)
         sets = len(self.files)
         return periods * np.bincount(self.mixture, minlength=sets) + np.bincount(self.mixture[:rest], minlength=sets)
 
 
 def check_shape(files, aspect):
-    """Raises `InputError` unless crops show boxes, or rectangles of one shape round them, as the network sees them."""
+    """Raises `InputError` if the crops show another aspect than the network sees.
+
+    Args:
+        files: `records.RecordFiles`.
+        aspect: `config.data.aspect`: width / height of the rectangles around the boxes; 0: the boxes.
+    """
     if not math.isclose(files.aspect, aspect, rel_tol=1e-6):
-        shown = f"rectangles of aspect {files.aspect:g} round the boxes" if files.aspect else "the boxes themselves"
+        shown = f"rectangles of aspect {files.aspect:g} around the boxes" if files.aspect else "the boxes themselves"
         raise InputError(
             f"{files.pattern!r}: the crops show {shown}, but config.data.aspect is {aspect:g}: write the "
             f"records with --aspect={aspect:g}, or set --config.data.aspect={files.aspect:g}"
@@ -105,22 +113,24 @@ def check_shape(files, aspect):
 
 
 def find_training_set(patterns, skeleton, padding, weights=(), aspect=0.0):
-    """The `TrainingSet` of records.
+    """The `TrainingSet` of record files.
 
     Args:
         patterns: globs of the data sets, separated by commas.
         skeleton: the `Skeleton` that the network learns.
-        padding: what it sees: the box enlarged by this factor.
-        weights: each data set's share of the samples, in any unit; none: as many as it has records.
-        aspect: width over height of the rectangles round the boxes that it sees; 0: the boxes themselves.
+        padding: the network sees the box enlarged by this factor.
+        weights: weight of each data set, of any sum; (): its number of records.
+        aspect: width / height of the rectangles around the boxes that the network sees; 0: the boxes.
 
     Raises:
-        InputError: no records, damaged ones, crops that show too little, joints that no data set labels, or weights
-            that do not fit.
+        InputError: records are missing or damaged, crops show too little or have another aspect, no
+            data set labels a joint, or the weights are wrong.
     """
     names = [name.strip() for name in patterns.split(",") if name.strip()]
     if not names:
-        raise InputError("config.data.train is empty: name the records: --config.data.train='records/train-*'")
+        raise InputError(
+            "config.data.train is empty: set the glob of the records: --config.data.train='records/train-*'"
+        )
     numbers = all(isinstance(weight, (int, float)) and 0 < weight < float("inf") for weight in weights)
     if weights and (len(weights) != len(names) or not numbers):
         raise InputError(
@@ -137,7 +147,7 @@ def find_training_set(patterns, skeleton, padding, weights=(), aspect=0.0):
     counts = np.array([sum(part.counts) for part in sums], float)
     shares = np.asarray(weights, float) if weights else counts
     if (counts == 0).any():
-        raise InputError(f"{found[int(np.argmin(counts))].pattern!r}: holds no records")
+        raise InputError(f"{found[int(np.argmin(counts))].pattern!r}: the files hold no records: write them again")
     crop_padding = min(files.padding for files in found)
     first = found[0]
     return TrainingSet(
@@ -152,17 +162,25 @@ def find_training_set(patterns, skeleton, padding, weights=(), aspect=0.0):
 
 
 def _check_joints(found, skeleton):
+    """Raises `InputError` if no data set labels some joint of the skeleton."""
     labelled = {joint for files in found for joint in files.skeleton.joints}
     missing = [joint for joint in skeleton.joints if joint not in labelled]
     if missing:
-        raise InputError(f"no data set of config.data.train labels {', '.join(missing)} of skeleton {skeleton.name!r}")
+        raise InputError(
+            f"no data set of config.data.train labels {', '.join(missing)} of skeleton {skeleton.name!r}: "
+            "add a data set that does, or use another skeleton"
+        )
 
 
 def stored_share(files, padding):
-    """The side of what the network sees with this padding, as a fraction of the stored crop's.
+    """Side of the region that the network sees, as a fraction of the side of the stored crop.
+
+    Args:
+        files: `records.RecordFiles`.
+        padding: the network sees the box enlarged by this factor.
 
     Raises:
-        InputError: the stored crop shows less than that.
+        InputError: the stored crop shows less than the region.
     """
     if padding > files.padding * (1 + 1e-6):
         raise InputError(
@@ -173,16 +191,17 @@ def stored_share(files, padding):
 
 
 def add_labels(features, files, skeleton, padding):
-    """Adds to parsed features the region that the network sees and the labels normalised in it.
+    """Parsed features with the region that the network sees and the normalised labels.
 
     Args:
-        features: dict of `records.parse`, of one person or of many.
-        files: the `records.RecordFiles` they are from.
-        skeleton: the `Skeleton` of the result; joints that the files do not label are (0, 0, 0).
-        padding: what the network sees.
+        features: dict from `records.parse`, of one person or of a batch.
+        files: the `records.RecordFiles` of the features.
+        skeleton: the `Skeleton` of the result; joints that the files lack become (0, 0, 0).
+        padding: the network sees the box enlarged by this factor.
 
     Returns:
-        The dict with `region` [..., 4] and `keypoints` [..., K, 3]: normalised x, y and the visibility flag.
+        The dict with `region` [..., 4] float32 xywh in original pixels, and `keypoints` [..., K, 3]
+        float32: normalised x, y and the visibility flag.
     """
     box = features["box"]
     region = tf.reshape(geometry.region_of(tf.reshape(box, [-1, 4]), padding, files.aspect), tf.shape(box))
@@ -198,7 +217,16 @@ def add_labels(features, files, skeleton, padding):
 
 
 def decode_record(training_set, source, serialised):
-    """image, keypoints and region of one serialised record of data set `source`, its crop brought to the size of all."""
+    """image, keypoints and region of one record, with the crop resampled to the training set's size.
+
+    Args:
+        training_set: `TrainingSet`.
+        source: index of the data set.
+        serialised: scalar string tensor, the serialised record.
+
+    Returns:
+        dict of `image` [H, W, 3] uint8, `keypoints` [K, 3] and `region` [4] float32.
+    """
 
     def decode(files):
         features = add_labels(
@@ -217,16 +245,22 @@ def decode_record(training_set, source, serialised):
 
 
 def summarise_labels(files, padding):
-    """`LabelSummary` of `records.RecordFiles` with regard to the box times `padding`; images are not decoded.
+    """`LabelSummary` of record files; images are not decoded.
+
+    Args:
+        files: `records.RecordFiles`.
+        padding: labels are normalised in the box enlarged by this factor.
 
     Raises:
-        InputError: a file is damaged.
+        InputError: a file is damaged, or a label is not finite.
     """
     return _summary([_sum_labels(files, files.skeleton, padding)])
 
 
 @dataclasses.dataclass
 class _LabelSums:
+    """Records per file; per joint the number of labels, their sum and the sum of their squares."""
+
     counts: list
     labelled: np.ndarray
     total: np.ndarray
@@ -234,10 +268,11 @@ class _LabelSums:
 
 
 def _sum_labels(files, skeleton, padding):
+    """`_LabelSums` of the normalised labels of record files."""
     counts, joints = [0] * len(files.paths), skeleton.num_joints
     sums = _LabelSums(counts, np.zeros((joints, 1)), np.zeros((joints, 2)), np.zeros((joints, 2)))
     dataset = tf.data.Dataset.from_tensor_slices(list(files.paths)).enumerate()
-    # Per file, because the order in which files are read depends on how many records each of them has.
+    # Counts per file: `TrainingSet.counts` and the cache need them.
     dataset = dataset.interleave(
         lambda index, path: tf.data.TFRecordDataset(path).batch(512).map(lambda batch: (index, batch)),
         cycle_length=4,
@@ -252,7 +287,7 @@ def _sum_labels(files, skeleton, padding):
         for index, keypoints in dataset.map(labels).prefetch(2).as_numpy_iterator():
             keypoints = keypoints.astype(np.float64)
             if not np.isfinite(keypoints).all():
-                raise InputError(f"{files.paths[index]}: labels that are not finite: write the records again")
+                raise InputError(f"{files.paths[index]}: a label is not finite: write the records again")
             mask = (keypoints[..., 2:] > 0).astype(np.float64)
             counts[index] += len(keypoints)
             sums.labelled += mask.sum(0)
@@ -262,6 +297,7 @@ def _sum_labels(files, skeleton, padding):
 
 
 def _summary(parts):
+    """`LabelSummary` of a list of `_LabelSums`."""
     labelled, total, squares = (sum(getattr(p, name) for p in parts) for name in ("labelled", "total", "squares"))
     seen = np.maximum(labelled, 1)
     mean = total / seen

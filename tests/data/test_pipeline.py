@@ -1,4 +1,4 @@
-"""Batches: images and labels agree, training order depends on the seed and the position alone, evaluation is whole."""
+"""Batches: images agree with labels; the order depends only on seed and position."""
 
 import keras
 import numpy as np
@@ -21,7 +21,7 @@ UNLABELLED = (2, 8)
 
 @pytest.fixture(scope="module")
 def exact(tmp_path_factory):
-    """(record files, [N, 17, 3] keypoints by image) of crops of the boxes themselves; two joints are unlabelled."""
+    """(record files, [N, 17, 3] keypoints by image) of crops of the boxes; two joints are unlabelled."""
     pattern, keypoints = helpers.painted_records(
         tmp_path_factory.mktemp("exact"), BOXES, unlabelled=UNLABELLED, shards=3
     )
@@ -30,7 +30,7 @@ def exact(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def padded(tmp_path_factory):
-    """The same with crops of the boxes times 1.6, some of which reach beyond their photographs."""
+    """The same with crops of the boxes times 1.6, some of which exceed their images."""
     pattern, keypoints = helpers.painted_records(
         tmp_path_factory.mktemp("padded"), BOXES, padding=1.6, unlabelled=UNLABELLED, shards=3, crop_size=(96, 72)
     )
@@ -52,14 +52,14 @@ def _evaluate(files, **changes):
 
 
 def _persons(batches):
-    """The samples that count, one dict each."""
+    """The samples of weight 1, one dict each."""
     for batch in batches:
         for index in np.flatnonzero(batch["weight"]):
             yield {name: value[index] for name, value in batch.items()}
 
 
 def _who(batches):
-    """Index of the person of every sample, told by its region: BOXES differ in x."""
+    """Index of the person of every sample, found by its region: BOXES differ in x."""
     regions = np.concatenate([batch["region"] for batch in batches])
     return np.abs(regions[:, None, 0] - np.array(BOXES)[None, :, 0]).argmin(1).tolist()
 
@@ -130,7 +130,7 @@ def test_the_same_seed_gives_the_same_batches_and_another_seed_others(exact):
 
 @pytest.mark.parametrize("start_step", [1, 2, 3, 7, 11])
 def test_a_resumed_stream_continues_where_it_stopped(exact, start_step):
-    """An epoch of 11 records ends inside the third batch of 4; step 11 begins with the fifth epoch."""
+    """An epoch of 11 records ends inside the third batch of 4; the fifth epoch starts at step 11."""
     whole = _train(exact[0], 14)
     assert _same(whole[start_step:], _train(exact[0], 14 - start_step, start_step=start_step))
 
@@ -146,7 +146,7 @@ def test_every_epoch_is_all_records_in_another_order(exact, buffer):
 def test_draws_differ_between_samples_and_epochs(exact):
     draws = np.concatenate([batch["draws"] for batch in _train(exact[0], 20)])
     assert draws.shape == (80, augmentation.NUM_DRAWS)
-    # Of 2,000 numbers with 23 bits, a pair or two may be equal.
+    # Among 2,000 numbers of 23 bits, a few pairs may be equal.
     assert len(np.unique(draws)) > draws.size - 5 and len(np.unique(draws, axis=0)) == 80
 
 
@@ -221,7 +221,7 @@ def test_the_summary_of_labels_is_that_of_numpy(padded, padding):
 
 
 def test_the_summary_averages_a_joint_over_those_who_have_it(tmp_path):
-    """The nose is labelled for one of two persons only, and counts for that one alone."""
+    """The nose is labelled for one of two persons, so its mean is that of this person."""
     box = np.array([10.0, 10, 40, 40])
     joints = np.full((2, 17, 3), (30.0, 30, 2))
     joints[0, 0] = (40, 20, 1)
@@ -239,7 +239,7 @@ def test_the_summary_averages_a_joint_over_those_who_have_it(tmp_path):
 
 
 def test_a_damaged_file_is_found_by_the_first_pass(exact, tmp_path):
-    """Before anything is trained or measured, that is."""
+    """The pass over the labels comes before any training or evaluation."""
     with open(exact[0].paths[0], "rb") as file:
         data = file.read()
     path = tmp_path / "train-00000-of-00001"
@@ -261,7 +261,7 @@ def test_resample_shows_the_central_window():
 
 @pytest.mark.parametrize("input_size", [(96, 72), (36, 28), (48, 64)])
 def test_stored_crops_warped_to_the_input_show_the_joints_where_the_labels_say(padded, input_size):
-    """From record to batch, with what lies round the box in view, and with crops that are shrunk first."""
+    """From record to batch, with the surroundings of the box, and with crops that are reduced first."""
     files, keypoints = padded
     config = config_lib.default().augment
     config.update({"flip": 0.5, "rotation": 30.0, "scale": (0.9, 1.4), "shift": 0.1})
@@ -279,7 +279,7 @@ def test_stored_crops_warped_to_the_input_show_the_joints_where_the_labels_say(p
                 x, y, flag = after["keypoints"][sample, place]
                 if flag == 0 or max(abs(x), abs(y)) > 0.35:
                     continue
-                # Dots are large beside such small pictures, and the stored crop's last pixels cut some.
+                # Dots are large in such small images, and the edge of the stored crop cuts some of them.
                 dot = helpers.find_dot(after["image"][sample, ..., channel], threshold=80)
                 assert np.abs(dot - (np.array([x, y]) + 0.5) * input_size[::-1]).max() < 1
                 seen.add((who[sample], channel))
@@ -298,13 +298,13 @@ def test_photographs_of_either_kind_are_cropped_in_a_graph():
 
 
 def test_the_order_of_files_changes_with_the_epoch(exact):
-    """With nothing to shuffle in memory, it is all that is left."""
+    """With a shuffle buffer of one record, the order of the files is the only difference."""
     order = _who(_train(exact[0], N, shuffle_buffer=1))
     assert len({tuple(order[start : start + N]) for start in range(0, 4 * N, N)}) > 1
 
 
 def test_training_and_evaluation_see_a_person_alike(padded):
-    """Both take their narrower view of the stored crops by the same rule."""
+    """Both resample the stored crops to the narrower view in the same way."""
     files, _ = padded
     evaluated = {p["region"].tobytes(): p for p in _persons(_evaluate(files, padding=1.2).as_numpy_iterator())}
     seen = set()

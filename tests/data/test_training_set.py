@@ -1,4 +1,4 @@
-"""Mixtures, shares of workers and the cache: the same samples, whatever way they come."""
+"""Mixtures, workers and the cache: the same samples in all cases."""
 
 import collections
 
@@ -19,7 +19,7 @@ COCO, LSP = skeletons.COCO, skeletons.LSP
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory):
-    """Globs of 9 and 6 persons of COCO's skeleton, in crops of different kinds, and of 5 of LSP's."""
+    """Globs of 9 and 6 persons of COCO's skeleton, with different crops, and of 5 of LSP's skeleton."""
     folder = tmp_path_factory.mktemp("three")
     sides = ((folder / "first", 9, 20, 1.0, (64, 64)), (folder / "second", 6, 22, 1.5, (96, 96)))
     patterns = []
@@ -56,7 +56,7 @@ def _assert_same(first, second):
 
 
 def _source(region):
-    """Which data set a region is from: their boxes begin at 20 + 4i, 22 + 4i and 11 + 4i."""
+    """Index of the data set of a region: x of the boxes is 20 + 4i, 22 + 4i or 11 + 4i."""
     return {0: 0, 2: 1, 3: 2}[round(float(region[0])) % 4]
 
 
@@ -106,7 +106,7 @@ def test_joints_of_other_skeletons_go_by_their_names(three):
 
 
 def test_crops_of_different_kinds_show_the_same_region(three):
-    """The second set's crops show half as much again: in the mixture they are what they are alone."""
+    """The second set's crops have padding 1.5: in the mixture they give the same images as alone."""
     alone = {b["region"][i].tobytes(): b["image"][i] for b in _batches(three[1:2], 3) for i in range(8)}
     compared = 0
     for batch in _batches(three, 8):
@@ -188,7 +188,7 @@ def test_what_cannot_be_mixed_is_one_line(three, patterns, weights, complaint):
 
 
 def test_a_margin_of_whole_pixels_is_cut_off_and_nothing_resampled(tmp_path):
-    """What --context stores beside the published crop leaves the published crop as it is."""
+    """The surroundings that --context stores do not change the pixels of the published crop."""
     annotations, photos, _ = helpers.painted_dataset(str(tmp_path), [(30, 20, 40, 50), (40, 25, 30, 45)])
     writer.write_records(helpers.options(annotations, photos, tmp_path / "records", context=1.5))
     pattern = str(tmp_path / "records" / "train-*")
