@@ -51,11 +51,6 @@ class EncodedImage:
         self.kinds = set()
         self._upright = False
         self._orientation = 1
-        self._jpeg = _PlainJpeg.parse(data)
-        if self._jpeg:
-            # Most images are such JPEGs. Pillow then reads the header only once, in `decode`.
-            self.width, self.height = self._jpeg.width, self._jpeg.height
-            return
         self._image = self._open(data)
         self.width, self.height = self._image.size
         # For the EXIF data of a PNG, Pillow would decode its pixels.
@@ -115,18 +110,21 @@ class EncodedImage:
         """The pixels as a PIL image in RGB.
 
         Args:
-            bottom: the rows below this one are not needed, and the image may come without them;
-                None: all rows are needed.
+            bottom: the last row that is needed; None: all rows are.
             shrink: the image may be smaller than stored by up to this factor. A JPEG is then
                 decoded at 1/2, 1/4 or 1/8 of its size, which is faster.
 
         Raises:
             InputError: the file is cut short or damaged.
         """
-        image = self._open(self._jpeg.until(bottom)) if self._jpeg else self._image
+        image = self._image
         try:
             if image.format == "JPEG" and not self._upright and shrink >= 2:
-                image.draft(None, (-(-image.width // int(shrink)), -(-image.height // int(shrink))))
+                # The rows that are needed decide about the scale, in whole blocks of up to 32 rows:
+                # all rows of an image may be an odd number, which cannot be halved.
+                rows = image.height if bottom is None else min(image.height, max(int(bottom) // 32 + 2, 1) * 32)
+                scale = min(side // -(-side // int(shrink)) for side in (image.width, rows))
+                image.draft(None, (image.width // scale, image.height // scale))
             image.load()
             if self._upright:
                 image = ImageOps.exif_transpose(image)
@@ -142,60 +140,6 @@ def _to_rgb(image):
         # Pillow would clip 16 bits to the lowest 8.
         image = image.convert("I").point(lambda level: level * (1 / 256)).convert("L")
     return image.convert("RGB")
-
-
-class _PlainJpeg:
-    """The header of a plain JPEG: baseline, three colour channels, one scan, no EXIF.
-
-    Args:
-        data: the bytes of the file.
-        frame: position of the frame header in them.
-
-    Attributes:
-        width, height: in pixels.
-    """
-
-    def __init__(self, data, frame):
-        self._data, self._frame = data, frame
-        self.height = int.from_bytes(data[frame + 5 : frame + 7], "big")
-        self.width = int.from_bytes(data[frame + 7 : frame + 9], "big")
-
-    @classmethod
-    def parse(cls, data):
-        """The `_PlainJpeg` of a file; None if it is another kind of file."""
-        position, frame = 2, None
-        if data[:2] != b"\xff\xd8":
-            return None
-        while position + 10 < len(data) and data[position] == 0xFF:
-            marker = data[position + 1]
-            length = int.from_bytes(data[position + 2 : position + 4], "big")
-            baseline = marker in (0xC0, 0xC1) and data[position + 4] == 8
-            if baseline and frame is None and data[position + 9] == 3:
-                frame = position
-            elif marker == 0xDA:
-                plain = frame and data[position + 4] == 3 and cls(data, frame).height
-                return cls(data, frame) if plain else None
-            elif marker not in (0xC4, 0xDB, 0xDD, 0xE0, 0xFE):
-                # Other kinds of frame; EXIF; colour transforms; several images in one file.
-                return None
-            position += 2 + length
-        return None
-
-    def until(self, bottom):
-        """The file with a smaller height in its header, so that decoding stops below row `bottom`.
-
-        The writer's bytes depend on it: the height decides whether Pillow's `draft` halves an image
-        with an odd number of rows.
-
-        Args:
-            bottom: the last row that is needed; None: return the file unchanged.
-        """
-        # Blocks are up to 32 rows high, and the colours next to the last row are interpolated.
-        kept = self.height if bottom is None else max(int(bottom) // 32 + 2, 1) * 32
-        if kept >= self.height:
-            return self._data
-        start = self._frame + 5
-        return b"".join((self._data[:start], kept.to_bytes(2, "big"), self._data[start + 2 :]))
 
 
 def _read_file(path):
