@@ -7,7 +7,8 @@ def load(source=None):
     """Returns a `kpose.predict.model.Model`.
 
     Args:
-        source: folder of an exported model, or the name of a shipped model. None: the default shipped model.
+        source: folder of an exported model, or the name of a shipped model. None: the default
+            shipped model.
 
     Raises:
         InputError: there is no such model.

@@ -2,8 +2,9 @@
 
 python -m kpose.demo --output_dir=demo
 
-needs no download. The demo runs the commands of a real training and prints each command before it runs.
-Then it sends one request to the exported model, and prints the metrics and where the pictures are.
+needs no download. The demo runs the commands of a real training and prints each command before it
+runs. Then it sends one request to the exported model, and prints the metrics and the paths of the
+results.
 """
 
 import os
@@ -118,8 +119,8 @@ def serve_one(model_dir, figures):
         figures: folder of the synthetic images.
 
     Returns:
-        Path of the first validation image with a person, the person's box [4] xywh, and the predicted
-        keypoints [K, 3].
+        Path of the first validation image with a person, the person's box [4] xywh, and the
+        predicted keypoints [K, 3].
     """
     import tensorflow as tf
 

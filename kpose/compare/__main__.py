@@ -3,8 +3,9 @@
 python -m kpose.compare --output_dir=comparison --steps=400
 python -m kpose.compare --output_dir=comparison --recipes=deeppose,deeppose_rle,deeppose_stage2
 
-Every recipe gets the same images, number of steps, batch size and input size. The base of a cascade is
-trained before the cascade. The table is also written to OUTPUT_DIR/comparison.md and comparison.json.
+Every recipe gets the same images, number of steps, batch size and input size. The base of a cascade
+is trained before the cascade. The table is also written to OUTPUT_DIR/comparison.md and
+comparison.json.
 """
 
 from absl import flags

@@ -40,8 +40,8 @@ def compare(output_dir, recipes, budget):
         budget: `Budget`.
 
     Returns:
-        A list with a dict for each recipe: "recipe" and either its metrics or "failed", the reason in one
-        line.
+        A list with a dict for each recipe: "recipe" and either its metrics or "failed", the reason
+        in one line.
 
     Raises:
         InputError: there is no such recipe, or the data cannot be made.

@@ -16,8 +16,8 @@ def run(module, quiet=False, **arguments):
         **arguments: its flags. A name with a dot is passed as `**{"config.steps": 5}`.
 
     Raises:
-        InputError: the command failed. With `quiet`, the message is the last line of its stderr, which
-            names the reason. Otherwise it is the exit status.
+        InputError: the command failed. With `quiet`, the message is the last line of its stderr,
+            which names the reason. Otherwise it is the exit status.
     """
     words = ["-m", module, *(f"--{name}={value}" for name, value in arguments.items())]
     if not quiet:

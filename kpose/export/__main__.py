@@ -2,9 +2,9 @@
 
 python -m kpose.export --workdir=run --output_dir=run/serving
 
-writes a SavedModel to run/serving/1/, the next time to run/serving/2/. Its signature serving_default
-takes image_bytes [N] (JPEG or PNG files) and boxes [N, 4] (xywh in pixels) and returns keypoints
-[N, K, 3] (x, y in pixels, score) and scores [N].
+writes a SavedModel to run/serving/1/, the next time to run/serving/2/. Its signature
+serving_default takes image_bytes [N] (JPEG or PNG files) and boxes [N, 4] (xywh in pixels) and
+returns keypoints [N, K, 3] (x, y in pixels, score) and scores [N].
 
 python -m kpose.export --workdir=run --format=tflite
 

@@ -1,8 +1,8 @@
 """Exports a network to TensorFlow Lite or ONNX: crops in, keypoints in pixels of the crop out.
 
-The file has the function of the signature `serving_images`: images [N, H, W, 3] float32 of 0..255 in,
-keypoints [N, K, 3] and scores [N] out. N is 1 in TensorFlow Lite. The result is compared with Keras
-before it is written.
+The file has the function of the signature `serving_images`: images [N, H, W, 3] float32 of 0..255
+in, keypoints [N, K, 3] and scores [N] out. N is 1 in TensorFlow Lite. The result is compared with
+Keras before it is written.
 """
 
 import os
@@ -33,19 +33,20 @@ def export(workdir, output_dir, kind, quantize="none", records_pattern=None, fli
         workdir: folder of the training run, or the name of a shipped model.
         output_dir: folder for the file; None: the workdir.
         kind: "tflite" or "onnx".
-        quantize: type of the weights of tflite: "none" (float32), "float16" or "int8". Activations stay in
-            float: the expectation over a map of 8-bit numbers is too coarse (strict PCP fell from 39% to 2%).
+        quantize: type of the weights of tflite: "none" (float32), "float16" or "int8". Activations
+            stay in float: the expectation over a map of 8-bit numbers is too coarse (strict PCP
+            fell from 39% to 2%).
         records_pattern: glob of validation records, to measure PCP before and after the conversion.
         flip_test: average each prediction with the prediction for the mirrored image, in the graph.
         best: take the checkpoint with the best validation score, not the newest one.
 
     Returns:
-        dict: "path", "bytes", "largest_difference" in pixels of the crop, and with records "pcp" and
-        "pcp_keras" (strict, in 0..1).
+        dict: "path", "bytes", "largest_difference" in pixels of the crop, and with records "pcp"
+        and "pcp_keras" (strict PCP in 0..1).
 
     Raises:
-        InputError: there is no such run; `output_dir` is missing for a shipped model; a converter is not
-            installed or fails; the result differs from Keras.
+        InputError: there is no such run; `output_dir` is missing for a shipped model; a converter
+            is not installed or fails; the result differs from Keras.
     """
     if quantize != "none" and kind != "tflite":
         raise InputError(f"--quantize={quantize}: only tflite is quantised")
@@ -145,7 +146,8 @@ def to_onnx(server, size):
         size: (height, width) of the crops in pixels.
 
     Returns:
-        The .onnx file as bytes, and a function of crops [N, H, W, 3] that runs it: keypoints [N, K, 3].
+        The .onnx file as bytes, and a function that runs it: crops [N, H, W, 3] -> keypoints
+        [N, K, 3].
 
     Raises:
         InputError: tf2onnx or onnxruntime is not installed, or the conversion fails.

@@ -44,8 +44,8 @@ class KeypointServer(tf.Module):
 
     def __init__(self, network, skeleton, input_size, padding, flip_test=False, aspect=0.0):
         super().__init__(name="kpose")
-        # TensorFlow's variables, not Keras'. Of a Keras variable, a SavedModel holds a copy beside the
-        # variable that the graph reads, and the loader of TF Serving fills only the copy.
+        # TensorFlow's variables, not Keras'. Of a Keras variable, a SavedModel holds a copy beside
+        # the variable that the graph reads, and the loader of TF Serving fills only the copy.
         self.variables_of_network = [variable.value for variable in network.variables]
         self._predict = functools.partial(decoding.predict, network, skeleton=skeleton, flip_test=flip_test)
         self._joints = skeleton.num_joints
@@ -192,8 +192,8 @@ class KeypointServer(tf.Module):
         """Returns the network's predictions for boxes [N, 4], in batches of `CHUNK` crops.
 
         Args:
-            crops_of: function of (start, end) -> crops [n, H, W, 3] uint8 of boxes[start:end], and [n]
-                bool: whether the box contains a pixel of its image.
+            crops_of: function of (start, end) -> crops [n, H, W, 3] uint8 of boxes[start:end], and
+                [n] bool: whether the box contains a pixel of its image.
             boxes: [N, 4] float32 xywh.
         """
         count = tf.shape(boxes)[0]

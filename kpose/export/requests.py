@@ -6,15 +6,15 @@ The texts of the errors are part of the exported model.
 import tensorflow as tf
 
 # Pixels of one image. A request holds at most DECODED_AT_ONCE images, of 150 MB each. A progressive
-# JPEG needs up to 300 MB more for its coefficients while it is decoded, and cropping (224 rows) up to
-# 54 MB. So a request takes at most 2 GB, and 0.8 GB without progressive JPEGs.
+# JPEG needs up to 300 MB more for its coefficients while it is decoded, and cropping (224 rows) up
+# to 54 MB. So a request takes at most 2 GB, and 0.8 GB without progressive JPEGs.
 MAX_PIXELS = 50_000_000
-# Pixels of the longer side of an image. A crop is resampled through an intermediate image of the crop's
-# height and the image's width, in float32.
+# Pixels of the longer side of an image. A crop is resampled through an intermediate image of the
+# crop's height and the image's width, in float32.
 MAX_SIDE = 20_000
 # Pixels from the image's corner. Beyond it, float32 cannot hold fractions of a pixel.
 FARTHEST = 1e6
-# The end marker of a file must be within its last TAIL bytes: some cameras append data of their own.
+# The end marker of a file must be within its last TAIL bytes: some cameras append other data.
 TAIL = 65536
 # Bytes of a PNG up to the end of its width and height.
 PNG_HEADER = 24
@@ -76,8 +76,8 @@ def decode_part(index, image_bytes, region, size):
 def _checked(index, image_bytes):
     """Checks the header and the end of an encoded image: (the same bytes, whether it is a JPEG).
 
-    Only JPEG and PNG are accepted, known by their first bytes. TensorFlow's own detection also accepts
-    GIF and BMP, whose headers do not limit the size of the decoded image.
+    Only JPEG and PNG are accepted, known by their first bytes. TensorFlow's own detection also
+    accepts GIF and BMP, whose headers do not limit the size of the decoded image.
     """
     is_jpeg = tf.strings.substr(image_bytes, 0, 3) == b"\xff\xd8\xff"
     is_png = tf.strings.substr(image_bytes, 0, 8) == b"\x89PNG\r\n\x1a\n"

@@ -1,4 +1,4 @@
-"""Exports a trained network as a SavedModel: images and boxes in, keypoints in pixels of the images out."""
+"""Exports a trained network as a SavedModel: images and boxes in, keypoints in pixels out."""
 
 import os
 import shutil
@@ -17,8 +17,8 @@ from kpose.runs.workdir import load_trained
 def export(workdir, output_dir=None, flip_test=False, best=False):
     """Writes a trained network to `output_dir/<version>/`, with the next free version number.
 
-    The folder is written under another name and renamed when it is complete, so that TF Serving never
-    loads an incomplete version.
+    The folder is written under another name and renamed when it is complete, so that TF Serving
+    never loads an incomplete version.
 
     Args:
         workdir: folder of the training run, or the name of a shipped model.
@@ -30,7 +30,8 @@ def export(workdir, output_dir=None, flip_test=False, best=False):
         The version's folder.
 
     Raises:
-        InputError: there is no such run or no checkpoint, or `output_dir` is missing for a shipped model.
+        InputError: there is no such run or no checkpoint, or `output_dir` is missing for a shipped
+            model.
     """
     trained = load_trained(workdir, best)
     if not (output_dir or trained.folder):
@@ -39,7 +40,7 @@ def export(workdir, output_dir=None, flip_test=False, best=False):
     network, skeleton = folding.fold_batch_norm(trained.network), trained.skeleton
     server = KeypointServer.from_config(network, trained.config, skeleton, flip_test)
     os.makedirs(output_dir, exist_ok=True)
-    # TF Serving ignores names that are not numbers. Each of several exports has a folder of its own.
+    # TF Serving ignores names that are not numbers. Two exports at a time have two folders.
     unfinished = tempfile.mkdtemp(prefix="writing-", dir=output_dir)
     # mkdtemp lets only this user read the folder, but TF Serving may run as another user.
     os.chmod(unfinished, 0o777 & ~_umask())

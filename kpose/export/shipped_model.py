@@ -2,9 +2,10 @@
 
 python -m kpose.export.shipped_model --workdir=runs/movenet --name=movenet_lightning_v1 --facts=facts.json
 
-writes NAME.npz, NAME.tflite and NAME.json into the package (kpose/models_shipped), or into OUTPUT_DIR.
-kpose.load("NAME") then loads it. The card NAME.json holds the recipe, checksums, the mean pose and the
-facts: a JSON object with what a user should know, such as the training data and its licences.
+writes NAME.npz, NAME.tflite and NAME.json into the package (kpose/models_shipped), or into
+OUTPUT_DIR. kpose.load("NAME") then loads it. The card NAME.json holds the recipe, checksums, the
+mean pose and the facts: a JSON object with what a user should know, such as the training data and
+its licences.
 """
 
 import hashlib
@@ -49,10 +50,10 @@ def ship(workdir, name, facts=None, output_dir=None, best=False):
         The paths of the files.
 
     Raises:
-        InputError: there is no such run; it is a cascade; the name is no file name; a fact has the name of
-            an entry that the card has anyway.
+        InputError: there is no such run; it is a cascade; the name is no file name; a fact has the
+            name of an entry that the card has anyway.
     """
-    # Here, because --help must not wait for TensorFlow.
+    # Imported here, because --help must not wait for TensorFlow.
     from kpose.models.layers import OUTPUTS_OF_LOSS
     from kpose.runs import shipped
     from kpose.runs.workdir import load_trained

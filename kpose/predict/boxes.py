@@ -34,10 +34,10 @@ def read_boxes(path, image_paths, min_score=0.0):
     """Returns the boxes of persons in a JSON file that belong to the given images.
 
     Args:
-        path: COCO annotations (an object with "images" and "annotations") or detection results (a list of
-            objects with "image_id" and "bbox"). The images of detection results are found by the number at
-            the end of the file name, as in 000000000139.jpg. Entries of other categories than "person"
-            (without names: 1) are skipped.
+        path: COCO annotations (an object with "images" and "annotations") or detection results (a
+            list of objects with "image_id" and "bbox"). The images of detection results are found
+            by the number at the end of the file name, as in 000000000139.jpg. Entries of other
+            categories than "person" (without names: 1) are skipped.
         image_paths: the images.
         min_score: entries with a lower score are skipped.
 
@@ -45,8 +45,8 @@ def read_boxes(path, image_paths, min_score=0.0):
         List of `PersonBox`, in the order of the file.
 
     Raises:
-        InputError: there is no such file; it has another format; it has no box for the images; two images
-            fit a box.
+        InputError: there is no such file; it has another format; it has no box for the images; two
+            images fit a box.
     """
     data = files.read_json(path, "boxes file")
     annotated = isinstance(data, dict)

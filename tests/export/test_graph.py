@@ -115,7 +115,7 @@ def test_the_exported_model_predicts_as_the_network_on_the_same_crop(model_dir, 
         served = model.predict(path, box).keypoints[0]
         crop = np.asarray(crops.crop_image(open_image(path).decode(), person["bbox"], (32, 32)))
         expected = decoding.predict(network, crop[None], box, skeleton)[0].numpy()[0]
-        # The two decoders and resamplers may differ by a grey level, which is less than this tolerance.
+        # The two decoders and resamplers may differ by a grey level.
         np.testing.assert_allclose(served, expected, atol=0.25)
 
 
@@ -203,7 +203,7 @@ answer = signature(image_bytes=tf.constant([image] * 2), boxes=tf.constant([[10.
 assert "kpose" not in sys.modules
 print(answer["keypoints"].shape, answer["scores"].shape, answer["keypoints"].dtype.name)
 """
-    # -I: Python does not search the working directory and PYTHONPATH; -S would also hide TensorFlow.
+    # -I: without the working directory and PYTHONPATH. -S would also hide TensorFlow.
     done = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, cwd="/")
     assert done.stdout.strip() == "(2, 17, 3) (2,) float32", done.stderr
 
@@ -368,6 +368,7 @@ def test_a_crop_of_a_partly_decoded_jpeg_equals_that_of_the_whole_image(region, 
     part, corner, sides = requests.decode_part(tf.constant(0), content, region, size)
     found = resampling.crop_image(part, region - tf.pad(corner, [[0, 2]]), size)
     expected = resampling.crop_image(requests.decode(tf.constant(0), content), region, size)
-    # Coordinates relative to another corner round differently in float32, so some pixels differ by one grey level.
+    # Coordinates relative to another corner round differently in float32, so some pixels differ by
+    # one grey level.
     np.testing.assert_allclose(np.asarray(found, int), expected, atol=1)
     np.testing.assert_array_equal(sides, pixels.shape[:2])

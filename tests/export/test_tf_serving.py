@@ -208,7 +208,7 @@ def test_tf_serving_can_read_the_configuration_and_it_is_not_overwritten(base, t
     assert allowed == sorted(allowed) and f"max_batch_size {{ value: {allowed[-1]} }}" in text
     with open(os.path.join(base, "docker-compose.yaml")) as file:
         services = yaml.safe_load(file)["services"]
-    # Batching refuses requests of `serving_people`, so only one service, behind a profile, may use it.
+    # Batching refuses requests of `serving_people`, so only the service of a profile may use it.
     batching = {name for name, service in services.items() if any("batching" in word for word in service["command"])}
     assert batching == {"batching"}
     assert [name for name, service in services.items() if "profiles" not in service] == ["cpu"]

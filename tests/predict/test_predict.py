@@ -1,6 +1,5 @@
 """Prediction in Python and by the command: images, folders, videos and pipes."""
 
-import fractions
 import json
 import os
 import subprocess
@@ -14,42 +13,14 @@ import kpose
 from kpose.core import skeletons
 from kpose.core.errors import InputError
 from kpose.drawing import persons
-from kpose.export import saved_model
-from kpose.predict import detectors, files, videos
-from kpose.predict.boxes import read_boxes
+from kpose.predict import detectors, files
 from kpose.predict.model import People
-from tests import helpers
 from tests.core.test_cli import run
-
-
-@pytest.fixture(scope="module")
-def model_dir(tiny_run, tmp_path_factory):
-    folder = str(tmp_path_factory.mktemp("serving"))
-    saved_model.export(tiny_run, folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
 def model(model_dir):
     return kpose.load(model_dir)
-
-
-@pytest.fixture
-def photos(tmp_path):
-    """A folder with two images of 120 x 90 pixels."""
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    for name in ("a.jpg", "b.png"):
-        pixels = random.integers(0, 256, (9, 12, 3), np.uint8).repeat(10, 0).repeat(10, 1)
-        Image.fromarray(pixels).save(folder / name)
-    return folder
-
-
-def left_half(image):
-    """A detector that finds a person in the left half and, with a lower score, one in the right half."""
-    height, width = image.shape[:2]
-    return [[0, 0, width // 2, height], [width // 2, 0, width // 2, height]], [0.9, 0.5]
 
 
 def nobody(image):
@@ -97,7 +68,7 @@ def test_without_boxes_the_whole_image_is_one_person(model, photos):
     np.testing.assert_array_equal(people.boxes, [[0, 0, 120, 90]])
 
 
-def test_detected_boxes_are_sorted_by_score_and_their_scores_are_multiplied(model, photos):
+def test_detected_boxes_are_sorted_by_score_and_their_scores_are_multiplied(model, photos, left_half):
     path = str(photos / "b.png")
     found = model.predict(path, detector=left_half)
     given = model.predict(path, found.boxes)
@@ -193,63 +164,6 @@ def test_detected_boxes_show_their_score_and_others_none():
     np.testing.assert_array_equal(gap, persons.draw_box(grey, box, label="0.50") != persons.draw_box(grey, box))
 
 
-# Files of boxes.
-
-
-def _write(path, data):
-    path.write_text(json.dumps(data))
-    return str(path)
-
-
-def test_other_categories_and_low_scores_of_a_detections_file_are_skipped(tmp_path):
-    entries = [
-        {"image_id": 7, "category_id": category, "bbox": [i, 0, 5, 5], "score": score}
-        for i, (category, score) in enumerate([(1, 0.9), (18, 0.9), (1, 0.1), (1, 0.5)])
-    ]
-    entries.append({"image_id": 7, "bbox": [4, 0, 5, 5]})
-    found = read_boxes(_write(tmp_path / "boxes.json", entries), ["x/0007.jpg"], 0.3)
-    assert [(person.box[0], person.score) for person in found] == [(0, 0.9), (3, 0.5), (4, None)]
-    named = {
-        "images": [{"id": 7, "file_name": "0007.jpg"}],
-        "categories": [{"id": 18, "name": "person"}, {"id": 1, "name": "dog"}],
-        "annotations": entries[:2],
-    }
-    found = read_boxes(_write(tmp_path / "named.json", named), ["x/0007.jpg"])
-    assert [person.box[0] for person in found] == [1]
-
-
-@pytest.mark.parametrize(
-    "data, message",
-    [
-        (
-            [{"image_id": 1, "category_id": 18, "bbox": [0, 0, 5, 5]}],
-            "none of its 1 boxes for these images is of a person .category 1.",
-        ),
-        ([{"image_id": 1, "category_id": 1, "score": 0.1, "bbox": [0, 0, 5, 5]}], "lower --min_score"),
-        ([{"image_id": 1, "score": "high", "bbox": [0, 0, 5, 5]}], "nor detection results"),
-        ([3], "nor detection results"),
-        (
-            {"images": [{"id": 1}], "annotations": [{"image_id": 1, "bbox": [0, 0, 5, 5]}]},
-            "lacks the field 'file_name'",
-        ),
-    ],
-)
-def test_bad_box_files_are_one_clear_error(tmp_path, data, message):
-    with pytest.raises(InputError, match=message) as error:
-        read_boxes(_write(tmp_path / "boxes.json", data), ["1.jpg"], 0.3)
-    helpers.one_line(error)
-
-
-def test_equal_names_in_two_folders_are_resolved_by_the_folder_or_refused(tmp_path):
-    paths = ["a/1.jpg", "b/1.jpg"]
-    box = {"image_id": 5, "bbox": [0, 0, 5, 5]}
-    with_folder = {"images": [{"id": 5, "file_name": "b/1.jpg"}], "annotations": [box]}
-    assert read_boxes(_write(tmp_path / "boxes.json", with_folder), paths)[0].path == "b/1.jpg"
-    for data in ({"images": [{"id": 5, "file_name": "1.jpg"}], "annotations": [box]}, [box | {"image_id": 1}]):
-        with pytest.raises(InputError, match=r"a box fits both a/1.jpg and b/1.jpg"):
-            read_boxes(_write(tmp_path / "boxes.json", data), paths)
-
-
 # The command.
 
 
@@ -290,7 +204,7 @@ def test_an_unreadable_file_among_several_is_logged_skipped_and_counted(model_di
     assert names == ["a.jpg", "b.png"] and [r["image_id"] for r in json.loads(done.stdout)] == [1, 3]
 
 
-def test_the_detector_is_made_with_its_name_and_min_score(model_dir, photos, monkeypatch, tmp_path, caplog):
+def test_the_detector_is_made_with_its_name_and_min_score(model_dir, photos, monkeypatch, tmp_path, caplog, left_half):
     caplog.set_level("INFO", logger="absl")
     asked = []
 
@@ -313,121 +227,3 @@ def test_overlays_replace_neither_each_other_nor_an_input_file(model_dir, photos
     with pytest.raises(InputError, match="b.png: the overlay would replace an input file"):
         files.predict(model_dir, str(photos / "b.png"), output_dir=str(photos))
     assert (photos / "b.png").read_bytes() == before
-
-
-# Videos.
-
-FRAMES, RATE = 7, fractions.Fraction(10)
-
-
-@pytest.fixture(scope="module")
-def film(tmp_path_factory):
-    """A video of 7 frames of 64 x 48 pixels, each a little brighter."""
-    pytest.importorskip("av", reason="videos need the package av")
-    stem = str(tmp_path_factory.mktemp("film") / "film")
-    with videos.writing(stem, (64, 48), RATE) as add:
-        for number in range(1, FRAMES + 1):
-            add(number, np.full((48, 64, 3), 30 * number, np.uint8))
-    return f"{stem}.mp4"
-
-
-def test_every_n_th_frame_has_its_number_and_its_pixels(film):
-    with videos.Video(film) as video:
-        assert video.rate == RATE and video.length == FRAMES
-        frames = list(video.frames(every=3))
-    assert [number for number, _ in frames] == [1, 4, 7]
-    for number, picture in frames:
-        assert picture.shape == (48, 64, 3) and abs(int(picture.mean()) - 30 * number) < 4
-
-
-def test_frames_are_rotated_as_the_file_says(tmp_path):
-    pytest.importorskip("av", reason="videos need the package av")
-    path = tmp_path / "upright.mp4"
-    picture = np.zeros((48, 64, 3), np.uint8)
-    picture[:, 32:] = 200
-    with videos.writing(str(path.with_suffix("")), (64, 48), RATE) as add:
-        add(1, picture)
-    # The header of the track holds a rotation matrix: replace the identity by 90 degrees clockwise.
-    one, minus_one, last = b"\0\1\0\0", b"\xff\xff\0\0", b"\x40\0\0\0"
-    none, right = (one, 0, 0, 0, one, 0, 0, 0, last), (0, one, 0, minus_one, 0, 0, 0, 0, last)
-    data = path.read_bytes()
-    start = data.index(b"tkhd")
-    none, right = (b"".join(number or bytes(4) for number in matrix) for matrix in (none, right))
-    path.write_bytes(data[:start] + data[start:].replace(none, right, 1))
-    with videos.Video(str(path)) as video:
-        _, turned = next(video.frames())
-    assert turned.shape == (64, 48, 3) and turned[:24].mean() < 20 and turned[-24:].mean() > 180
-
-
-def test_a_video_that_is_cut_short_ends_there(tmp_path):
-    av = pytest.importorskip("av", reason="videos need the package av")
-    path = tmp_path / "short.mkv"
-    random = np.random.default_rng(0)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for _ in range(40):
-            frame = av.VideoFrame.from_ndarray(random.integers(0, 256, (48, 64, 3), np.uint8), format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    data = path.read_bytes()
-    # The end is missing, and there are zeros in the middle.
-    path.write_bytes(data[: len(data) // 2] + bytes(200) + data[len(data) // 2 + 200 : len(data) * 3 // 4])
-    with videos.Video(str(path)) as video:
-        numbers = [number for number, _ in video.frames()]
-    assert 10 <= len(numbers) < 40 and numbers == list(range(1, len(numbers) + 1))
-
-
-def test_the_results_of_a_video_are_a_video_and_keypoints_by_frame(model_dir, film, tmp_path):
-    results = files.predict(model_dir, film, output_dir=str(tmp_path), every=2, detector=left_half)
-    assert [r["image_id"] for r in results] == [1, 1, 3, 3, 5, 5, 7, 7] and results[0]["file_name"] == film
-    assert sorted(os.listdir(tmp_path)) == ["film.mp4", "keypoints.json"]
-    with videos.Video(str(tmp_path / "film.mp4")) as overlay:
-        assert overlay.rate == RATE / 2
-        pictures = [picture for _, picture in overlay.frames()]
-    assert len(pictures) == 4 and pictures[0].shape == (48, 64, 3)
-    assert np.ptp(pictures[0].astype(int), axis=(0, 1)).max() > 50, "something is drawn"
-
-
-def test_without_an_encoder_the_frames_are_written_as_images(model_dir, film, tmp_path, monkeypatch):
-    monkeypatch.setattr(videos, "ENCODERS", {"no_such_encoder": {}})
-    files.predict(model_dir, film, output_dir=str(tmp_path), every=3)
-    assert sorted(os.listdir(tmp_path / "film")) == ["000001.png", "000004.png", "000007.png"]
-    assert not os.path.exists(tmp_path / "film.mp4")
-
-
-def test_videos_with_odd_sides_can_be_written(tmp_path):
-    pytest.importorskip("av", reason="videos need the package av")
-    with videos.writing(str(tmp_path / "odd"), (65, 49), RATE) as add:
-        add(1, np.zeros((49, 65, 3), np.uint8))
-    with videos.Video(str(tmp_path / "odd.mp4")) as video:
-        assert next(video.frames())[1].shape == (48, 64, 3)
-
-
-def test_an_error_in_a_video_leaves_no_incomplete_overlay(model_dir, film, tmp_path):
-    seen = []
-
-    def fails_later(image):
-        seen.append(image)
-        return left_half(image) if len(seen) < 3 else None
-
-    with pytest.raises(InputError, match="must return boxes"):
-        files.predict(model_dir, film, output_dir=str(tmp_path), detector=fails_later)
-    assert os.listdir(tmp_path) == []
-
-
-def test_bad_videos_are_one_clear_error(model_dir, film, photos, tmp_path, monkeypatch):
-    broken = tmp_path / "broken.mp4"
-    broken.write_text("no video")
-    boxes = tmp_path / "boxes.json"
-    boxes.write_text("[]")
-    for path, box_file, message in (
-        (str(broken), None, "broken.mp4: cannot be read as a video"),
-        (film, str(boxes), "--boxes are for images"),
-    ):
-        with pytest.raises(InputError, match=message) as caught:
-            files.predict(model_dir, path, box_file, str(tmp_path / "o"))
-        assert "\n" not in str(caught.value)
-    monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(InputError, match=r"pip install av \(or pip install '.\[video\]' in a checkout\)"):
-        files.predict(model_dir, film, output_dir=str(tmp_path / "o"))
