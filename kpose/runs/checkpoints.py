@@ -1,11 +1,11 @@
-"""Checkpoints of a training run: everything that its next step depends on.
+"""Checkpoints of a training run: all state that its next step depends on.
 
-checkpoints/step-1000...   the newest ones
+checkpoints/step-1000...   the newest checkpoints
 checkpoints/checkpoint     their list, in the order of their steps (TensorFlow's state file)
-checkpoints/best/step-900  the one with the best validation score, where there is validation
+checkpoints/best/step-900  the checkpoint with the best validation score, if there is validation
 
-A checkpoint counts when it is complete and listed. A damaged one is logged and set aside, and the one before it is
-used. Which checkpoints are kept is decided by their steps, never by the clock.
+A checkpoint is valid when it is complete and listed. If the newest one is damaged, it is logged and
+renamed, and the one before it is used. The steps decide which checkpoints are kept, never the time.
 """
 
 import glob
@@ -30,23 +30,24 @@ class Checkpoints:
 
     Args:
         workdir: the run's folder.
-        regressor: the `regressor.Regressor` whose weights, their averages, BatchNorm statistics, dropout seeds, the
-            loss' own variables, optimiser and loss scale are saved.
-        keep: how many of the newest are kept.
-        written: where they are written. Workers other than the chief must take part, and write to another folder.
+        regressor: the `regressor.Regressor`. Saved are its weights and their averages, BatchNorm
+            statistics, dropout seeds, the variables of the loss, the optimiser and the loss scale.
+        keep: number of newest checkpoints that are kept.
+        written: folder to write to; None: `workdir`. Workers other than the chief must take part in
+            writing, but write to another folder.
     """
 
     def __init__(self, workdir, regressor, keep, written=None):
         self._workdir = workdir
         self._written = written or workdir
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
-        # The next batch: not the number of steps after a rollback has left a batch out.
+        # Number of the next batch. After a rollback left out batches, it is larger than the step.
         self._position = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._checkpoint = tf.train.Checkpoint(
             step=self._step,
             position=self._position,
             network=regressor.network,
-            # Keras' seed generators are not trackable objects: TensorFlow would leave dropout's state out.
+            # Keras' seed generators are not trackable, so TensorFlow would not save the dropout state.
             seeds=[v.value for v in regressor.network.variables if v.name == "seed_generator_state"],
             averages=list(regressor.averages),
             loss=[v.value for v in regressor.sample_loss.trainable_variables],
@@ -61,10 +62,10 @@ class Checkpoints:
         """Restores the newest checkpoint that is complete.
 
         Returns:
-            (its step, the number of the next batch); (0, 0) where there is none.
+            (step, number of the next batch); (0, 0) if there is no checkpoint.
 
         Raises:
-            InputError: there are some, but none is complete.
+            InputError: there are checkpoints, but none can be restored.
         """
         chief = self._written == self._workdir
         if chief:
@@ -81,7 +82,7 @@ class Checkpoints:
                 damaged.append((path, first_line(error)))
                 continue
             for bad, reason in damaged:
-                logging.warning("%s: damaged (%s), set aside: continuing from %s", bad, reason, path)
+                logging.warning("%s: damaged (%s), renamed to *.damaged: continuing from %s", bad, reason, path)
                 if chief:
                     _set_aside(bad)
             if damaged and chief:
@@ -89,21 +90,30 @@ class Checkpoints:
             return int(self._step.numpy()), int(self._position.numpy())
         if damaged:
             raise InputError(
-                f"{damaged[0][0]}: the checkpoint cannot be restored ({damaged[0][1]}), and no earlier one can: it is "
-                "damaged, or of another version of kpose; use another --workdir"
+                f"{damaged[0][0]}: the checkpoint cannot be restored ({damaged[0][1]}), and no earlier one can: they "
+                "are damaged, or from another version of kpose; use another --workdir"
             )
         return 0, 0
 
     def save(self, step, position):
-        """Writes the checkpoint of `step`, `position` being the number of the next batch; nothing if it exists.
+        """Writes the checkpoint of a step, unless it exists.
+
+        Args:
+            step: number of steps that are done.
+            position: number of the next batch.
 
         Raises:
-            InputError: the disk is full.
+            InputError: the checkpoint cannot be written, for example because the disk is full.
         """
         self._write(self._newest, step, position)
 
     def save_if_best(self, step, position, score):
-        """Keeps a copy of `step` if no validation before had so high a score."""
+        """Writes the best checkpoint if the score is higher than all earlier scores.
+
+        Args:
+            step, position: as for `save`.
+            score: the validation score; higher is better.
+        """
         path = os.path.join(self._written, BEST_FOLDER, BEST_FILE)
         if os.path.exists(path) and files.read_json(path, "score of a checkpoint")["score"] >= score:
             return
@@ -117,7 +127,7 @@ class Checkpoints:
             return
         self._step.assign(step)
         self._position.assign(position)
-        # TensorFlow creates this variable when it restores, and then expects it in the checkpoint.
+        # TensorFlow creates this variable when it restores, and expects it in the checkpoint.
         self._checkpoint.save_counter.assign_add(1)
         try:
             os.makedirs(folder.path, exist_ok=True)
@@ -134,7 +144,7 @@ class Checkpoints:
 
 
 class _Folder:
-    """A folder of checkpoints, of which the newest `keep` are kept."""
+    """A folder of checkpoints that keeps the newest `keep` of them."""
 
     def __init__(self, path, keep):
         self.path = path
@@ -142,17 +152,17 @@ class _Folder:
         _restore_state(path)
 
     def add(self, path):
-        """Lists a checkpoint that is complete, and removes those beyond `keep`, the lowest steps first."""
-        # A run that went back to an earlier step writes the later ones again.
+        """Lists a complete checkpoint; removes the ones with the lowest steps beyond `keep`."""
+        # After a rollback to an earlier step, the later checkpoints are written again.
         paths = sorted({*_listed(self.path), path}, key=_step_of)
         _write_state(paths[-self._keep :])
         for old in paths[: -self._keep]:
             _remove(old)
 
     def remove_leftovers(self):
-        """Removes what interrupted writes left: checkpoints that are incomplete, or older than all listed ones.
+        """Removes unlisted checkpoints that are incomplete, or older than all listed ones.
 
-        Files that kpose did not write stay, and so do complete checkpoints that are newer.
+        Interrupted writes leave them. Complete newer checkpoints stay, and so do all other files.
         """
         listed = _listed(self.path)
         oldest = min(map(_step_of, listed), default=0)
@@ -162,16 +172,18 @@ class _Folder:
 
 
 def _path_of(name):
-    """The checkpoint that a file (or folder, while it is written) belongs to; None if kpose did not write it."""
+    """The checkpoint of a file, or of a temporary folder; None if kpose did not write it."""
     match = re.fullmatch(r"(step-\d+)(_temp|\.(index|data-\d{5}-of-\d{5})(\.tempstate\d+)?)", os.path.basename(name))
     return os.path.join(os.path.dirname(name), match[1]) if match else None
 
 
 def _is_complete(path):
+    """Whether a checkpoint has its index and its data."""
     return os.path.exists(f"{path}.index") and bool(glob.glob(f"{glob.escape(path)}.data-*"))
 
 
 def _step_of(path):
+    """The step of a checkpoint, from its name."""
     return int(path.rpartition("-")[2])
 
 
@@ -183,11 +195,11 @@ def _remove(path):
 
 
 def _listed(folder):
-    """The paths of a folder's checkpoints, the lowest step first: by its state file, or by name without one."""
+    """The checkpoints of a folder by its state file, or by name without one, in order of steps."""
     try:
         state = tf.train.get_checkpoint_state(folder)
     except ValueError:
-        # Empty, or not text.
+        # The file is empty or not text.
         state = None
     paths = state.all_model_checkpoint_paths if state else _by_name(folder)
     return sorted((path for path in paths if _path_of(f"{path}.index") == path), key=_step_of)
@@ -200,7 +212,7 @@ def _by_name(folder):
 
 
 def _restore_state(folder):
-    """Writes a folder's state file again where it is missing or damaged."""
+    """Writes the state file of a folder again if it is missing or damaged."""
     path = os.path.join(folder, STATE_FILE)
     try:
         if tf.train.get_checkpoint_state(folder):
@@ -210,25 +222,24 @@ def _restore_state(folder):
     paths = _listed(folder)
     if paths:
         _write_state(paths)
-        logging.warning("%s: missing or damaged: written again, with %s", path, ", ".join(map(os.path.basename, paths)))
+        logging.warning("%s: missing or damaged: written again with %s", path, ", ".join(map(os.path.basename, paths)))
     elif os.path.exists(path):
         os.remove(path)
 
 
 def _write_state(paths):
-    """Writes the state file of the folder of these checkpoints, the lowest step first."""
+    """Writes the state file for these checkpoints of one folder, in the order of their steps."""
     names = [os.path.basename(path) for path in paths]
-    # The times are for other readers of the file (TensorFlow's CheckpointManager); kpose does not read them.
+    # Other readers of the file, such as TensorFlow's CheckpointManager, need the times.
     times = [os.path.getmtime(f"{path}.index") if os.path.exists(f"{path}.index") else 0.0 for path in paths]
     # TensorFlow takes the names to be relative to the current folder if this one is.
     folder = os.path.abspath(os.path.dirname(paths[0]))
     with startup.warnings():
-        tf.compat.v1.train.update_checkpoint_state(
-            folder, names[-1], names, None, times, last_preserved_timestamp=0.0
-        )
+        tf.compat.v1.train.update_checkpoint_state(folder, names[-1], names, None, times, last_preserved_timestamp=0.0)
 
 
 def _set_aside(path):
+    """Renames the files of a damaged checkpoint to *.damaged."""
     for name in glob.glob(glob.escape(path) + ".*"):
         os.replace(name, f"{name}.damaged")
 
@@ -239,10 +250,14 @@ def exist(workdir):
 
 
 def latest(workdir, best=False):
-    """The path of the newest checkpoint of a workdir, or of the one with the best validation score.
+    """The path of the newest checkpoint of a workdir, or of the best one.
+
+    Args:
+        workdir: the run's folder.
+        best: return the checkpoint with the best validation score.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such checkpoint.
     """
     paths = [path for path in _listed(os.path.join(workdir, BEST_FOLDER if best else FOLDER)) if _is_complete(path)]
     if not paths:
@@ -252,15 +267,15 @@ def latest(workdir, best=False):
 
 
 def restore_network(network, checkpoint, averaged=False):
-    """Loads the network's weights from a checkpoint that training wrote.
+    """Loads the weights of a network from a training checkpoint.
 
     Args:
-        network: the recipe's network.
-        checkpoint: the checkpoint's path.
+        network: the network of the recipe.
+        checkpoint: path of the checkpoint.
         averaged: load the moving averages of the weights.
 
     Raises:
-        InputError: it is missing, damaged, or of another network.
+        InputError: the checkpoint is missing, damaged or of another network.
     """
     try:
         tf.train.Checkpoint(network=network).restore(checkpoint).assert_existing_objects_matched().expect_partial()
@@ -269,4 +284,6 @@ def restore_network(network, checkpoint, averaged=False):
             for index, variable in enumerate(network.trainable_variables):
                 variable.assign(reader.get_tensor(f"averages/{index}/.ATTRIBUTES/VARIABLE_VALUE"))
     except (tf.errors.OpError, AssertionError, ValueError, IndexError) as error:
-        raise InputError(f"{checkpoint}: does not fit the recipe's network ({first_line(error)})") from None
+        raise InputError(
+            f"{checkpoint}: damaged, or of another network than the recipe's ({first_line(error)})"
+        ) from None

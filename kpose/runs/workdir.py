@@ -1,10 +1,11 @@
-"""What a training run leaves in its folder, and how to get its network back.
+"""The folder of a training run, and how to load its network.
 
 config.json      the recipe
-starts.json      when it was started, by which command, code and packages
+starts.json      for each start: time, command, code and package versions
 mean_pose.json   the training set's mean pose
-checkpoints/     weights and everything else that the next step depends on
-base/            of a cascade: the recipe of the stage before, and the errors measured of it
+history.csv      the metrics of each evaluation
+checkpoints/     weights and all other state that the next step depends on
+base/            for a cascade: the recipe of the previous stage and its measured errors
 """
 
 import csv
@@ -31,20 +32,20 @@ from kpose.runs import checkpoints, shipped
 CONFIG_FILE = "config.json"
 MEAN_POSE_FILE = "mean_pose.json"
 STARTS_FILE = "starts.json"
-# Of these the numbers of a run depend.
+# Packages that can change the results of a run; starts.json holds their versions.
 PACKAGES = ("tensorflow", "keras", "keras-cv", "numpy", "numba", "ml_collections")
 BASE_FOLDER = "base"
 HISTORY_FILE = "history.csv"
 
 
 def load_config(workdir):
-    """The recipe of a run; `config.model.preprocessing` is never "auto".
+    """The recipe of a run, with `config.model.preprocessing` other than "auto".
 
     Raises:
         InputError: the folder holds no run.
     """
     config = config_lib.load(os.path.join(workdir, CONFIG_FILE))
-    # Runs of older versions lack the field: there the name of the initial weights decided, whatever it named.
+    # Runs of older versions lack the field. In them the name of the initial weights decided.
     if config.model.preprocessing == "auto":
         config.model.preprocessing = sources.preprocessing(config.model.weights)
     return config
@@ -53,9 +54,9 @@ def load_config(workdir):
 def resolve_preprocessing(config, workdir=None):
     """A copy of a recipe with `config.model.preprocessing` resolved to "keras" or "torchvision".
 
-    If `workdir` holds checkpoints, "auto" becomes the preprocessing of that run. Otherwise it follows from
-    `config.model.weights`: for a run or a shipped model, the preprocessing of that model; for a PyTorch file or
-    package, "torchvision"; for anything else, "keras".
+    If `workdir` holds checkpoints, "auto" becomes the preprocessing of that run. Otherwise
+    `config.model.weights` decides: for a run or a shipped model, the preprocessing of that model; for a
+    PyTorch file or package, "torchvision"; for anything else, "keras".
 
     Args:
         config: the recipe; it is not changed.
@@ -70,7 +71,7 @@ def resolve_preprocessing(config, workdir=None):
     if checkpoints.exist(workdir) and os.path.exists(os.path.join(workdir, CONFIG_FILE)):
         choice = load_config(workdir).model.preprocessing
     elif config.model.name != "backbone":
-        # The field has no effect; what `weights` names is checked when it is loaded.
+        # The field has no effect. The weights are checked when they are loaded.
         choice = "keras"
     elif os.path.isdir(weights):
         choice = load_config(weights).model.preprocessing
@@ -83,13 +84,13 @@ def resolve_preprocessing(config, workdir=None):
 
 
 def load_mean_pose(workdir):
-    """The training set's mean pose of a run: [K, 2] normalised."""
+    """[K, 2] float32 normalised mean pose of a run's training set."""
     saved = files.read_json(os.path.join(workdir, MEAN_POSE_FILE), "mean pose of a training run")
     return np.asarray(saved["mean_pose"], np.float32)
 
 
 def note_start(workdir):
-    """Adds to starts.json what is being run: time, command, code and package versions."""
+    """Adds this start to starts.json: time, command, code and package versions."""
     path = os.path.join(workdir, STARTS_FILE)
     starts = files.read_json(path, "list of starts") if os.path.exists(path) else []
     versions = {"python": platform.python_version(), "kpose": kpose.__version__, "commit": _commit()}
@@ -99,7 +100,7 @@ def note_start(workdir):
 
 
 def _commit():
-    """The commit of the checkout that the code is from, with a + where it was changed; None where it is no checkout."""
+    """The commit of the code, with a + if files were changed; None if it is not a git checkout."""
     folder = os.path.dirname(os.path.dirname(os.path.abspath(kpose.__file__)))
     try:
         command = ["git", "-C", folder, "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
@@ -110,10 +111,16 @@ def _commit():
 
 
 def copy_base(config, workdir):
-    """Copies into a new cascade's folder the recipes of the stages before, so that it needs their folders no more.
+    """Copies the recipes of the previous stages into the folder of a new cascade.
+
+    After the first start, the cascade no longer needs their folders.
+
+    Args:
+        config: the recipe of the cascade.
+        workdir: its folder.
 
     Raises:
-        InputError: `config.model.base` holds no run, or one that a stage of this recipe cannot follow.
+        InputError: `config.model.base` holds no run, or its skeleton, padding or aspect differ.
     """
     base = config.model.base
     saved = load_config(base)
@@ -121,7 +128,9 @@ def copy_base(config, workdir):
     for field in ("skeleton", "data.padding", "data.aspect"):
         ours, theirs = config_lib.flatten(config)[field], config_lib.flatten(saved)[field]
         if ours != theirs:
-            raise InputError(f"config.{field} is {ours!r}, but the stage before, {base}, has {theirs!r}: take the same")
+            raise InputError(
+                f"config.{field} is {ours!r}, but it is {theirs!r} in the previous stage, {base}: set the same value"
+            )
     source, target = base, os.path.join(workdir, BASE_FOLDER)
     while True:
         os.makedirs(target, exist_ok=True)
@@ -137,10 +146,13 @@ def build_network(config, skeleton, workdir=None, synchronized=False, begin=Fals
     Args:
         config: the run's recipe.
         skeleton: the `Skeleton` that it predicts.
-        workdir: the run's folder; only a cascade needs it.
-        synchronized: BatchNorm over all replicas together.
-        begin: read the initial weights: for a cascade's base those of `config.model.base`, otherwise those that
-            `config.model.weights` names. Without it a checkpoint is to fill the network.
+        workdir: the run's folder; required for a cascade.
+        synchronized: BatchNorm uses the statistics of all replicas together.
+        begin: load the initial weights: those of `config.model.weights`, and for a cascade those of
+            `config.model.base` too. If False, the caller restores a checkpoint.
+
+    Raises:
+        InputError: the initial weights are missing, damaged or of another network.
     """
     config, base = resolve_preprocessing(config, workdir), None
     if config.model.name == "cascade":
@@ -157,7 +169,7 @@ def build_network(config, skeleton, workdir=None, synchronized=False, begin=Fals
 
 
 def _begin(network, config):
-    """Sets the weights that `config.weights` names: a run's, a shipped model's, or those of a file."""
+    """Loads the initial weights of `config.weights`: a run, a shipped model or a file."""
     if not (os.path.isdir(config.weights) or _is_shipped(config.weights)):
         models.load_weights(network, config)
         return
@@ -166,28 +178,28 @@ def _begin(network, config):
     shapes, wanted = ([tuple(v.shape) for v in n.variables] for n in (theirs, network))
     if shapes != wanted:
         raise InputError(
-            f"config.model.weights is {config.weights!r}, a {theirs.name} of {len(shapes)} arrays, which are not "
-            f"those of this recipe's {network.name} ({len(wanted)}): take a run of the same network"
+            f"config.model.weights is {config.weights!r}, a {theirs.name} with {len(shapes)} arrays, which are not "
+            f"those of this recipe's {network.name} ({len(wanted)} arrays): use a run of the same network"
         )
     if trained.config.model.preprocessing != config.preprocessing:
         raise InputError(
             f"config.model.preprocessing is {config.preprocessing!r}, but {config.weights} was trained with "
-            f"{trained.config.model.preprocessing!r}: leave it at 'auto', which takes that of the initial weights"
+            f"{trained.config.model.preprocessing!r}: set it to 'auto', which uses that of the initial weights"
         )
     network.set_weights(theirs.get_weights())
 
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A trained network and what belongs to it.
+    """A trained network with its recipe and mean pose.
 
     Attributes:
-        config: its recipe.
-        skeleton: the `Skeleton` that it predicts.
-        network: in float32.
-        mean_pose: [K, 2] normalised, of the training set.
-        origin: the checkpoint's path, or the name of the shipped model.
-        folder: the run's folder; None for a shipped model.
+        config: the recipe.
+        skeleton: the `Skeleton` that the network predicts.
+        network: `keras.Model` in float32.
+        mean_pose: [K, 2] float32 normalised mean pose of the training set.
+        origin: path of the checkpoint, or name of the shipped model.
+        folder: folder of the run; None for a shipped model.
     """
 
     config: object
@@ -199,18 +211,22 @@ class Trained:
 
 
 def _is_shipped(source):
+    """Whether `source` is the name of a shipped model and not of an existing folder."""
     return source in shipped.names() and not os.path.exists(source)
 
 
 def load_trained(source, best=False):
-    """A trained network: of a run, from its newest checkpoint, or of a model that kpose ships.
+    """The trained network of a run, or of a model that kpose ships.
 
     Args:
-        source: folder of the training run, or one of `shipped.names()`.
-        best: of a run, the checkpoint with the best validation score.
+        source: folder of a run, or one of `shipped.names()`.
+        best: for a run, use the checkpoint with the best validation score, not the newest one.
+
+    Returns:
+        `Trained`.
 
     Raises:
-        InputError: neither the one nor the other, or damaged.
+        InputError: the source is neither a run nor a shipped model, or it is damaged.
     """
     if _is_shipped(source):
         config, network = shipped.load_network(source)
@@ -227,7 +243,7 @@ def load_trained(source, best=False):
 
 
 def read_history(workdir):
-    """The rows of a run's history.csv, as dicts of numbers; [] where there is none."""
+    """The rows of a run's history.csv, as dicts of numbers; [] if the file does not exist."""
     path = os.path.join(workdir, HISTORY_FILE)
     if not os.path.exists(path):
         return []
@@ -239,7 +255,7 @@ def read_history(workdir):
 
 
 def write_history(workdir, rows):
-    """Writes the rows of a run's history.csv; a row has only the columns that it knows."""
+    """Writes the rows of a run's history.csv: dicts by column; missing values stay empty."""
     path = os.path.join(workdir, HISTORY_FILE)
     names = list(dict.fromkeys(name for row in rows for name in row))
     with files.replacing(path) as file:

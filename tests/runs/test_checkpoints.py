@@ -1,4 +1,4 @@
-"""Which checkpoints are kept, whatever the clock says and whatever else lies in the folder."""
+"""Which checkpoints are kept: independent of the time and of other files in the folder."""
 
 import os
 import time
@@ -12,13 +12,13 @@ DAY = 86_400.0
 
 
 def names(folder):
-    """The checkpoints of a folder by their files."""
+    """The names of the checkpoints in a folder, from their files."""
     return sorted({name.split(".")[0] for name in os.listdir(folder) if name.startswith("step-")})
 
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Sets the time of day, as time.time() tells it."""
+    """A function that shifts time.time() by a number of days."""
     real = time.time
     return lambda days: monkeypatch.setattr(time, "time", lambda: real() + days * DAY)
 
@@ -81,7 +81,7 @@ def test_only_incomplete_or_older_unlisted_checkpoints_are_removed(tmp_path):
     for step in (1, 5, 7, 9):
         saver.save(step, step)
     folder = tmp_path / "checkpoints"
-    # Of the four, the list now has step-5 and step-7.
+    # The list has only step-5 and step-7.
     (folder / "checkpoint").write_text(
         'model_checkpoint_path: "step-7"\nall_model_checkpoint_paths: "step-5"\nall_model_checkpoint_paths: "step-7"\n'
     )
