@@ -160,5 +160,5 @@ def test_a_quick_recipe_runs(tiny_data, tmp_path):
     command += ["--config.data.padding=1.0", "--config.model.input_size=(64,64)"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    assert "batch 8 (4 a replica), " in done.stderr and "4 steps in all" in done.stderr
+    assert "batch 8 (4 per replica), " in done.stderr and "4 steps in all" in done.stderr
     assert (tmp_path / "checkpoints" / "step-4.index").exists()

@@ -1,1 +1,1 @@
-"""The training of a recipe: python -m kpose.train."""
+"""Training of a recipe: python -m kpose.train."""

@@ -2,9 +2,10 @@
 
 python -m kpose.train --config=configs/deeppose.py --workdir=run --config.data.train='records/train-*'
 
---config names a recipe: a file, or one that kpose ships (configs/deeppose.py, or just deeppose). Every field of it can
-be changed: --config.batch_size=32 --config.optimizer.learning_rate=0.01. Run again with the same workdir, a training
-that was stopped goes on where it was. --config=RECIPE:quick takes a few small steps, to see that a recipe is sound.
+--config is a recipe: a file, or one that kpose ships (configs/deeppose.py, or deeppose). Flags change
+its fields: --config.batch_size=32 --config.optimizer.learning_rate=0.01. To continue a training that
+was stopped, run the same command again. --config=RECIPE:quick trains a few small steps, as a test of
+the recipe.
 """
 
 from absl import flags
@@ -23,7 +24,7 @@ _WORKDIR = flags.DEFINE_string(
 _PROFILE = flags.DEFINE_string(
     "profile",
     "",
-    "FIRST:LAST steps to trace for TensorBoard's profiler (pip install tensorboard-plugin-profile to see it).",
+    "FIRST:LAST steps to trace for TensorBoard's profiler (to view it: pip install tensorboard-plugin-profile).",
     flag_values=FLAGS,
 )
 
@@ -32,16 +33,17 @@ def main():
     from kpose.train import trainer
 
     if _CONFIG.value is None:
-        raise cli.InputError("--config is missing: name a recipe, as in --config=configs/deeppose.py")
+        raise cli.InputError("--config is missing: give a recipe, for example --config=configs/deeppose.py")
     trainer.train(_CONFIG.value, _WORKDIR.value, _steps(_PROFILE.value))
 
 
 def _steps(text):
+    """(first, last) step of --profile=FIRST:LAST; None for an empty text."""
     if not text:
         return None
     first, colon, last = text.partition(":")
     if not (colon and first.isdigit() and last.isdigit()):
-        raise cli.InputError(f"--profile={text}: give the first step and, after it, the last, as in --profile=10:20")
+        raise cli.InputError(f"--profile={text}: give the first and the last step, for example --profile=10:20")
     return int(first), int(last)
 
 

@@ -1,4 +1,4 @@
-"""Keras callbacks of a training: checkpoints, SIGTERM, freezing, the profiler, a picture of predictions."""
+"""Keras callbacks: checkpoints, SIGTERM, freezing, profiler, images of predictions."""
 
 import os
 import signal
@@ -13,14 +13,14 @@ from kpose.train.history import check_converging, writing_events
 
 
 class SaveCheckpoints(keras.callbacks.Callback):
-    """Saves a checkpoint every `every` steps and at the end, and keeps the one with the best validation score.
+    """Saves a checkpoint every `every` steps and at the end, and the one with the best validation score.
 
     Args:
         saver: `checkpoints.Checkpoints`.
-        every: steps between two checkpoints.
-        total_steps: steps of the training.
-        watch: the `WatchFinite` of the training: a step is saved only after it was checked.
-        ahead: batches that the data are ahead of the steps, because rollbacks left them out.
+        every: number of steps between two checkpoints.
+        total_steps: number of steps of the training.
+        watch: the `WatchFinite` of the training, which checks every step before it is saved.
+        ahead: number of batches that rollbacks left out.
     """
 
     def __init__(self, saver, every, total_steps, watch, ahead=0):
@@ -47,24 +47,28 @@ class SaveCheckpoints(keras.callbacks.Callback):
             self.saver.save_if_best(step, step + self.ahead, float(logs["val_pcp_strict"]))
 
     def save(self):
-        """Saves a checkpoint of the last step, if there is none yet."""
+        """Saves a checkpoint of the last step, unless it exists."""
         step = self.model.steps.done
         if step > self._saved:
-            # A rollback continues from the last saved step, so no saved step may include a bad one.
+            # A rollback returns to the last checkpoint, so the checkpoint must not contain a bad step.
             self.watch.look()
             self.saver.save(step, step + self.ahead)
             self._saved = step
 
 
 class Preempted(Exception):
-    """The training was stopped by SIGTERM, and is saved."""
+    """SIGTERM stopped the training; all steps that are done are saved."""
 
 
 class Termination:
-    """A context that handles SIGTERM, which clusters send before they take a machine away.
+    """A context that handles SIGTERM, which clusters send before they stop a machine.
 
-    Before the first step there is nothing to save: the signal raises `Preempted`. Later it sets `asked`, and
-    `SaveOnTermination` ends the training.
+    Before the first step, the signal raises `Preempted`, because there is nothing to save. Later it sets
+    `asked`, and `SaveOnTermination` saves and ends the training.
+
+    Attributes:
+        asked: whether the signal came.
+        training: whether the first step has started; set by `SaveOnTermination`.
     """
 
     def __init__(self):
@@ -93,8 +97,8 @@ class SaveOnTermination(keras.callbacks.Callback):
     Args:
         termination: the `Termination`.
         saving: the `SaveCheckpoints` of the training.
-        gather: a number -> that number of every worker. All workers take part in a checkpoint, so a signal to one of
-            them stops all after the same step.
+        gather: function (integer of this worker) -> integers of all workers. All workers take part in
+            writing a checkpoint, so a signal to one worker stops all of them after the same step.
     """
 
     def __init__(self, termination, saving, gather):
@@ -120,12 +124,12 @@ class SaveOnTermination(keras.callbacks.Callback):
 
 
 class FreezeBackbone(keras.callbacks.Callback):
-    """Leaves the backbone as it is for the first epochs, then trains it (`config.model.freeze_epochs`).
+    """Freezes the backbone for the first epochs (`config.model.freeze_epochs`).
 
-    The epoch alone decides, so a resumed training does as an uninterrupted one.
+    Only the epoch decides, so a resumed training gives the same result as an uninterrupted one.
 
     Args:
-        epochs: how many.
+        epochs: number of epochs without training of the backbone.
     """
 
     def __init__(self, epochs):
@@ -137,11 +141,12 @@ class FreezeBackbone(keras.callbacks.Callback):
 
 
 class Profile(keras.callbacks.Callback):
-    """Keeps a trace of some steps for TensorBoard's profiler.
+    """Writes a trace of some steps for TensorBoard's profiler.
 
     Args:
         workdir: the run's folder.
-        first, last: the steps, counted as in the log; executions of several steps are traced whole.
+        first, last: numbers of the first and last step, as in the log. An execution of several steps
+            is traced completely.
     """
 
     def __init__(self, workdir, first, last):
@@ -158,7 +163,7 @@ class Profile(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         if self._running and self.model.steps.done >= self.last:
-            # Reading a figure waits for the device: of steps under way the trace would lack the end.
+            # Reading a value waits for the device. Otherwise the trace would lack the last operations.
             float(logs["loss"])
             self._stop()
 
@@ -167,7 +172,7 @@ class Profile(keras.callbacks.Callback):
             self._stop()
         if not self._done:
             logging.warning(
-                "--profile=%d:%d: no such step ran, nothing was traced: the training ended at step %d",
+                "--profile=%d:%d: no such step ran, so there is no trace: the training ended at step %d",
                 self.first,
                 self.last,
                 self.model.steps.done,
@@ -180,13 +185,13 @@ class Profile(keras.callbacks.Callback):
 
 
 class PredictionGrid(keras.callbacks.Callback):
-    """After each evaluation, validation persons with truth beside prediction, as a TensorBoard image.
+    """Writes a TensorBoard image after each evaluation: labels and predictions of some persons.
 
     Args:
         workdir: the run's folder.
-        evaluation: the validation batches; the persons are the first of them.
+        evaluation: the validation batches; their first persons are drawn.
         skeleton: the `Skeleton` to draw.
-        persons: how many.
+        persons: number of persons.
     """
 
     def __init__(self, workdir, evaluation, skeleton, persons=12):

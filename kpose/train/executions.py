@@ -1,4 +1,4 @@
-"""Executions: several training steps in one call of a compiled function."""
+"""Executions: several training steps in one call of a `tf.function`."""
 
 import keras
 import tensorflow as tf
@@ -7,17 +7,17 @@ import tensorflow as tf
 class TrainingSteps(keras.callbacks.Callback):
     """Counts the steps of a training and gives the number of steps of the next execution.
 
-    An execution ends at the end of its epoch or of the training at the latest, so the number of steps between two
-    evaluations, and in all, does not depend on `steps_per_execution`.
+    An execution does not continue beyond its epoch or the training. The number of steps between two
+    evaluations, and of the training, therefore does not depend on `steps_per_execution`.
 
     Args:
-        start_step: steps that are done.
-        steps_per_epoch: steps of an epoch.
-        total_steps: steps of the training.
-        steps_per_execution: the most steps of an execution.
+        start_step: number of steps that are done.
+        steps_per_epoch: number of steps of an epoch.
+        total_steps: number of steps of the training.
+        steps_per_execution: largest number of steps of an execution.
 
     Attributes:
-        done: steps that are done, or under way in the present execution.
+        done: number of steps that are done, with those of the current execution.
     """
 
     def __init__(self, start_step, steps_per_epoch, total_steps, steps_per_execution):
@@ -33,24 +33,24 @@ class TrainingSteps(keras.callbacks.Callback):
 
     @property
     def coming(self):
-        """How many steps the next execution will run."""
+        """The number of steps of the next execution."""
         return min(self.per_execution, self._epoch_end - self.done)
 
     def next_execution(self):
-        """The number of steps of the execution that starts now; they count as done."""
+        """The number of steps of the execution that starts now; adds them to `done`."""
         steps = self.coming
         self.done += steps
         return steps
 
 
 def looped(step):
-    """A compiled function that runs a step on several batches.
+    """A `tf.function` that runs a step on several batches.
 
     Args:
         step: function (batch, number of the step).
 
     Returns:
-        Function (iterator, number of steps, number of the first step) -> seconds that it waited for batches.
+        Function (iterator, number of steps, number of the first step) -> seconds of waiting for batches.
     """
 
     @tf.function(reduce_retracing=True, autograph=False)
@@ -62,7 +62,7 @@ def looped(step):
             with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
                 got = tf.timestamp()
                 waited += got - asked
-            # Without this a single thread could run the step before it reads the clock.
+            # Without this, a single thread could run the step before it reads the time.
             step(_after(got, batch), first + tf.cast(i, tf.int64))
             return i + 1, waited
 
@@ -72,7 +72,7 @@ def looped(step):
 
 
 def _after(event, values):
-    """The same values, available only after the tensor `event` is computed."""
+    """The same values, which are available only after the tensor `event` is computed."""
 
     def wait(value):
         with tf.control_dependencies([event]), value.graph.colocate_with(value.op):

@@ -1,4 +1,4 @@
-"""The metrics of a run over time: TensorBoard, log lines, history.csv and the learning curve."""
+"""The metrics of a run: TensorBoard, log lines, history.csv and the learning curve."""
 
 import contextlib
 import dataclasses
@@ -23,19 +23,19 @@ COLLAPSED_SPREAD = 0.2
 
 
 class History(keras.callbacks.Callback):
-    """The metrics of a run: TensorBoard scalars, log lines or a progress bar, history.csv and its chart.
+    """Writes the metrics of a run: TensorBoard scalars, log lines or a bar, history.csv and its chart.
 
-    Log lines come by time (`kpose.core.progress`), TensorBoard's scalars every `log_every` steps.
+    Log lines are written by time (`kpose.core.progress`), TensorBoard scalars every `log_every` steps.
 
     Args:
-        workdir: where they are written. A history that is already there is continued.
-        floor: the mean pose's `keras_metrics.PCP` on the validation records by rule, shown beside the model's; None:
-            no validation.
-        total_steps: steps of the training.
-        batch_size: samples a step, for the rate.
-        log_every: steps between two sets of TensorBoard scalars.
-        shown: whether to print anything; of several workers one does.
-        hparams: the recipe's fields, for TensorBoard's table of runs.
+        workdir: folder to write to. An existing history is continued.
+        floor: dict rule -> `keras_metrics.PCP` of the mean pose on the validation records, shown beside
+            the PCP of the model; None: no validation.
+        total_steps: number of steps of the training.
+        batch_size: samples per step, for the rate.
+        log_every: number of steps between two sets of TensorBoard scalars.
+        shown: whether to log anything; with several workers, only the chief does.
+        hparams: dict of the recipe's fields, for TensorBoard's table of runs.
     """
 
     def __init__(self, workdir, floor, total_steps, batch_size, log_every, shown=True, hparams=None):
@@ -52,7 +52,7 @@ class History(keras.callbacks.Callback):
         self._open = contextlib.ExitStack()
 
     def last_logs(self):
-        """The metrics of the last evaluated epoch."""
+        """The last row of the history: dict of numbers."""
         return self.rows[-1] if self.rows else {}
 
     def on_train_begin(self, logs=None):
@@ -60,14 +60,14 @@ class History(keras.callbacks.Callback):
 
     def _begin(self, start):
         """Opens the event files and the progress bar, at step `start`."""
-        # What a killed run did after its last checkpoint is done again.
+        # The steps after the last checkpoint of a killed run are repeated.
         self.rows = [row for row in self.rows if row["step"] <= start]
         folder = os.path.join(self.workdir, "tensorboard")
-        # The floor is a run of its own: TensorBoard draws it into the model's charts.
+        # TensorBoard draws the mean pose as a separate run in the same charts.
         names = ("train", "validation", "mean_pose", ".")
         writers = [tf.summary.create_file_writer(os.path.join(folder, name)) for name in names]
-        self._train_writer, self._val_writer, self._floor_writer, whole = writers
-        with writing_events(self.workdir), whole.as_default():
+        self._train_writer, self._val_writer, self._floor_writer, hparams_writer = writers
+        with writing_events(self.workdir), hparams_writer.as_default():
             fields = {name: _plain(value) for name, value in self.hparams.items()}
             hparams_api.hparams(fields, trial_id=os.path.basename(os.path.abspath(self.workdir)))
         self._progress = Progress(self.total_steps, "steps", done=start, shown=self.shown, own_lines=True)
@@ -79,7 +79,7 @@ class History(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         step = self.model.steps.done
         if not self._warm:
-            # The first execution was mostly tracing. Reading a value waits for the device.
+            # The first execution is mostly tracing, and not counted. Reading a value waits for the device.
             self._warm = True
             float(logs["loss"])
             self._progress.log(f"first step after {time.monotonic() - self._created:.1f} s")
@@ -96,13 +96,13 @@ class History(keras.callbacks.Callback):
         return _Mark(step, time.monotonic(), float(self.model.data_wait))
 
     def _rates_since(self, mark, step):
-        """(images/s, share of the time spent waiting for data) since a mark."""
+        """(images/s, fraction of the time spent waiting for data) since a `_Mark`."""
         seconds = time.monotonic() - mark.time
         return (step - mark.step) * self.batch_size / seconds, (float(self.model.data_wait) - mark.wait) / seconds
 
     def _write_train_scalars(self, step, logs):
         check_converging(logs, step)
-        # The values are tensors until here: reading them waits for the device.
+        # Reading the tensors waits for the device, so it is done only here.
         values = {name: float(value) for name, value in logs.items()}
         values["learning_rate"] = _learning_rate(self.model)
         values["images_per_second"], values["data_wait"] = self._rates_since(self._since_scalars, step)
@@ -133,7 +133,7 @@ class History(keras.callbacks.Callback):
         self._test_started = time.monotonic()
 
     def on_test_end(self, logs=None):
-        # Evaluation is not part of the training rate.
+        # The rate of training excludes the time of evaluation.
         seconds = time.monotonic() - self._test_started
         self._since_line, self._since_scalars = self._since_line.later(seconds), self._since_scalars.later(seconds)
 
@@ -149,9 +149,9 @@ class History(keras.callbacks.Callback):
 
         Args:
             model: the `Regressor` that was evaluated.
-            epoch: the number of the epoch that ended, from 1.
-            step: the step of the checkpoint.
-            logs: the metrics by their names in `fit`'s logs ("val_loss" ...).
+            epoch: number of the epoch that ended, from 1.
+            step: step of the checkpoint.
+            logs: dict of metrics, with the names of `fit`'s logs ("val_loss" ...).
         """
         self.set_model(model)
         self._begin(step)
@@ -159,21 +159,22 @@ class History(keras.callbacks.Callback):
         self.close()
 
     def _add_row(self, epoch, step, logs):
-        """Adds the metrics at the end of an epoch; of one that has a row already, the further metrics."""
+        """Adds the row of an epoch, or adds metrics to the row of this step; writes the evaluation."""
         before = self.rows.pop() if self.rows and self.rows[-1]["step"] == step else {}
         row = before | {"step": step, "epoch": epoch} | {name: float(value) for name, value in logs.items()}
         self.rows.append(row)
         evaluated = {name[4:]: value for name, value in row.items() if name.startswith("val_")}
         if not evaluated:
             return
-        # The metrics hold the evaluation's counts until the next epoch starts.
+        # Until the next epoch starts, the metric objects hold the state of the evaluation.
         by_rule = {m.rule: m for m in self.model.pixel_metrics if isinstance(m, keras_metrics.PCP)}
         self._write_scalars(self._val_writer, evaluated | _pcp_scalars(by_rule), step)
         self._write_scalars(self._floor_writer, self.floor, step)
-        self._say_evaluation(row)
+        self._print_evaluation(row)
         write_history(self.workdir, self.rows)
 
-    def _say_evaluation(self, row):
+    def _print_evaluation(self, row):
+        """Prints the metrics of an evaluation, and a warning if the predictions hardly vary."""
         floor = f" (mean pose {100 * self.floor['pcp_strict']:.1f}% strict)" if self.floor else ""
         loss = f"loss {row['loss']:.4g}, " if "loss" in row else ""
         self._progress.say(
@@ -183,9 +184,9 @@ class History(keras.callbacks.Callback):
         spread = row.get("val_spread", 1.0)
         if spread < COLLAPSED_SPREAD:
             self._progress.say(
-                f"warning: the model predicts nearly the mean pose for every person: its predictions vary "
-                f"{100 * spread:.0f}% as much as the labels. If this does not change, try another "
-                "optimizer.learning_rate, a spatial head (model.name=integral, or model.head=spatial of a backbone), "
+                "warning: the model predicts nearly the mean pose for every person: the spread of its predictions is "
+                f"{100 * spread:.0f}% of the spread of the labels. If this stays so, try another "
+                "optimizer.learning_rate, a spatial head (model.name=integral; for a backbone model.head=spatial), "
                 "or freeze less of a pretrained backbone"
             )
 
@@ -196,25 +197,26 @@ class History(keras.callbacks.Callback):
         self._progress.log(f"peak memory {_peak_memory()}")
 
     def close(self):
-        """Closes the progress bar and the event files, also of a training that was stopped early."""
+        """Closes the progress bar and the event files."""
         with writing_events(self.workdir):
             self._open.close()
 
 
 @dataclasses.dataclass(frozen=True)
 class _Mark:
-    """A step, the time when it was done and the seconds that training had waited for data until then."""
+    """A step, the time of its end in seconds, and the seconds of waiting for data until then."""
 
     step: int
     time: float = dataclasses.field(default_factory=time.monotonic)
     wait: float = 0.0
 
     def later(self, seconds):
+        """The mark with a later time."""
         return dataclasses.replace(self, time=self.time + seconds)
 
 
 def check_converging(logs, step):
-    """Raises `InputError` where a training has diverged, before its weights become a checkpoint."""
+    """Raises `InputError` if a training has diverged; called before its weights are saved."""
     loss = float(logs["loss"])
     if not loss < DIVERGED:
         raise InputError(
@@ -225,7 +227,7 @@ def check_converging(logs, step):
 
 @contextlib.contextmanager
 def writing_events(workdir):
-    """Raises `InputError` in place of what TensorFlow raises where it cannot write TensorBoard's files."""
+    """A context that raises `InputError` if TensorFlow cannot write TensorBoard's files."""
     try:
         yield
     except tf.errors.OpError as error:
@@ -234,7 +236,7 @@ def writing_events(workdir):
 
 
 def no_room(path, reason):
-    """The error message for a full disk. Checkpoints have their own."""
+    """The error message if a file cannot be written; `checkpoints` has its own."""
     return (
         f"{path}: cannot be written ({reason}): free some space and run the same command again; it continues from the "
         "last checkpoint, which is complete"
@@ -242,13 +244,14 @@ def no_room(path, reason):
 
 
 def _pcp_scalars(by_rule):
-    """Name -> value of `keras_metrics.PCP` by rule: the average of each rule, and every limb of the strict one."""
+    """dict of floats: the average of the `keras_metrics.PCP` of each rule, and strict PCP by limb."""
     averages = {f"pcp_{rule}": float(metric.result()) for rule, metric in by_rule.items()}
     strict = by_rule["strict"].by_limb() if "strict" in by_rule else {}
     return averages | {f"pcp_strict_by_limb/{limb}": value for limb, value in strict.items()}
 
 
 def _peak_memory():
+    """One line: the peak memory of the process and of each GPU."""
     parts = [f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GB of the process"]
     for gpu in tf.config.list_logical_devices("GPU"):
         peak = tf.config.experimental.get_memory_info(gpu.name.split("device:")[-1])["peak"]
@@ -257,9 +260,10 @@ def _peak_memory():
 
 
 def _plain(value):
+    """A value that TensorBoard's table can hold."""
     return value if isinstance(value, bool | int | float | str) else str(value)
 
 
 def _learning_rate(model):
-    # A tensor from a schedule, or a variable that is mirrored on the replicas.
+    # It is a tensor of a schedule, or a variable that is mirrored on the replicas.
     return float(tf.convert_to_tensor(model.optimizer.learning_rate))

@@ -1,11 +1,12 @@
-"""Losses: normalised labels and the network's outputs -> one figure a sample.
+"""Losses: one value per sample, from normalised labels and the outputs of a network.
 
-A loss is a `KeypointLoss`, whose `call(y_true, y_pred)` takes `y_true` [B, K, 3] (normalised x, y and the visibility
-flag) and the network's dict of outputs, and returns [B] float32. Joints with flag 0 carry no label and never
-count. `outputs` names what the loss needs beside "keypoints": "scale" [B, K, 2] (positive, normalised) or "visibility"
-[B, K]. `reduction` says what is minimised: the "sum" over the global batch or its mean ("sum_over_batch_size").
+A loss is a `KeypointLoss`. Its `call(y_true, y_pred)` returns [B] float32. `y_true` is [B, K, 3]:
+normalised x, y and the visibility flag. `y_pred` is the dict of the network's outputs. Joints with flag 0
+are unlabelled and do not count. `outputs` names the outputs that the loss needs in addition to
+"keypoints" [B, K, 2]: "scale" [B, K, 2] (positive, normalised) or "visibility" [B, K]. `reduction` is
+"sum" (the sum over the global batch is minimised) or "sum_over_batch_size" (the mean).
 
-All arithmetic is in float32, and finite for every finite input: errors beyond `FARTHEST` crops count as that far.
+Losses compute in float32. They are finite for every finite input: errors are clipped at `FARTHEST`.
 """
 
 import math
@@ -17,22 +18,22 @@ from kpose.core import checks
 from kpose.models.layers import OUTPUTS_OF_LOSS
 from kpose.train.flow import RealNVP
 
-# So that neither the square of an error nor a flow of it overflows.
+# Largest error, in crops: the square of an error and the flow's input must not overflow.
 FARTHEST = 1e15
 
 
 class KeypointLoss(keras.losses.Loss):
-    """What all losses share.
+    """Base class of the losses.
 
     Attributes:
-        outputs: names of the network's outputs that it needs beside "keypoints".
+        outputs: names of the network outputs that the loss needs in addition to "keypoints".
     """
 
     outputs = ()
 
     @property
     def trainable_variables(self):
-        """What is trained together with the network, and needed for nothing else."""
+        """Variables of the loss that are trained together with the network."""
         return []
 
 
@@ -40,8 +41,8 @@ class KeypointLoss(keras.losses.Loss):
 class L2Loss(KeypointLoss):
     """Squared L2 distance between label and prediction, summed over joints and over the batch.
 
-    Equation 3 of Gupta and Gritton: L = sum_i ||y'_i - y_i||^2 (and equation 2 of DeepPose, Toshev and Szegedy, CVPR
-    2014). With unlabelled joints, the sum is over the labelled ones.
+    Equation 3 of Gupta and Gritton: L = sum_i ||y'_i - y_i||^2 (and equation 2 of DeepPose, Toshev and
+    Szegedy, CVPR 2014). The sum is over labelled joints.
     """
 
     def __init__(self, reduction="sum", name="l2", **kwargs):
@@ -53,10 +54,10 @@ class L2Loss(KeypointLoss):
 
 @keras.saving.register_keras_serializable("kpose")
 class MaskedL2Loss(KeypointLoss):
-    """Squared L2 distance of (x, y, v), summed over joints and over the batch; x and y only where there is a label.
+    """Squared L2 distance of (x, y, v), summed over joints and over the batch; x, y of labelled joints.
 
-    Equations 4 and 5 of Gupta and Gritton: L = sum_i w ||y'_i - y_i||^2 with w = [0, 0, 1] where the true v is 0, else
-    [1, 1, 1]. The target of v is 1 for every labelled joint, occluded ones too, and 0 for the others.
+    Equations 4 and 5 of Gupta and Gritton: L = sum_i w ||y'_i - y_i||^2, with w = [0, 0, 1] if the true v
+    is 0, else [1, 1, 1]. The target of v is 1 for labelled joints, visible or occluded, and 0 for others.
     """
 
     outputs = OUTPUTS_OF_LOSS["masked_l2"]
@@ -73,7 +74,7 @@ class MaskedL2Loss(KeypointLoss):
 
 @keras.saving.register_keras_serializable("kpose")
 class L1Loss(KeypointLoss):
-    """Absolute difference, summed over joints, averaged over the batch: outliers pull less than under L2."""
+    """Absolute difference, summed over joints, averaged over the batch; outliers count less than in L2."""
 
     def __init__(self, reduction="sum_over_batch_size", name="l1", **kwargs):
         super().__init__(reduction=reduction, name=name, **kwargs)
@@ -84,12 +85,12 @@ class L1Loss(KeypointLoss):
 
 @keras.saving.register_keras_serializable("kpose")
 class SmoothL1Loss(KeypointLoss):
-    """Squared near zero, absolute beyond `beta` (Girshick, "Fast R-CNN", ICCV 2015), averaged over the batch.
+    """Smooth L1 loss (Girshick, "Fast R-CNN", ICCV 2015), summed over joints, averaged over the batch.
 
-    d^2 / (2 beta) where |d| < beta, else |d| - beta / 2; summed over joints.
+    d^2 / (2 beta) if |d| < beta, else |d| - beta / 2.
 
     Args:
-        beta: where the two meet, as a fraction of the crop.
+        beta: error at which the square ends, as a fraction of the crop.
     """
 
     def __init__(self, beta=0.02, reduction="sum_over_batch_size", name="smooth_l1", **kwargs):
@@ -107,10 +108,10 @@ class SmoothL1Loss(KeypointLoss):
 
 @keras.saving.register_keras_serializable("kpose")
 class LaplaceLoss(KeypointLoss):
-    """Negative log-likelihood of the labels under a Laplace distribution of learned scale, averaged over the batch.
+    """Negative log-likelihood under a Laplace distribution of learned scale, averaged over the batch.
 
-    log(2 s) + |d| / s for each coordinate, summed over joints; s is the output "scale" (Kendall and Gal, "What
-    Uncertainties Do We Need in Bayesian Deep Learning for Computer Vision?", NIPS 2017, in its L1 form).
+    log(2 s) + |d| / s per coordinate, summed over joints. s is the output "scale" (Kendall and Gal, "What
+    Uncertainties Do We Need in Bayesian Deep Learning for Computer Vision?", NIPS 2017, L1 form).
     """
 
     outputs = OUTPUTS_OF_LOSS["laplace"]
@@ -125,16 +126,17 @@ class LaplaceLoss(KeypointLoss):
 
 @keras.saving.register_keras_serializable("kpose")
 class RLELoss(KeypointLoss):
-    """Residual log-likelihood (Li et al., "Human Pose Regression with Residual Log-likelihood Estimation", ICCV 2021).
+    """Residual log-likelihood estimation (RLE), averaged over the batch.
 
-    The density of an error d is a Laplace density times what a normalising flow learns it to lack, both of d / s with
-    s the output "scale": -log Laplace(d / s) - log flow(d / s) + 2 log s, summed over the coordinates of the labelled
-    joints, averaged over the batch. One flow serves all joints. It is part of the loss, not of the network: nothing of
-    it is left at inference, where 1 - s is the joint's confidence.
+    Li et al., "Human Pose Regression with Residual Log-likelihood Estimation", ICCV 2021. The density of
+    an error d is the product of a Laplace density and a learned normalising flow, both of d / s, where s
+    is the output "scale". The loss is -log Laplace(d / s) - log flow(d / s) + 2 log s, summed over
+    labelled joints. All joints share one flow. It belongs to the loss, not to the network, so inference
+    does not need it. At inference the confidence of a joint is 1 - s.
 
     Args:
-        layers: coupling layers of the flow.
-        units: of the two hidden layers of each of its networks.
+        layers: number of coupling layers of the flow.
+        units: units of the two hidden layers of each network of the flow.
     """
 
     outputs = OUTPUTS_OF_LOSS["rle"]
@@ -150,11 +152,11 @@ class RLELoss(KeypointLoss):
 
     def call(self, y_true, y_pred):
         scale = _scale(y_pred)
-        # Masked before the flow too: what it makes of an unlabelled joint could be no number.
+        # Masked before the flow too, which could return NaN for an unlabelled joint.
         labelled = y_true[..., 2:] > 0
         scale = ops.where(labelled, scale, 1.0)
         residual = ops.where(labelled, _difference(y_true, y_pred), 0.0) / scale
-        # The flow is a smooth correction near zero; far out the Laplace part alone pulls back.
+        # The flow is a smooth correction near zero. For large errors only the Laplace part has a gradient.
         log_flow = self.flow.log_density(ops.clip(residual, -100.0, 100.0))
         likelihood = _laplace(ops.abs(residual), scale) + ops.log(scale)
         return _masked_sum(y_true, likelihood) - ops.sum(ops.where(labelled[..., 0], log_flow, 0.0), axis=1)
@@ -164,27 +166,28 @@ class RLELoss(KeypointLoss):
 
 
 def _laplace(ratio, scale):
-    """-log of the Laplace density with scale s, `ratio` being |d| / s."""
+    """-log of the Laplace density, from `ratio` = |d| / scale."""
     return ratio + ops.log(scale) + math.log(2.0)
 
 
 def _scale(y_pred):
+    """[B, K, 2] float32 output "scale", clipped to a positive range."""
     return ops.clip(_in_units(ops.cast(y_pred["scale"], "float32"), y_pred), 1e-4, FARTHEST)
 
 
 def _in_units(values, y_pred):
-    """[B, K, 2] in the unit of length that the network names: the crop unless it gives "unit" [B, K, 2]."""
+    """[B, K, 2] in the network's unit of length: its output "unit" [B, K, 2], by default the crop."""
     return values / ops.cast(y_pred["unit"], "float32") if "unit" in y_pred else values
 
 
 def _difference(y_true, y_pred):
-    """[B, K, 2] float32 prediction minus label."""
+    """[B, K, 2] float32, prediction minus label, clipped."""
     difference = ops.cast(y_pred["keypoints"], "float32") - ops.cast(y_true[..., :2], "float32")
     return ops.clip(_in_units(difference, y_pred), -FARTHEST, FARTHEST)
 
 
 def _masked_sum(y_true, values):
-    """[B, K, 2] -> [B]: the sum over labelled joints; `where`, not a product, so that no NaN passes the mask."""
+    """[B], sum of [B, K, 2] over labelled joints. `where`, because 0 times NaN would be NaN."""
     labelled = y_true[..., 2:] > 0
     return ops.sum(ops.where(labelled, values, 0.0), axis=(1, 2))
 
@@ -206,6 +209,6 @@ def check_recipe(config):
 
 
 def build(config):
-    """The loss of a recipe's `loss` section."""
+    """The `KeypointLoss` of a recipe's `loss` section."""
     checks.choice(config.name, "loss.name", LOSSES)
     return LOSSES[config.name](config)

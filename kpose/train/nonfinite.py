@@ -1,4 +1,4 @@
-"""Training steps with a loss or gradient that is not finite: watched, and explained."""
+"""Training steps whose loss or gradient is not finite: detection and explanation."""
 
 import keras
 import numpy as np
@@ -7,14 +7,14 @@ from absl import logging
 
 
 def explain(regressor, batch):
-    """The first value in a step that is not finite, found by running its batch again.
+    """The first value of a step that is not finite, as text. The batch of the step is run again.
 
     Args:
-        regressor: the `regressor.Regressor`, with the weights before the step, or close to them.
-        batch: the batch, as the step received it.
+        regressor: the `regressor.Regressor`, with weights from before the step.
+        batch: the batch of the step.
 
     Returns:
-        A phrase such as "the output of layer conv3 (Conv2D)".
+        For example "the output of layer conv3 (Conv2D) for sample 2 of the batch".
     """
     network = regressor.network
     trained = regressor.trained_variables
@@ -44,18 +44,22 @@ def explain(regressor, batch):
 
 
 def _is_finite(values):
+    """Whether all values of a tensor are finite."""
     return bool(tf.reduce_all(tf.math.is_finite(tf.cast(values, tf.float32))))
 
 
 def _not_finite(values):
-    """Indices of the samples with a value that is not finite."""
+    """Indices of the samples [B, ...] with a value that is not finite."""
     values = np.asarray(tf.cast(values, tf.float32))
     return np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(1))
 
 
 def _first_layer(network, inputs):
-    """The first layer of a functional network whose output is not finite, looking into nested ones."""
-    # A nested network's own `output` is a tensor inside it; the outer network's nodes hold the outer tensor.
+    """The first layer of a functional network whose output is not finite, as text; None if there is none.
+
+    Nested networks are searched too.
+    """
+    # `layer.output` of a nested network is its inner tensor; the nodes hold the tensor outside it.
     nodes = [
         node
         for depth in sorted(network._nodes_by_depth, reverse=True)
@@ -78,10 +82,10 @@ def _first_layer(network, inputs):
 
 
 class NonFinite(Exception):
-    """A training step had a loss or gradient that is not finite, and was skipped.
+    """A training step was skipped, because its loss or gradient was not finite.
 
     Attributes:
-        step: the step's number.
+        step: number of the step.
     """
 
     def __init__(self, step):
@@ -90,14 +94,14 @@ class NonFinite(Exception):
 
 
 class WatchFinite(keras.callbacks.Callback):
-    """Watches for steps that were not finite (`config.on_nan`).
+    """Checks for steps that were not finite (`config.on_nan`).
 
     Args:
-        policy: "skip" logs how many were skipped; otherwise `NonFinite` is raised.
-        every: steps between two checks; each check makes Python wait for the device.
+        policy: "skip": log the number of skipped steps; otherwise: raise `NonFinite`.
+        every: number of steps between two checks. A check waits for the device.
     """
 
-    # So many skipped steps in a row mean that the training has failed.
+    # After this number of consecutive skipped steps, the training has failed.
     LONGEST = 50
 
     def __init__(self, policy, every):
@@ -119,7 +123,8 @@ class WatchFinite(keras.callbacks.Callback):
         """Checks the steps since the last check.
 
         Raises:
-            NonFinite: one was not finite and the policy is not to skip it, or too many in a row were skipped.
+            NonFinite: a step was not finite and the policy is not "skip", or too many consecutive steps
+                were skipped.
         """
         done = self.model.steps.done
         if done == self._looked:

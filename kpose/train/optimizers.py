@@ -11,21 +11,21 @@ from kpose.core.errors import InputError
 
 @keras.saving.register_keras_serializable("kpose")
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """A linear warm-up to the peak, then one of four ways on.
+    """A learning-rate schedule: a linear warm-up to the peak, then one of four curves.
 
     constant     the peak
-    step         the peak times `factor` at each milestone
+    step         multiplied by `factor` at each milestone
     cosine       half a cosine to zero (Loshchilov and Hutter, "SGDR", ICLR 2017)
     flat_cosine  the peak for the fraction `flat` of the training, then half a cosine to zero
 
     Args:
-        name: which.
-        peak: the learning rate after the warm-up.
-        total_steps: steps of the whole training.
-        warmup_steps: of which warm-up.
-        milestones: of step: fractions of the training.
-        factor: of step.
-        flat: of flat_cosine.
+        name: "constant", "step", "cosine" or "flat_cosine".
+        peak: learning rate after the warm-up.
+        total_steps: number of steps of the training.
+        warmup_steps: number of steps of the warm-up.
+        milestones: for step: fractions of the training.
+        factor: for step: factor at each milestone.
+        flat: for flat_cosine: fraction of the training before the cosine.
     """
 
     def __init__(self, name, peak, total_steps, warmup_steps=0, milestones=(), factor=0.1, flat=0.0):
@@ -63,7 +63,7 @@ OPTIMIZERS = ("sgd", "adamw")
 
 @checks.register
 def check_recipe(config):
-    """Raises `InputError` unless the recipe's `optimizer` and `schedule` sections make an optimiser."""
+    """Raises `InputError` for a bad `optimizer` or `schedule` section of a recipe."""
     checks.choice(config.optimizer.name, "optimizer.name", OPTIMIZERS)
     checks.choice(config.schedule.name, "schedule.name", SCHEDULES)
     _check_milestones(config.schedule)
@@ -73,18 +73,20 @@ def _check_milestones(config):
     milestones = tuple(config.milestones)
     if not all(isinstance(m, float) and 0 < m < 1 for m in milestones) or list(milestones) != sorted(set(milestones)):
         raise InputError(
-            f"config.schedule.milestones is {milestones}: fractions of the training between 0 and 1, in ascending order"
+            f"config.schedule.milestones is {milestones}: give fractions of the training between 0 and 1, in "
+            "ascending order"
         )
     if config.name == "step" and not milestones:
-        raise InputError("config.schedule.name is 'step', but config.schedule.milestones names none")
+        raise InputError("config.schedule.name is 'step', but config.schedule.milestones is empty: give some")
 
 
 def build(optimizer, schedule, total_steps):
-    """The optimiser of a recipe.
+    """The Keras optimiser of a recipe.
 
     Args:
-        optimizer, schedule: the recipe's sections of those names, checked.
-        total_steps: steps of the whole training.
+        optimizer: the recipe's `optimizer` section.
+        schedule: the recipe's `schedule` section.
+        total_steps: number of steps of the training.
     """
     rate = build_schedule(schedule, optimizer.learning_rate, total_steps)
     if optimizer.name == "sgd":
@@ -93,7 +95,7 @@ def build(optimizer, schedule, total_steps):
 
 
 def build_schedule(schedule, learning_rate, total_steps):
-    """A learning rate, or a schedule of it."""
+    """The learning rate of a recipe: a float, or a `Schedule`."""
     if schedule.name == "constant" and not schedule.warmup_steps:
         return learning_rate
     return Schedule(

@@ -1,16 +1,16 @@
-"""The training engine: `Model.fit` that compiles with XLA under any strategy.
+"""The training engine: `Model.fit` that compiles with XLA under every strategy.
 
-Stock Keras 3 switches XLA off under a strategy, fails with `steps_per_execution > 1` on two replicas
-(keras#19246) and checks float16 gradients for overflow on one replica only. `Regressor` replaces the one
-function where all of that is decided, the train function, and leaves `fit`, its callbacks and its history alone:
+Keras 3 turns off XLA under a strategy, fails with `steps_per_execution > 1` on two replicas
+(keras#19246) and checks float16 gradients for overflow on one replica only. All of this is in the train
+function. `Regressor` replaces this function; `fit`, its callbacks and its history are those of Keras:
 
-    outer tf.function    for each of the execution's steps:
-      strategy.run         on each replica: forward, loss, gradient (one XLA program where XLA is on)
+    outer tf.function    for each step of the execution:
+      strategy.run         on each replica: forward, loss, gradient (one XLA program if XLA is on)
       reduce               gradients and BatchNorm statistics, over all replicas
-      update               once, for all replicas together: loss scale, clipping, optimizer
+      update               once for all replicas: loss scale, clipping, optimizer
 
-What runs on a replica is a pure function of tensors, so that XLA sees one program without variables, and all
-decisions that need every replica (is this gradient finite? how long is it?) are taken on the reduced gradient.
+The part that runs on a replica is a pure function of tensors, so XLA compiles one program without
+variables. The norm of the gradient, and whether it is finite, are computed after the reduction.
 """
 
 import keras
@@ -25,23 +25,24 @@ LOSS_SCALE_GROWTH_STEPS = 2000
 
 
 class Regressor(keras.Model):
-    """A network, its loss and its metrics, ready for `compile(optimizer)` and `fit`.
+    """A network with its loss and metrics, for `compile(optimizer)` and `fit`.
 
     Build and compile it inside `strategy.scope()`. Batches are the dicts of `kpose.data.pipeline`.
 
     Args:
         network: a functional `keras.Model`: images [B, H, W, 3] of 0..255 -> dict with "keypoints" [B, K, 2],
             normalised.
-        loss: a `losses.KeypointLoss`; its own variables are trained with the network's. With reduction "sum" the
-            optimiser minimises the sum over the global batch, otherwise the mean over it.
-        pixel_metrics: `keras.metrics.Metric`s of (truth [B, K, 3], prediction [B, K, 2], weight [B]), in original
-            pixels.
-        crop_metrics: the same, normalised.
-        augmentation: `augmentation(batch)` -> batch, run in the training step (None: nothing).
-        taught_share: factor of the loss of what a teacher found (`taught` [B, K, 3] in a batch), beside the labels'.
+        loss: a `losses.KeypointLoss`. Its variables are trained too. With reduction "sum" the optimiser
+            minimises the sum over the global batch, otherwise the mean.
+        pixel_metrics: `keras.metrics.Metric`s of (truth [B, K, 3], prediction [B, K, 2], weight [B]), in
+            original pixels.
+        crop_metrics: the same in normalised coordinates.
+        augmentation: function (batch) -> batch that runs in the training step; None: no augmentation.
+        taught_share: factor of the loss of the teacher's keypoints (`taught` [B, K, 3] in a batch), which
+            is added to the loss of the labels.
         xla: compile the replica's part of each step with XLA.
-        clip_norm: the longest gradient applied, in the global norm of the reduced gradient (0: any length).
-        ema: weight of the past in the moving average of the weights that evaluation uses (0: the weights themselves).
+        clip_norm: largest global norm of the reduced gradient; 0: no limit.
+        ema: decay of the moving average of the weights, which evaluation uses; 0: no average.
     """
 
     def __init__(
@@ -67,41 +68,41 @@ class Regressor(keras.Model):
         self.xla = xla
         self.clip_norm = clip_norm
         self.ema = ema
-        # Polyak averages of the network's trainable variables, in their order, whatever `freeze` takes out later.
+        # Moving averages of all trainable variables, also of those that `freeze` freezes later.
         self.averaged = network.trainable_variables if ema else []
         self.averages = [tf.Variable(v.value, trainable=False) for v in self.averaged]
         self.loss_tracker = keras.metrics.Mean(name="loss")
         self.gradient_norm_tracker = keras.metrics.Mean(name="gradient_norm")
         self.scales_loss = network.compute_dtype == "float16"
-        # A step whose loss or gradient is not finite is skipped: the last of them (-1: none), how many there were.
+        # Steps with a loss or gradient that is not finite are skipped: number of the last one (-1: none), count.
         self.nonfinite_step = tf.Variable(-1, dtype=tf.int64, trainable=False)
         self.skipped_steps = tf.Variable(0, dtype=tf.int64, trainable=False)
         # Saved for every precision, so that all checkpoints hold the same variables.
         self.loss_scale = tf.Variable(INITIAL_LOSS_SCALE if self.scales_loss else 1.0, trainable=False)
         self.finite_steps = tf.Variable(0, dtype=tf.int64, trainable=False)
-        # Seconds that training steps have waited for their batches.
+        # Total seconds that training steps have waited for batches.
         self.data_wait = 0.0
-        # Nothing is left to build: `fit` would otherwise try to trace the step with symbolic tensors.
+        # Otherwise `fit` would build the model by tracing the step with symbolic tensors.
         self.built = True
 
     def call(self, images, training=False):
         return self.network(images, training=training)
 
     def compile(self, optimizer, steps_per_execution=1):
-        """As `keras.Model.compile`; loss, metrics and XLA are the constructor's."""
-        # Keras would wrap the optimiser for float16 and decide on each replica alone: the scale is ours.
+        """Compiles like `keras.Model.compile`; loss, metrics and XLA are arguments of the constructor."""
+        # For float16 Keras would wrap the optimiser, which decides on each replica separately.
         super().compile(
             optimizer=optimizer, steps_per_execution=steps_per_execution, jit_compile=False, auto_scale_loss=False
         )
         trained = self.trained_variables
-        # Decay is for what multiplies: shrinking a bias or a norm's scale only shifts the function (He et al., "Bag of
-        # Tricks for Image Classification with Convolutional Neural Networks", CVPR 2019).
+        # No decay of biases and normalisation layers (He et al., "Bag of Tricks for Image Classification with
+        # Convolutional Neural Networks", CVPR 2019).
         optimizer.exclude_from_weight_decay(var_list=[v for v in trained if len(v.shape) < 2])
         optimizer.build(trained)
 
     @property
     def trained_variables(self):
-        """The network's and the loss' own."""
+        """Trainable variables of the network and of the loss."""
         return [*self.network.trainable_variables, *self.sample_loss.trainable_variables]
 
     @property
@@ -113,10 +114,11 @@ class Regressor(keras.Model):
 
         Args:
             x: the training batches, starting at batch `start_step`.
-            steps_per_epoch: need not be a multiple of `steps_per_execution`.
-            total_steps: steps of the whole training; its last epoch may be a short one.
-            start_step: steps already done.
-            callbacks, **kwargs: as for `keras.Model.fit`. `self.steps.done` tells callbacks the step.
+            steps_per_epoch: number of steps; need not be a multiple of `steps_per_execution`.
+            total_steps: number of steps of the training; the last epoch may be shorter.
+            start_step: number of steps that are done.
+            callbacks, **kwargs: as for `keras.Model.fit`. Callbacks read the step from
+                `self.model.steps.done`.
         """
         self.steps = TrainingSteps(start_step, steps_per_epoch, total_steps, self.steps_per_execution)
         return super().fit(
@@ -124,20 +126,24 @@ class Regressor(keras.Model):
             steps_per_epoch=steps_per_epoch,
             initial_epoch=start_step // steps_per_epoch,
             epochs=-(-total_steps // steps_per_epoch),
-            # First: the other callbacks need the new epoch's count.
+            # Comes first, because the other callbacks need its count of the new epoch.
             callbacks=[self.steps, *callbacks],
             shuffle=False,
             **kwargs,
         )
 
     def freeze(self, layer, frozen):
-        """Freezes or unfreezes a layer of the network, with its BatchNorm statistics.
+        """Freezes or unfreezes a layer of the network, and its BatchNorm statistics.
 
-        The optimiser was built with all weights, so checkpoints hold the same variables in both cases.
+        The optimiser keeps the variables of all weights, so checkpoints hold the same variables.
+
+        Args:
+            layer: a layer of `network`.
+            frozen: whether to freeze it.
         """
         if layer.trainable == frozen:
             layer.trainable = not frozen
-            # The step was traced with the other variables; `fit` looks it up each time.
+            # The step was traced with other variables. `fit` reads the new function in the next step.
             self.make_train_function(force=True)
 
     def make_train_function(self, force=False):
@@ -148,9 +154,9 @@ class Regressor(keras.Model):
         def train_function(iterator):
             first = self.steps.done
             steps = self.steps.next_execution()
-            # 0 when a resumed run has done the rest of its first epoch; `fit` still counts to the epoch's end.
+            # A resumed run starts within an epoch, but `fit` counts a complete one: 0 for the surplus.
             if steps:
-                # Gives the profiler the step's number.
+                # The profiler needs the number of the step.
                 with tf.profiler.experimental.Trace("train", step_num=first, _r=1):
                     self.data_wait += execute(iterator, tf.constant(steps), tf.constant(first, tf.int64))
             return self.get_metrics_result()
@@ -172,16 +178,16 @@ class Regressor(keras.Model):
         self.test_function = test_function
 
     def evaluate(self, x, **kwargs):
-        """As `keras.Model.evaluate`, on a dataset of known cardinality."""
-        # Otherwise a last execution would run out of data and leave its batches out of the logs.
-        # Of a distributed dataset it is a property.
+        """Evaluates like `keras.Model.evaluate`, on a dataset of known cardinality."""
+        # Without it, the last execution would run out of data, and its batches would not count.
+        # It is a method of a `tf.data.Dataset` and a property of a distributed dataset.
         self._test_steps_left = int(x.cardinality() if callable(x.cardinality) else x.cardinality)
         if self._test_steps_left < 1:
             raise ValueError(f"x must be a tf.data.Dataset of known cardinality. Received: {x}")
         return super().evaluate(x, **kwargs)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        """Does nothing: Keras' own consumes a batch and assumes the values of a single host."""
+        """Does nothing; the method of Keras consumes a batch and does not work with several hosts."""
 
     def _train_step(self, batch, step):
         strategy = self.distribute_strategy
@@ -191,7 +197,7 @@ class Regressor(keras.Model):
             size = _sum(strategy, strategy.run(lambda b: tf.reduce_sum(b["weight"]), args=(batch,)))
             sample_scale = sample_scale / size
         gradients, state, loss = strategy.run(self._replica_train_step, args=(batch, sample_scale))
-        # One decision for all replicas: a value that is not finite on one replica makes the sum not finite.
+        # If a value is not finite on one replica, the sum is not finite on all replicas.
         loss = _sum(strategy, loss)
         gradients = [_sum(strategy, g) for g in gradients]
         if self.scales_loss:
@@ -209,17 +215,17 @@ class Regressor(keras.Model):
         return gradients, state, tf.reduce_sum(losses * batch["weight"])
 
     def gradients(self, trainable, state, batch, sample_scale):
-        """Forward, loss and gradient: a pure function of tensors.
+        """Gradients and losses of a batch on one replica: a pure function of tensors.
 
         Args:
-            trainable: the values of the network's trainable variables and of the loss' own.
-            state: those of the network's other variables.
-            batch: as `fit` takes it.
-            sample_scale: factor of each sample's loss.
+            trainable: values of the trainable variables of the network and of the loss.
+            state: values of the other variables of the network.
+            batch: a batch of `fit`.
+            sample_scale: scalar factor of the loss of each sample.
 
         Returns:
-            (gradients of `trainable`, what changed of `state` by its index, the batch after augmentation, the network's
-            outputs, the samples' losses).
+            (gradients of `trainable`, dict index -> changed value of `state`, batch after augmentation,
+            outputs of the network, [B] losses).
         """
         if self.augmentation:
             batch = self.augmentation(batch)
@@ -233,12 +239,12 @@ class Regressor(keras.Model):
             losses = self._loss_values(trainable[of_network:], batch, outputs)
             total = tf.reduce_sum(losses * batch["weight"] * sample_scale)
         gradients = tape.gradient(total, trainable, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        # A frozen layer's weights are state that does not change: it is left out of the reduction.
+        # The weights of frozen layers are state that does not change, and need no reduction.
         changed = {str(i): new for i, (old, new) in enumerate(zip(state, after, strict=True)) if new is not old}
         return gradients, changed, batch, outputs, losses
 
     def _loss_values(self, values, batch, outputs):
-        """[B] losses, the loss' own variables having `values`."""
+        """[B] losses, with `values` for the variables of the loss."""
         with keras.StatelessScope(state_mapping=list(zip(self.sample_loss.trainable_variables, values, strict=True))):
             losses = self.sample_loss.call(batch["keypoints"], outputs)
             if "taught" in batch:
@@ -247,7 +253,7 @@ class Regressor(keras.Model):
 
     def _update(self, gradients, state, loss, step):
         norm = tf.linalg.global_norm(gradients)
-        # A loss that is not a number can have a finite gradient: a clipped value passes none on.
+        # The gradient of a loss that is NaN can be finite, because clipping stops gradients.
         finite_loss = tf.math.is_finite(loss)
         finite = tf.logical_and(finite_loss, tf.math.is_finite(norm))
         if self.clip_norm:
@@ -262,12 +268,12 @@ class Regressor(keras.Model):
             return tf.constant(True)
 
         tf.cond(finite, apply, lambda: tf.constant(False))
-        accident = ~finite
+        failed = ~finite
         if self.scales_loss:
-            # Overflowing gradients are how the scale is found, not accidents. The loss itself is not scaled.
-            accident = ~finite_loss | (~finite & (self.loss_scale <= 1.0))
-        self.skipped_steps.assign_add(tf.cast(accident, tf.int64))
-        self.nonfinite_step.assign(tf.where(accident, step, self.nonfinite_step))
+            # Overflow of gradients is normal: it lowers the scale. The loss itself is not scaled.
+            failed = ~finite_loss | (~finite & (self.loss_scale <= 1.0))
+        self.skipped_steps.assign_add(tf.cast(failed, tf.int64))
+        self.nonfinite_step.assign(tf.where(failed, step, self.nonfinite_step))
         if not self.scales_loss:
             return
         grown = tf.logical_and(finite, self.finite_steps + 1 >= LOSS_SCALE_GROWTH_STEPS)
@@ -278,14 +284,14 @@ class Regressor(keras.Model):
     def _average(self):
         if not self.ema:
             return
-        # A short memory at the start, so that the initial weights do not stay in the average.
+        # The decay is smaller at the start, so that the average forgets the initial weights.
         step = tf.cast(self.optimizer.iterations.value, tf.float32)
         decay = tf.minimum(self.ema, (1.0 + step) / (10.0 + step))
         for average, variable in zip(self.averages, self.averaged, strict=True):
             average.assign(decay * average + (1.0 - decay) * variable.value)
 
     def predict_crops(self, images):
-        """The outputs for images [N, H, W, 3] of 0..255, with the weights that evaluation uses."""
+        """Outputs of the network for images [N, H, W, 3] of 0..255, with the weights of evaluation."""
         return self.network.stateless_call(*self._inference_values(), tf.cast(images, tf.float32), training=False)[0]
 
     def _inference_values(self):
@@ -308,7 +314,7 @@ class Regressor(keras.Model):
 
     def _update_metrics(self, batch, outputs, losses):
         weight = batch["weight"]
-        # A loss that is not finite is reported with its step; the mean is over the other losses.
+        # The mean excludes losses that are not finite; `WatchFinite` reports them.
         finite = tf.math.is_finite(losses)
         self.loss_tracker.update_state(tf.where(finite, losses, 0.0), weight * tf.cast(finite, weight.dtype))
         for metric in self.crop_metrics:
@@ -318,21 +324,22 @@ class Regressor(keras.Model):
             metric.update_state(truth, prediction, weight)
 
     def _compiled(self, function):
-        # Without XLA the function is traced in place: there a synchronised BatchNorm may talk to other replicas.
+        # Without XLA the function is traced in place, where BatchNorm can synchronise the replicas.
         return tf.function(function, jit_compile=True, autograph=False) if self.xla else function
 
 
 def _start(batch):
-    """The estimate that a cascade's stage refines (`kpose.models.cascade`), if the batch has one."""
+    """Keyword argument of a cascade's network: the estimate to refine, if the batch has one."""
     return {"estimate": batch["estimate"]} if "estimate" in batch else {}
 
 
 def _seeded(value, replica_id):
-    """A dropout seed with an offset for the replica; other state as it is."""
+    """A dropout seed plus the offset of the replica; other state unchanged."""
     return value + _seed_offset(value, replica_id) if value.dtype.is_integer else value
 
 
 def _unseeded(value, replica_id):
+    """The inverse of `_seeded`."""
     return value - _seed_offset(value, replica_id) if value.dtype.is_integer else value
 
 
@@ -341,13 +348,13 @@ def _seed_offset(value, replica_id):
 
 
 def _sum(strategy, value):
-    """The sum over all replicas; with a single replica without the copy that `reduce` makes."""
+    """The sum over all replicas. For one replica it avoids the copy that `reduce` makes."""
     if strategy.num_replicas_in_sync == 1:
         return strategy.experimental_local_results(value)[0]
     return strategy.reduce("SUM", value, axis=None)
 
 
 def _reduce_state(strategy, value):
-    """The mean of BatchNorm statistics over the replicas; seeds, which are equal on all replicas, as they are."""
+    """The mean of BatchNorm statistics over the replicas; seeds, equal on all replicas, unchanged."""
     local = strategy.experimental_local_results(value)[0]
     return local if local.dtype.is_integer else _sum(strategy, value) / strategy.num_replicas_in_sync

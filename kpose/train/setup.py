@@ -1,4 +1,4 @@
-"""From a recipe to what its training needs: training set, batches, regressor, and a cascade's inputs."""
+"""Training set, batches and regressor of a recipe."""
 
 import os
 
@@ -29,14 +29,14 @@ def training_set_of(config, skeleton):
 
 
 def training_batches(config, training_set, start_step=0, worker=0, workers=1):
-    """`pipeline.training_batches`, with the teacher's keypoints where the recipe has a teacher."""
+    """`pipeline.training_batches`, with the teacher's keypoints if the recipe has a teacher."""
     batches = pipeline.training_batches(config, training_set, start_step, worker, workers)
     teach = teacher.build(config, training_set.skeleton)
     return batches.map(teach).prefetch(tf.data.AUTOTUNE) if teach else batches
 
 
 def validation_batches(config, skeleton):
-    """The batches of `config.data.val`, as many as `config.evaluate_batches` says; None without `data.val`."""
+    """At most `config.evaluate_batches` batches of `config.data.val`; None if it is empty."""
     if not config.data.val:
         return None
     batches = pipeline.evaluation_batches(config, records.find(config.data.val, skeleton))
@@ -44,7 +44,13 @@ def validation_batches(config, skeleton):
 
 
 def part_of(batches, worker, workers):
-    """A worker's part of each batch of a `tf.data.Dataset`."""
+    """A dataset with one worker's part of each batch.
+
+    Args:
+        batches: `tf.data.Dataset` of dicts of tensors [B, ...].
+        worker: number of the worker, from 0.
+        workers: number of workers.
+    """
     if workers == 1:
         return batches
     size = next(iter(batches.element_spec.values())).shape[0] // workers
@@ -58,9 +64,10 @@ def build_regressor(config, skeleton, run, total_steps, workdir=None, stored_sha
         config: the recipe.
         skeleton: the `Skeleton` that the network learns.
         run: `devices.Runtime`.
-        total_steps: steps of the whole training.
-        workdir: the run's folder. A cascade needs it, and initial weights are read for a new run alone.
-        stored_share: `TrainingSet.window`; needed by an augmentation that warps stored crops.
+        total_steps: number of steps of the training.
+        workdir: the run's folder. Initial weights are loaded if it is given and holds no checkpoint.
+            A cascade needs it.
+        stored_share: `TrainingSet.window`; used by an augmentation that warps stored crops.
     """
     new = workdir is not None and not checkpoints.exist(workdir)
     augmentation = build_augmentation(config, skeleton, stored_share)
@@ -87,13 +94,14 @@ def build_regressor(config, skeleton, run, total_steps, workdir=None, stored_sha
 
 
 def displace_cascade_inputs(config, regressor, training_set, workdir):
-    """Makes the regressor of a cascade displace the estimates that it refines, as the stage before errs.
+    """Adds random displacements to the estimates that a cascade refines in training.
 
-    The errors of the stage before are measured once and kept in the run's folder.
+    Their mean and covariance are those of the errors of the previous stage. These errors are measured
+    once and saved in the run's folder.
 
     Args:
-        config: the recipe of a cascade.
-        regressor: its `regressor.Regressor`.
+        config: the recipe of the cascade.
+        regressor: its `regressor.Regressor`; its augmentation is changed.
         training_set: its `training_set.TrainingSet`.
         workdir: the run's folder.
     """
@@ -101,7 +109,7 @@ def displace_cascade_inputs(config, regressor, training_set, workdir):
     path = os.path.join(workdir, BASE_FOLDER, ERRORS_FILE)
     if not os.path.exists(path):
         files = records.find(config.data.errors, skeleton) if config.data.errors else training_set.files[0]
-        logging.info("measuring the errors of the stage before on %s", files.pattern)
+        logging.info("measuring the errors of the previous stage on %s", files.pattern)
         batches = pipeline.evaluation_batches(config, files)
         cascade_inputs.save(cascade_inputs.measure(regressor.network.before, batches, skeleton.torso), path)
     regressor.augmentation = cascade_inputs.Displacements(
@@ -110,7 +118,15 @@ def displace_cascade_inputs(config, regressor, training_set, workdir):
 
 
 def mean_pose_pcp(batches, training_set):
-    """The PCP of the training set's mean pose on evaluation batches: `keras_metrics.PCP` by rule."""
+    """The PCP of the training set's mean pose on evaluation batches.
+
+    Args:
+        batches: `tf.data.Dataset` of `pipeline.evaluation_batches`.
+        training_set: `training_set.TrainingSet`.
+
+    Returns:
+        dict: rule -> `keras_metrics.PCP`.
+    """
     found = {rule: keras_metrics.PCP(training_set.skeleton, rule) for rule in pose.RULES}
     for batch in batches.map(lambda b: {name: b[name] for name in ("keypoints", "region", "weight")}):
         points = decoding.to_pixels(batch, training_set.labels.mean_pose)

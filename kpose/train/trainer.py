@@ -1,4 +1,4 @@
-"""One training run, from a recipe to its last checkpoint: prepare, resume, fit, recover."""
+"""The training run of a recipe: prepare, resume, fit, recover."""
 
 import contextlib
 import dataclasses
@@ -41,9 +41,9 @@ from kpose.train.setup import (
     validation_batches,
 )
 
-# More rollbacks than this in one training are divergence, which no rollback cures.
+# After this number of rollbacks the training has diverged, and further rollbacks are useless.
 MOST_ROLLBACKS = 10
-# What TensorFlow raises when another worker does not answer any more; it depends on the operation.
+# Errors that TensorFlow raises if another worker does not respond; they depend on the operation.
 _WORKER_GONE = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
@@ -55,24 +55,25 @@ _WORKER_GONE = (
 
 
 def train(config, workdir, profile=None):
-    """Trains a recipe; run again with the same workdir, it continues from the last checkpoint.
+    """Trains a recipe. If the workdir holds checkpoints, continues from the last one.
 
-    Writes into `workdir`: config.json, mean_pose.json (the training set's mean pose), checkpoints/, history.csv (a
-    row for each evaluation), learning_curve.png and TensorBoard's event files.
+    Writes into `workdir`: config.json, starts.json, mean_pose.json (the training set's mean pose),
+    checkpoints/, history.csv (one row per evaluation), learning_curve.png and TensorBoard files.
 
     Args:
         config: a recipe (see `kpose.config`); it is not changed.
-        workdir: folder of the run, made if it does not exist.
-        profile: (first, last) step of which TensorFlow's profiler keeps a trace for TensorBoard; None: no trace.
+        workdir: folder of the run; it is made if it does not exist.
+        profile: (first, last) step that TensorFlow's profiler traces for TensorBoard; None: no trace.
 
     Returns:
-        The logs of the last evaluation: dict of floats.
+        The metrics of the last evaluation: dict of floats.
 
     Raises:
-        InputError: a bad recipe, missing records, or a workdir that holds another recipe's run.
+        InputError: the recipe is bad, records are missing, the workdir holds a run of another recipe, or
+            the training failed (a full disk, a lost worker, a loss that is not finite).
     """
     if profile and not 0 <= profile[0] < profile[1]:
-        raise InputError(f"--profile={profile[0]}:{profile[1]}: give the first step and then a later last step")
+        raise InputError(f"--profile={profile[0]}:{profile[1]}: give a first step and a later last step")
     with contextlib.ExitStack() as stack, _clear_errors(workdir):
         try:
             run = _prepare(config, workdir, stack)
@@ -85,13 +86,14 @@ def train(config, workdir, profile=None):
 
 @dataclasses.dataclass
 class _Run:
-    """Everything that a training run works with.
+    """The objects of a training run.
 
     Attributes:
-        config: the recipe, with the batch size that is used.
+        config: the recipe, with the actual batch size.
         skeleton: its `Skeleton`.
         workdir: folder of the run.
-        written: where this process writes: the workdir, or a temporary folder of a worker other than the chief.
+        written: folder that this process writes to: the workdir, or for workers other than the chief a
+            temporary folder.
         runtime: `devices.Runtime`.
         training_set: `TrainingSet`.
         validation: batches of `config.data.val`; None without it.
@@ -99,8 +101,8 @@ class _Run:
         saver: its `checkpoints.Checkpoints`.
         history: `History`.
         termination: `callbacks.Termination`.
-        steps_per_epoch: steps of one pass over the training set.
-        total_steps: steps of the whole training.
+        steps_per_epoch: number of steps of one pass over the training set.
+        total_steps: number of steps of the training.
     """
 
     config: ConfigDict
@@ -119,28 +121,28 @@ class _Run:
 
     @property
     def evaluated_epochs(self):
-        """The epochs, from 1, that end with an evaluation: every `config.evaluate_every`-th and the last."""
+        """Epochs (from 1) with an evaluation: every `config.evaluate_every`-th and the last."""
         epochs, every = -(-self.total_steps // self.steps_per_epoch), self.config.evaluate_every
         return sorted({*range(every, epochs, every), epochs})
 
     def distributed_validation(self):
-        """The validation batches as `evaluate` takes them; None without validation."""
+        """The validation batches for `evaluate`; None without validation."""
         if self.validation is None:
             return None
         return self.runtime.distribute(functools.partial(part_of, self.validation))
 
     def distributed_batches(self, position):
-        """The training batches from batch number `position` on, as `fit` takes them."""
+        """The training batches for `fit`, from batch number `position` on."""
         return self.runtime.distribute(functools.partial(training_batches, self.config, self.training_set, position))
 
 
 @dataclasses.dataclass(frozen=True)
 class _Place:
-    """A place in a training.
+    """A point in a training.
 
     Attributes:
-        step: steps that are done.
-        position: number of the next batch. It is larger than `step` after a rollback left batches out.
+        step: number of steps that are done.
+        position: number of the next batch. After a rollback left out batches, it is larger than `step`.
     """
 
     step: int
@@ -148,14 +150,19 @@ class _Place:
 
 
 def _prepare(config, workdir, stack):
-    """The `_Run` of a recipe, with initial weights; contexts that last as long as the training go on the stack."""
+    """The `_Run` of a recipe, with initial weights.
+
+    Args:
+        config, workdir: as for `train`.
+        stack: `contextlib.ExitStack` of the contexts that end with the training.
+    """
     config_lib.check(config)
     config = resolve_preprocessing(config, workdir)
-    # Workers must meet before anything else runs.
+    # Workers must connect before TensorFlow runs anything else.
     runtime = devices.start(config)
     written = workdir
     if runtime.worker:
-        # All workers must take part in a checkpoint, and one of them writes it.
+        # All workers must take part in writing a checkpoint; only the chief's files are kept.
         written = stack.enter_context(tempfile.TemporaryDirectory())
         logging.set_verbosity(logging.WARNING)
     termination = stack.enter_context(callbacks.Termination())
@@ -194,24 +201,24 @@ def _prepare(config, workdir, stack):
 
 
 def _resume(run):
-    """The `_Place` of the newest checkpoint, which is restored; the first one of a new run."""
+    """Restores the newest checkpoint, if there is one; returns its `_Place`."""
     place = _Place(*run.saver.restore())
     steps = run.runtime.gather(place.step)
     if len(set(steps)) > 1:
         raise InputError(
-            f"{run.workdir}: the workers found the checkpoints of different steps ({', '.join(map(str, steps))}): all "
-            "need the same folder, on storage that they share"
+            f"{run.workdir}: the workers found the checkpoints of different steps ({', '.join(map(str, steps))}): "
+            "give all workers the same folder on shared storage"
         )
     _write_start(run)
     if run.config.model.name == "cascade":
         displace_cascade_inputs(run.config, run.regressor, run.training_set, run.workdir)
     _log_summary(run, place)
-    _make_up_for_lost_evaluation(run, place)
+    _repeat_lost_evaluation(run, place)
     return place
 
 
-def _make_up_for_lost_evaluation(run, place):
-    """Evaluates a restored checkpoint whose epoch ended with an evaluation that a kill prevented."""
+def _repeat_lost_evaluation(run, place):
+    """Evaluates a restored checkpoint if the run was killed before the evaluation of its epoch."""
     between_epochs = place.step % run.steps_per_epoch == 0 or place.step >= run.total_steps
     epoch = -(-place.step // run.steps_per_epoch)
     if run.validation is None or not between_epochs or epoch not in run.evaluated_epochs:
@@ -225,9 +232,9 @@ def _make_up_for_lost_evaluation(run, place):
 
 
 def _fit(run, place, profile):
-    """Trains from a place to the end; returns the logs of the last evaluation."""
+    """Trains from a `_Place` to the end; returns the metrics of the last evaluation."""
     if place.step >= run.total_steps:
-        logging.info("%s: all %d steps are done: set more epochs or steps to continue", run.workdir, run.total_steps)
+        logging.info("%s: all %d steps are done: to continue, set more epochs or steps", run.workdir, run.total_steps)
         return run.history.last_logs()
     if run.config.on_nan == "rollback" and not place.step:
         run.saver.save(place.step, place.position)
@@ -253,7 +260,7 @@ def _fit(run, place, profile):
         except callbacks.Preempted:
             done = run.regressor.steps.done
             logging.info(
-                "stopped by SIGTERM at step %d of %d, saved: run the same command again to continue",
+                "stopped by SIGTERM at step %d of %d, checkpoint saved: run the same command again to continue",
                 done,
                 run.total_steps,
             )
@@ -278,17 +285,19 @@ def _callbacks(run, place, observers):
 
 
 def _recover(run, place, step, rollbacks):
-    """The `_Place` to continue from after a step that was not finite: the last checkpoint, past the bad batch.
+    """Restores the last checkpoint after step `step` was not finite; returns the `_Place` to continue.
+
+    Its position is after the bad batch. `place` is where `fit` started.
 
     Raises:
-        InputError: the recipe does not ask for a rollback, or there were too many.
+        InputError: `config.on_nan` is not "rollback", or there were too many rollbacks.
     """
     bad = step + place.position - place.step
     reason = _describe_nonfinite(run, step, bad)
     if run.config.on_nan != "rollback" or rollbacks > MOST_ROLLBACKS:
         raise InputError(
             f"{reason}; lower config.optimizer.learning_rate, fix the record, or set --config.on_nan=skip (or "
-            "rollback); the weights are from before it, and so is the last checkpoint"
+            "rollback); the last checkpoint is from before this step"
         ) from None
     restored, position = run.saver.restore()
     place = _Place(restored, max(position, bad + 1))
@@ -297,7 +306,7 @@ def _recover(run, place, step, rollbacks):
 
 
 def _describe_nonfinite(run, step, position):
-    """One line: the step, the first thing in it that was not finite, and the records of its batch."""
+    """One line: the step, its first value that was not finite, and the annotations of its batch."""
     batch = next(iter(training_batches(run.config, run.training_set, position)))
     where = nonfinite.explain(run.regressor, batch)
     members = pipeline.batch_members(run.config, run.training_set, position)
@@ -307,7 +316,7 @@ def _describe_nonfinite(run, step, position):
 
 @contextlib.contextmanager
 def _clear_errors(workdir):
-    """Raises `InputError` in place of what a full disk or a lost worker raises."""
+    """A context that raises `InputError` if the disk is full or another worker is lost."""
     try:
         yield
     except OSError as error:
@@ -318,23 +327,27 @@ def _clear_errors(workdir):
         if devices.cluster()[1] == 1:
             raise
         raise InputError(
-            f"another worker is gone ({first_line(error.message)}): start all workers again with the same "
-            "command to continue from the last checkpoint"
+            f"another worker does not respond ({first_line(error.message)}): start all workers again with the "
+            "same command to continue from the last checkpoint"
         ) from None
 
 
 def _claim_workdir(config, workdir):
-    """Refuses a workdir that holds the run of another recipe; prepares that of a new cascade."""
+    """Checks that the workdir is new or holds a run of this recipe; prepares that of a new cascade.
+
+    Raises:
+        InputError: the workdir holds a run of another recipe, or checkpoints without a recipe.
+    """
     path = os.path.join(workdir, CONFIG_FILE)
     if os.path.exists(path):
         changed = config_lib.differences(config, load_config(workdir))
         if changed:
             raise InputError(
                 f"{workdir} holds a run of another recipe ({'; '.join(changed)}): "
-                "use another --workdir, or the same recipe to continue"
+                "use another --workdir, or the same recipe to continue that run"
             )
     elif os.path.isdir(os.path.join(workdir, checkpoints.FOLDER)):
-        raise InputError(f"{workdir} holds checkpoints, but no {CONFIG_FILE} of their recipe: use another --workdir")
+        raise InputError(f"{workdir} holds checkpoints, but not their recipe {CONFIG_FILE}: use another --workdir")
     if config.model.name == "cascade" and not checkpoints.exist(workdir):
         copy_base(config, workdir)
 
@@ -356,13 +369,13 @@ def _write_start(run):
 
 
 def _log_summary(run, place):
-    """Logs what runs: devices, network, work per step, data."""
+    """Logs versions, devices, network, FLOPs per step and data."""
     config, network, training_set = run.config, run.regressor.network, run.training_set
     work = flops.forward(network, config.model.input_size)
     logging.info("kpose %s, recipe %s", kpose.__version__, config.name)
     logging.info("%s", run.runtime.describe())
     logging.info(
-        "network %s: input %d x %d, %.1f million parameters, %.3g GFLOP an image, about %.3g a training step",
+        "network %s: input %d x %d, %.1f million parameters, %.3g GFLOP per image, about %.3g per training step",
         network.name,
         *config.model.input_size,
         network.count_params() / 1e6,
@@ -370,7 +383,7 @@ def _log_summary(run, place):
         flops.PASSES_OF_TRAINING * work * config.batch_size / 1e9,
     )
     logging.info(
-        "%d training records, batch %d (%d a replica), %d steps an epoch, %d steps in all",
+        "%d training records, batch %d (%d per replica), %d steps per epoch, %d steps in all",
         training_set.num_records,
         config.batch_size,
         config.batch_size // run.runtime.strategy.num_replicas_in_sync,

@@ -1,4 +1,4 @@
-"""Losses against NumPy, finite differences, and what must not count."""
+"""Losses: comparison with NumPy and finite differences, unlabelled joints, extreme values."""
 
 import keras
 import numpy as np
@@ -18,14 +18,14 @@ def build(name):
     keras.utils.set_random_seed(3)
     loss = losses.build(config)
     rng = np.random.default_rng(4)
-    # Far from where a flow begins, which is almost the identity.
+    # Weights far from the initial ones, with which the flow is almost the identity.
     for variable in loss.trainable_variables:
         variable.assign(rng.normal(0, 0.4, variable.shape))
     return loss
 
 
 def sample(seed=0, batch=5, joints=17):
-    """Labels [B, K, 3] and outputs, all that any loss asks for."""
+    """(labels [B, K, 3], dict of all outputs that a loss can need)."""
     rng = np.random.default_rng(seed)
     truth = rng.uniform(-0.5, 0.5, (batch, joints, 3)).astype(np.float32)
     truth[..., 2] = rng.integers(0, 3, (batch, joints))
@@ -37,7 +37,7 @@ def sample(seed=0, batch=5, joints=17):
 
 
 def log_flow(loss, point):
-    """The flow's log density at one point, by its weights, in plain Python."""
+    """Log density of the flow at one point, computed from its weights in plain Python."""
     weights = [np.asarray(v, np.float64) for v in loss.trainable_variables]
     size = len(weights) // (2 * loss.flow.layers)
 
@@ -60,7 +60,7 @@ def log_flow(loss, point):
 
 
 def reference(loss, truth, outputs):
-    """Person by person and joint by joint, in float64."""
+    """[B] losses from a loop over persons and joints, in float64."""
     outputs = {name: value.astype(np.float64) for name, value in outputs.items()}
     totals = []
     for person in range(len(truth)):

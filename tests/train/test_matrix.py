@@ -1,4 +1,4 @@
-"""Devices x precision x compilation x steps an execution: every cell trains, and cells that should agree do."""
+"""Devices x precision x compilation x steps per execution: all cells train, and their results agree."""
 
 import functools
 import os
@@ -11,16 +11,17 @@ import pytest
 from tests import matrix
 from tests.train.test_workers import environments
 
-# Relative differences of what training did to the weights. Of the same arithmetic: the order of the additions in
-# float32, and that each replica rounds its own gradient. Across precisions: the rounding of ten steps at a high rate.
-# Where the CPU has no arithmetic for bfloat16, each kernel rounds in its own places: ten steps on AVX2 differ by 0.046
-# between cells, and by 0.060 from float32. What is wrong lies beyond the limits there: BatchNorm that each replica does
-# alone 0.14 (0.16 from float32; in float32 0.14 too), a gradient that is the replicas' mean and not their sum 0.48.
+# Limits of the relative difference between changes of the weights in training.
+# Same precision: additions in another order, and gradients that are rounded on each replica.
+# Other precisions: rounding in ten steps with a high learning rate. On a CPU without bfloat16
+# arithmetic the kernels round at different points: after ten steps on AVX2 cells differ by 0.046, and
+# by 0.060 from float32. Errors give larger differences: BatchNorm without synchronisation 0.14 (0.16
+# from float32; in float32 0.14), the mean of the replicas' gradients instead of their sum 0.48.
 AGREE = {"float32": 1e-5, "mixed_bfloat16": 0.08, "mixed_float16": 0.02}
 CLOSE = {"float32": 1e-5, "mixed_bfloat16": 0.1, "mixed_float16": 0.1}
-# Of losses and metrics.
+# Limits for losses and metrics.
 HISTORY = {"float32": 5e-5, "mixed_bfloat16": 0.05, "mixed_float16": 0.1}
-# One way through all of it; the rest of the matrix is marked slow.
+# These cells cover every value once; the other cells are marked slow.
 FAST = [
     matrix.Cell("one_device", "float32", False, 4),
     matrix.Cell("one_device", "mixed_bfloat16", True, 1),
@@ -32,7 +33,7 @@ FAST_WORKERS = [matrix.Cell("two_workers", "mixed_bfloat16", True, 4)]
 
 @functools.cache
 def _reference(precision, batch_norm):
-    """One device, not compiled, one step an execution."""
+    """Results of the cell with one device, not compiled, one step per execution."""
     return matrix.train(matrix.Cell("one_device", precision, False, 1), batch_norm)
 
 
@@ -47,7 +48,7 @@ def _check(cell, found):
     history = {name: values for name, values in same.items() if name not in ("before", "after", "compiled")}
     assert history.keys() == found.keys() - {"before", "after", "compiled"}
     for name, values in history.items():
-        # PCP and PDJ move in steps: of 48 persons' few labelled limbs and joints, one or two may be at the edge.
+        # PCP and PDJ are counts: among the limbs and joints of 48 persons, one or two may be at the threshold.
         few = 0.015 if ("pcp" in name or "pdj" in name) and cell.precision != "float32" else 0
         np.testing.assert_allclose(found[name], values, rtol=HISTORY[cell.precision], atol=few, err_msg=name)
     replicas = 2 if cell.devices == "two_replicas" else 1

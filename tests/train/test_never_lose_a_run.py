@@ -1,4 +1,4 @@
-"""Whatever befalls a training (damage, a full disk, SIGTERM, NaN), nothing is lost and it is said what was."""
+"""Damaged files, a full disk, SIGTERM and NaN: no finished step is lost, and the log names the cause."""
 
 import glob
 import json
@@ -27,12 +27,12 @@ from tests.train.test_trainer import assert_same_weights, final_weights
 
 
 def _recipe(data, steps, **fields):
-    # Dropout, so that a lost seed would show.
+    # With dropout, so that a lost seed changes the result.
     return tiny.make_recipe(data["train"], steps=steps, **tiny.DEEPPOSE, **fields)
 
 
 def _start(config, workdir, folder, **options):
-    """Starts a training in a process of its own."""
+    """Starts a training in a new process."""
     path = os.path.join(folder, "config.json")
     config_lib.save(config, path)
     script = (
@@ -109,7 +109,7 @@ def test_a_lost_list_of_the_checkpoints_is_made_anew(content, tmp_path, caplog):
     assert (checkpoints.latest(workdir), checkpoints.latest(workdir, best=True)) == (newest, best)
     with caplog.at_level("WARNING"):
         saver = checkpoints.Checkpoints(workdir, regressor, keep=2)
-    assert "checkpoint: missing or damaged: written again, with step-9, step-10" in caplog.text
+    assert "checkpoint: missing or damaged: written again with step-9, step-10" in caplog.text
     assert saver.restore() == (10, 10)
     saver.save(11, 11)
     kept = {os.path.basename(path) for path in glob.glob(str(tmp_path / "checkpoints" / "step-*.index"))}
@@ -129,7 +129,7 @@ def test_what_a_killed_save_left_behind_is_removed(tiny_data, tmp_path):
 
 @pytest.mark.slow
 def test_killed_twenty_times_at_random_steps_nothing_is_lost(tiny_data, tmp_path):
-    """kill -9, each time a random while after a new checkpoint, in the midst of a save or not."""
+    """kill -9 at a random time after a new checkpoint, sometimes during a save."""
     killed, whole = str(tmp_path / "killed"), str(tmp_path / "whole")
     state, rng, steps = os.path.join(killed, "checkpoints", "checkpoint"), np.random.default_rng(), []
     for _ in range(20):
@@ -156,7 +156,7 @@ def test_sigterm_saves_ends_well_and_the_same_command_goes_on(tiny_data, tmp_pat
     process = _start(config, ended, str(tmp_path))
     deadline = time.monotonic() + 120
     events = os.path.join(ended, "tensorboard", "train", "events*")
-    # The first steps are logged: it is under way.
+    # The first step is logged, so the training is running.
     while not any(os.path.getsize(path) > 500 for path in glob.glob(events)):
         assert process.poll() is None and time.monotonic() < deadline, "the training did not get going"
         time.sleep(0.05)
@@ -164,7 +164,9 @@ def test_sigterm_saves_ends_well_and_the_same_command_goes_on(tiny_data, tmp_pat
     _, said = process.communicate(timeout=60)
     assert process.returncode == 0
     done = int(checkpoints.latest(ended).rsplit("-", 1)[1])
-    assert f"stopped by SIGTERM at step {done} of 100000, saved: run the same command again to continue" in said
+    assert (
+        f"stopped by SIGTERM at step {done} of 100000, checkpoint saved: run the same command again to continue" in said
+    )
     for workdir in (whole, ended):
         trainer.train(_recipe(tiny_data, done + 3, checkpoint_every=90_000), workdir)
     assert_same_weights(whole, ended)
@@ -180,7 +182,7 @@ def test_sigterm_before_the_first_step_ends_well(tmp_path, monkeypatch, caplog):
 
 
 def test_a_full_disk_is_one_line_and_the_last_checkpoint_is_whole(tiny_data, tmp_path):
-    """A limit on the size of files does what a full disk does."""
+    """A limit of the file size has the same effect as a full disk."""
     whole, full = str(tmp_path / "whole"), str(tmp_path / "full")
     trainer.train(_recipe(tiny_data, 4), full)
     largest = max(os.path.getsize(path) for path in glob.glob(os.path.join(full, "checkpoints", "*.data-*")))
@@ -214,7 +216,7 @@ def test_a_full_disk_is_one_line_whatever_is_written(limit, what, tiny_data, tmp
 
 
 def test_an_evaluation_that_a_kill_has_cost_is_made_up_for(tiny_data, tmp_path):
-    """The last checkpoint is there, its row of history.csv and its copy as the best are not."""
+    """The last checkpoint exists, but not its row of history.csv and not the best checkpoint."""
     workdir = str(tmp_path)
     config = tiny.make_recipe(tiny_data["train"], tiny_data["val"], steps=4)
     expected = trainer.train(config, workdir)
@@ -256,7 +258,7 @@ BAD_BATCH = 3
 
 @pytest.fixture
 def poisoned(monkeypatch):
-    """Batch number 3 has a label that is no number, for its second person."""
+    """Batch number 3 has a NaN label, for its second person."""
     original = setup.training_batches
 
     def batches(config, training_set, position, *share):
@@ -299,7 +301,7 @@ def test_a_nan_is_skipped_where_that_is_wanted(poisoned, tiny_data, tmp_path, ca
 
 @pytest.mark.slow
 def test_a_rollback_leaves_the_batch_out_and_resumes_beyond_it(poisoned, tiny_data, tmp_path, caplog, monkeypatch):
-    """Back to the checkpoint of step 2, which batch 4 follows then, and so on; killed and resumed, the same."""
+    """After the rollback to step 2, batch 4 follows; a killed and resumed run gives the same result."""
     workdir, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
     with caplog.at_level("WARNING"):
         trainer.train(_recipe(tiny_data, 8, on_nan="rollback"), workdir)
@@ -318,7 +320,7 @@ def test_a_rollback_leaves_the_batch_out_and_resumes_beyond_it(poisoned, tiny_da
 
 @pytest.mark.parametrize("every", [3, 1000])
 def test_no_step_is_saved_before_it_was_looked_at(every):
-    """Else a rollback would begin beyond the bad step; an accelerator is looked at seldom."""
+    """Otherwise a rollback would return to a bad step; on an accelerator checks are rare."""
     data = make_data()
     data["keypoints"][BATCH, 0] = [np.nan, 0, 2]
     saved = []

@@ -1,4 +1,4 @@
-"""Where a step that was not finite went wrong: the layer, inside a backbone too, the loss, the teacher's part."""
+"""The cause of a step that was not finite: a layer, also in a backbone, the loss, the teacher."""
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ from tests.train.test_regressor import BATCH, JOINTS, SIDE, make_data, make_regr
 
 
 def _network(names=()):
-    """A backbone that is a network itself, as in the `backbone` recipes, used after a layer and before others."""
+    """A network with a layer, a nested backbone as in the `backbone` recipes, and another layer."""
     features = keras.Input((SIDE, SIDE, 3))
     first = keras.layers.Conv2D(4, 3, strides=2, name="first")(features)
     second = keras.layers.Conv2D(4, 3, name="second")(first)
@@ -53,4 +53,4 @@ def test_what_a_teacher_found_and_the_loss_own_weights_count_too():
     flow.assign(np.full_like(value, np.nan))
     assert nonfinite.explain(regressor, _batch()) == f"weight {flow.path}"
     flow.assign(value)
-    assert "nothing that running the batch once more shows" in nonfinite.explain(regressor, _batch())
+    assert "the cause does not show when the batch is run again" in nonfinite.explain(regressor, _batch())

@@ -1,4 +1,4 @@
-"""Learning-rate schedules against closed forms, and what makes none."""
+"""Learning-rate schedules: comparison with closed forms, bad values."""
 
 import keras
 import numpy as np

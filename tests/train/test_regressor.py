@@ -1,4 +1,4 @@
-"""The engine: the same training on any number of replicas, compiled or not, in executions of any length."""
+"""The training engine: equal results for any number of replicas, compilation and execution length."""
 
 import time
 
@@ -96,7 +96,7 @@ def train(regressor, data, steps=6, steps_per_epoch=3, start_step=0, validation=
 
 
 def weights(regressor):
-    """All weights and BatchNorm statistics in one vector."""
+    """One vector of all weights and BatchNorm statistics."""
     variables = regressor.network.variables
     return np.concatenate([np.ravel(v.numpy()) for v in variables if "float" in str(v.dtype)])
 
@@ -104,7 +104,7 @@ def weights(regressor):
 @pytest.mark.parametrize("replicas, xla, steps_per_execution", [(2, False, 4), (2, True, 1)])
 @pytest.mark.slow
 def test_replicas_xla_and_executions_do_not_change_adamw(replicas, xla, steps_per_execution):
-    """The matrix of cells under SGD is in test_matrix.py."""
+    """test_matrix.py has the same test with SGD, and all combinations."""
 
     def run(*cell):
         # A compiled replica cannot synchronise BatchNorm with the others.
@@ -117,7 +117,7 @@ def test_replicas_xla_and_executions_do_not_change_adamw(replicas, xla, steps_pe
 
     reference, reference_history = run(1, False, 1)
     regressor, history = run(replicas, xla, steps_per_execution)
-    # Six digits: the order of the additions differs.
+    # Six digits, because the order of additions differs.
     np.testing.assert_allclose(weights(regressor), weights(reference), rtol=2e-4, atol=2e-6)
     for name, values in history.items():
         np.testing.assert_allclose(values, reference_history[name], rtol=1e-3, err_msg=name)
@@ -246,7 +246,7 @@ def test_sum_and_mean_losses_differ_by_the_global_batch_on_any_number_of_replica
 
 
 def test_xla_really_compiles():
-    # XLA has no kernel for a Python function: only a compiled step fails on one.
+    # XLA cannot compile a Python function, so only a compiled step fails.
     class Uncompilable(losses.L2Loss):
         def call(self, y_true, y_pred):
             value = super().call(y_true, y_pred)
@@ -264,7 +264,7 @@ def test_xla_really_compiles():
     "replicas, steps_per_execution", [(1, 1), *(pytest.param(n, 4, marks=pytest.mark.slow) for n in (1, 2))]
 )
 def test_time_spent_waiting_for_data_is_told(replicas, steps_per_execution):
-    """It is what slow batches cost, and not what a slow step does, even where one thread does all."""
+    """It is the time of slow batches without the time of a slow step, also with a single thread."""
 
     def slowly(batch):
         with tf.control_dependencies([tf.py_function(lambda: time.sleep(0.2), [], [])]):
@@ -338,7 +338,7 @@ def test_float16_overflow_on_one_replica_skips_the_step_on_all():
     regressor = make_regressor(2, precision="mixed_float16", network=lambda: make_network(batch_norm=False))
     before = weights(regressor)
     overflowing = {name: value.copy() for name, value in data.items()}
-    # In the second half of the first batch alone: the second replica's.
+    # Only in the second half of the first batch, which is on the second replica.
     overflowing["keypoints"][BATCH - 1, 0] = [1e6, 1e6, 2]
     scale = float(regressor.loss_scale.numpy())
     train(regressor, overflowing, steps=1, steps_per_epoch=1, validation=False)
@@ -353,7 +353,7 @@ def test_float16_overflow_on_one_replica_skips_the_step_on_all():
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
 def test_a_loss_that_is_no_number_is_an_accident_and_no_overflow(precision):
-    """Under float16 a label that is NaN must not pass for a gradient beyond its range, which halves the scale."""
+    """In float16 a NaN label is not treated as gradient overflow, which would halve the scale."""
     data = make_data()
     data["keypoints"][BATCH, 0] = [np.nan, 0, 2]
     regressor = make_regressor(precision=precision, network=lambda: make_network(batch_norm=False))
@@ -408,7 +408,7 @@ def test_dropout_masks_differ_between_replicas_and_steps():
     "slope, replicas", [(0.0, 1), (0.1, 1), (1.0, 1), pytest.param(0.1, 2, marks=pytest.mark.slow)]
 )
 def test_a_model_that_predicts_one_pose_for_everyone_is_told_once_an_evaluation(tmp_path, capsys, slope, replicas):
-    # The first pixels hold the answer, which the network gives with this slope round 0.1.
+    # The first pixels hold the label. The network predicts it with this slope around 0.1.
     data = make_data()
     data["image"] = np.zeros((SAMPLES, SIDE, SIDE, 3), np.uint8)
     data["image"].reshape(SAMPLES, -1)[:, : 2 * JOINTS] = np.random.default_rng(0).integers(
@@ -430,12 +430,14 @@ def test_a_model_that_predicts_one_pose_for_everyone_is_told_once_an_evaluation(
     np.testing.assert_allclose(logs["spread"] + logs["val_spread"], slope, atol=1e-3)
     lines = [line for line in capsys.readouterr().err.splitlines() if "the mean pose for everyone" in line]
     assert len(lines) == (2 if slope < 0.2 else 0)
-    assert all(line.startswith("warning: ") and f"{100 * slope:.0f}% as much as the labels" in line for line in lines)
+    assert all(
+        line.startswith("warning: ") and f"{100 * slope:.0f}% of the spread of the labels" in line for line in lines
+    )
 
 
 @pytest.mark.parametrize("first, last, traced", [(5, 6, (4, 8)), (0, 1, (0, 4)), (4, 9, (4, 10)), (20, 30, None)])
 def test_a_profile_takes_the_executions_that_hold_the_steps(first, last, traced, tmp_path, monkeypatch, caplog):
-    """Of executions of four steps in epochs of ten, which end with one of two."""
+    """Executions of four steps in epochs of ten: the last execution has two steps."""
     seen = []
     regressor = make_regressor(steps_per_execution=4)
     for name in ("start", "stop"):

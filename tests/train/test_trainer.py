@@ -1,4 +1,4 @@
-"""Training runs: what they leave behind, and that a killed one goes on where it was."""
+"""Training runs: the files of a run, resumption after a kill, errors."""
 
 import csv
 import glob
@@ -25,7 +25,7 @@ from tests import tiny
 
 
 def final_weights(workdir):
-    """Every saved variable of the newest checkpoint, optimiser and seeds included."""
+    """All variables of the newest checkpoint, with optimiser and seeds."""
     reader = tf.train.load_checkpoint(checkpoints.latest(workdir))
     names = [name for name in reader.get_variable_to_shape_map() if "save_counter" not in name]
     return {name: reader.get_tensor(name) for name in sorted(names) if name.endswith("VARIABLE_VALUE")}
@@ -55,7 +55,7 @@ def test_a_run_leaves_config_history_mean_pose_pictures_and_tensorboard(tiny_run
     picture = validation["truth and prediction"].string_val[2]
     assert tf.io.decode_png(picture).shape[-1] == 3
 
-    # By limb, the mean pose beside the model; the average is that of the four groups.
+    # PCP by limb, for the model and the mean pose; the average is over the four groups.
     limbs = {name: float(tf.make_ndarray(value)) for name, value in floor.items() if "by_limb" in name}
     assert len(limbs) == 8 and {"left_lower_arm", "right_upper_leg"} <= {name.split("/")[1] for name in limbs}
     assert limbs.keys() <= validation.keys() and {"pcp_strict", "pcp_mean"} <= floor.keys() & validation.keys()
@@ -66,7 +66,7 @@ def test_a_run_leaves_config_history_mean_pose_pictures_and_tensorboard(tiny_run
 
 
 def _summaries(workdir, run):
-    """Of one of TensorBoard's runs: tag -> its last tensor."""
+    """dict of a TensorBoard run: tag -> last tensor."""
     found = {}
     for path in sorted(glob.glob(os.path.join(workdir, "tensorboard", run, "events*"))):
         for event in tf.compat.v1.train.summary_iterator(path):
@@ -89,8 +89,8 @@ def test_the_summary_says_what_runs_and_what_it_takes(tiny_data, tmp_path, caplo
         trainer.train(tiny.make_recipe(tiny_data["train"]), str(tmp_path))
     for words in (
         r"1 replica on CPU:0, float32, not compiled",
-        r"network integral: input 32 x 32, 0.0 million parameters, [\d.e-]+ GFLOP an image, about [\d.e-]+ a training",
-        r"24 training records|\d+ training records, batch 8 \(8 a replica\)",
+        r"network integral: input 32 x 32, 0.0 million parameters, [\d.e-]+ GFLOP per image, about [\d.e-]+ per",
+        r"24 training records|\d+ training records, batch 8 \(8 per replica\)",
         r"first step after [\d.]+ s",
         r"peak memory [\d.]+ GB of the process",
     ):
@@ -162,7 +162,7 @@ def test_augmentation_on_the_device_is_the_one_on_the_host(tiny_data, tmp_path, 
         config = tiny.make_recipe(tiny_data["train"], steps=4, augment__on=place, xla="on", **fields)
         logs[place] = trainer.train(config, str(tmp_path / place))
     for name in ("loss", "pcp_mean", "gradient_norm"):
-        # Grey levels are rounded in other places.
+        # Pixel values are rounded at different points.
         assert logs["device"][name] == pytest.approx(logs["host"][name], rel=1e-2 if fields else 1e-4)
 
 
@@ -185,7 +185,7 @@ def test_training_learns(tiny_data, tmp_path):
     config = tiny.make_recipe(tiny_data["train"], steps=150, optimizer__learning_rate=0.01, **recipe)
     config.checkpoint_every = config.log_every = 1000
     logs = trainer.train(config, str(tmp_path / "run"))
-    # A small network can fit the few persons it sees; the mean pose has 10 to 15 percent of them right.
+    # A small network can fit these few persons; the mean pose has a PCP of 10 to 15 percent.
     assert logs["pcp_strict"] > 0.5
 
 
@@ -209,7 +209,7 @@ def test_a_workdir_of_another_recipe_is_refused(tiny_data, tiny_run, tmp_path):
     with pytest.raises(InputError, match="another recipe.*optimizer.learning_rate: 0.001 -> 0.1"):
         trainer.train(tiny.make_recipe(tiny_data["train"], optimizer__learning_rate=0.1), tiny_run)
     (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(InputError, match="no config.json to tell whose"):
+    with pytest.raises(InputError, match="not their recipe config.json"):
         trainer.train(tiny.make_recipe(tiny_data["train"]), str(tmp_path))
 
 

@@ -1,4 +1,4 @@
-"""Several workers, each a process with TF_CONFIG on loopback: they train as one, and none is left waiting."""
+"""Several workers, which are processes with TF_CONFIG on loopback: equal results, lost workers."""
 
 import json
 import os
@@ -36,7 +36,7 @@ except errors.InputError as error:
 
 
 def environments(workers):
-    """The environment of each worker of one cluster on loopback."""
+    """The environment variables of each worker of a cluster on loopback."""
     sockets = [socket.socket() for _ in range(workers)]
     for one in sockets:
         one.bind(("127.0.0.1", 0))
@@ -48,7 +48,7 @@ def environments(workers):
 
 
 def _start(config, workdir, folder, workers=2):
-    """The processes of the workers, which share a workdir, or have one each."""
+    """Starts the workers, with one workdir or with one each; returns their processes."""
     workdirs = [workdir] * workers if isinstance(workdir, str) else workdir
     path = os.path.join(folder, "config.json")
     config_lib.save(config, path)
@@ -77,7 +77,7 @@ def _assert_close(one, other):
 
 @pytest.mark.slow
 def test_two_workers_train_as_two_replicas_and_the_chief_alone_writes(tiny_data, tmp_path):
-    """BatchNorm synchronised, stopped after three of five steps and started again; validated by both together."""
+    """With synchronised BatchNorm and validation; stopped after three of five steps and resumed."""
     one, many = str(tmp_path / "one"), str(tmp_path / "many")
     fields = {"optimizer__name": "sgd", "steps_per_execution": 2}
     logs = trainer.train(tiny.make_recipe(tiny_data["train"], tiny_data["val"], steps=5, replicas=2, **fields), one)
@@ -94,7 +94,7 @@ def test_two_workers_train_as_two_replicas_and_the_chief_alone_writes(tiny_data,
             assert found[name] == pytest.approx(value, rel=1e-3, abs=1e-3), name
     chief, other = (errors for _, errors in said)
     assert "2 replicas on" in chief and "worker 0 of 2" in chief and "BatchNorm synchronised" in chief
-    assert "going on at step 3 of 5" in chief and not other
+    assert "continuing at step 3 of 5" in chief and not other
     assert sorted(os.listdir(one)) == sorted(os.listdir(many))
 
 
@@ -116,8 +116,8 @@ def test_a_worker_that_dies_ends_the_others_and_the_restarted_job_goes_on(dies, 
     processes[dies].kill()
     codes, said = _finish(processes)
     assert codes[1 - dies] == 1, said
-    assert "error: another worker is gone" in said[1 - dies][1].splitlines()[-1]
-    assert "same command to go on" in said[1 - dies][1]
+    assert "error: another worker does not respond" in said[1 - dies][1].splitlines()[-1]
+    assert "same command to continue" in said[1 - dies][1]
     done = int(checkpoints.latest(workdir).rsplit("-", 1)[1])
     codes, said = _finish(_start(tiny.make_recipe(tiny_data["train"], steps=done + 2), workdir, str(tmp_path)))
     assert codes == [0, 0] and f"going on at step {done} of {done + 2}" in said[0][1]
@@ -138,7 +138,7 @@ def test_sigterm_to_one_worker_ends_all_after_the_same_step_and_saves(tiny_data,
 
 @pytest.mark.slow
 def test_workers_without_a_common_folder_are_refused(tiny_data, tmp_path):
-    """One of them finds a checkpoint, the other none."""
+    """One worker finds a checkpoint, the other finds none."""
     workdirs = [str(tmp_path / name) for name in ("one", "other")]
     trainer.train(tiny.make_recipe(tiny_data["train"], steps=2), workdirs[0])
     processes = _start(tiny.make_recipe(tiny_data["train"], steps=4), workdirs, str(tmp_path))
