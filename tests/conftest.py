@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory):
-    """dict: record globs `train` and `val`, their annotation files, and the `folder` of all of them."""
+    """dict: record globs `train` and `val`, their annotation files, and their `folder`."""
     from tests import tiny
 
     folder = str(tmp_path_factory.mktemp("tiny"))

@@ -148,7 +148,7 @@ def one_line(error):
 
 
 def real_data(*parts):
-    """The path of real data in the folder of the environment variable KPOSE_DATA; skips without it."""
+    """The path of real data, in the folder of the variable KPOSE_DATA; skips without it."""
     folder = os.environ.get("KPOSE_DATA")
     if not folder:
         pytest.skip("needs real data: set the environment variable KPOSE_DATA to their folder")

@@ -1,6 +1,6 @@
 """The matrix of the training engine: a cell is one small training, in one process or several workers.
 
-python -m tests.matrix FILE 'CELL;CELL...'     runs a worker (TF_CONFIG) that trains the cells; the chief writes FILE
+python -m tests.matrix FILE 'CELL;CELL...'     a worker (TF_CONFIG); the chief writes FILE
 """
 
 import dataclasses
@@ -99,7 +99,7 @@ def _compiled_programs():
 
 
 def main(path, cells):
-    """Trains the cells (names, separated by semicolons); the chief saves the results as a .npz file."""
+    """Trains the cells (names, separated by semicolons); the chief saves a .npz file."""
     results = {}
     for text in cells.split(";"):
         cell = Cell.parse(text)

@@ -64,8 +64,8 @@ class Runtime:
         """A dataset for `Regressor.fit` or `evaluate`.
 
         Args:
-            make_batches: function (worker, workers) -> `tf.data.Dataset` of the worker's part of each
-                global batch.
+            make_batches: function (worker, workers) -> `tf.data.Dataset` of the worker's part of
+                each global batch.
         """
         if self.workers == 1:
             return make_batches(0, 1)
@@ -209,7 +209,7 @@ def _multi_worker():
 @functools.cache
 def _mirrored(kind, replicas):
     # One strategy per process: every strategy numbers its all-reduces from the same start, and
-    # TensorFlow fails if a number is used again with another shape, for example by a second network.
+    # TensorFlow fails if a number is used again with another shape, as by a second network.
     return tf.distribute.MirroredStrategy([f"{kind}:{i}" for i in range(replicas)])
 
 

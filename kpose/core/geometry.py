@@ -45,8 +45,8 @@ def with_aspect(box, aspect):
     Returns:
         [..., 4] xywh.
     """
-    # By matrices, as in `pad_box`. `growth` is max(0, d) = (d + |d|) / 2, where d is aspect * h - w for
-    # the width and w / aspect - h for the height.
+    # By matrices, as in `pad_box`. `growth` is max(0, d) = (d + |d|) / 2, where d is aspect * h - w
+    # for the width and w / aspect - h for the height.
     zeros = [0.0] * 4
     half = box @ [zeros, zeros, [0.0, 0.0, -0.5, 0.5 / aspect], [0.0, 0.0, 0.5 * aspect, -0.5]]
     growth = half + abs(half)

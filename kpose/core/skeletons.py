@@ -23,10 +23,10 @@ class Skeleton:
         upper: joints of the upper body, for half-body augmentation.
         bones: (joint, joint) lines to draw.
         sigmas: K standard deviations of human labels, the constants of OKS
-            (https://cocodataset.org/#keypoints-eval), in units of the square root of the person's area.
+            (https://cocodataset.org/#keypoints-eval), in units of the root of the person's area.
 
     Raises:
-        InputError: the table is inconsistent (a wrong length, an index out of range, a joint in two pairs).
+        InputError: a length is wrong, an index is out of range, or a joint is in two pairs.
     """
 
     name: str

@@ -11,8 +11,8 @@ def import_tensorflow():
     """Imports TensorFlow and finds its devices. Its messages are shown only if that fails.
 
     TF_CPP_MIN_LOG_LEVEL does not suppress the messages of TensorFlow 2.21's import ("oneDNN custom
-    operations are on", "Could not find cuda drivers"), so the file descriptor of stderr is replaced.
-    TF_CPP_MIN_LOG_LEVEL=0 shows all messages.
+    operations are on", "Could not find cuda drivers"), so the file descriptor of stderr is
+    replaced. TF_CPP_MIN_LOG_LEVEL=0 shows all messages.
     """
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0" or "tensorflow" in sys.modules:
         return
@@ -80,9 +80,9 @@ def keep_freed_memory():
     """Makes glibc keep freed memory for later allocations; without glibc does nothing.
 
     By default glibc maps new pages for every large tensor, and unmaps them when it is freed. The
-    system must then clear the pages in every step. On a 2-core AVX2 CPU this took almost half of the
-    time of a small network (training: 78 images/s, with this setting 134). The process keeps its peak
-    memory until it exits.
+    system must then clear the pages in every step. On a 2-core AVX2 CPU this took almost half of
+    the time of a small network (training: 78 images/s, with this setting 134). The process keeps
+    its peak memory until it exits.
     """
     if not sys.platform.startswith("linux"):
         return

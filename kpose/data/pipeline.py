@@ -38,11 +38,11 @@ def training_batches(config, training_set, start_step=0, worker=0, workers=1):
         worker, workers: as for `shuffled_batches`.
 
     Returns:
-        Endless `tf.data.Dataset` of batches. If `config.augment.on` is "device" and the augmentation
-        warps, `image` holds the stored crops, which are larger than the network's input.
+        Endless `tf.data.Dataset` of batches. If `config.augment.on` is "device" and the
+        augmentation warps, `image` holds the stored crops, larger than the network's input.
 
     Raises:
-        InputError: the batch size is not a multiple of `workers`, or the cache does not fit into memory.
+        InputError: `workers` does not divide the batch size, or the cache exceeds the memory.
     """
     augment = build_augmentation(config, training_set.skeleton, training_set.window)
     batches = shuffled_batches(
@@ -76,7 +76,7 @@ def evaluation_batches(config, files, batch_size=None, identity=False):
         `tf.data.Dataset` of known cardinality. Samples of weight 0 fill up the last batch.
 
     Raises:
-        InputError: the crops have another aspect or less padding than the recipe, or a record is damaged.
+        InputError: a record is damaged, or the crops have another aspect or less padding.
     """
     check_shape(files, config.data.aspect)
     num_records = summarise_labels(files, config.data.padding).num_records
@@ -111,26 +111,24 @@ def shuffled_batches(
         input_size: (height, width) of the network's input in pixels.
         batch_size: samples per global batch.
         seed: seed of the order and of the random numbers.
-        start_step: number of batches that are already consumed; the stream starts at batch `start_step`.
+        start_step: number of batches that are already consumed.
         shuffle_buffer: number of encoded records in the shuffle buffer.
         normals: add `normals`.
-        stored_crops: return the stored crops, for an augmentation that warps them to the input size.
-            They are reduced only if they have many more pixels than the input.
+        stored_crops: return the stored crops, for an augmentation that warps them to the input
+            size. They are reduced only if they have many more pixels than the input.
         cache: `CropCache` with the decoded crops; None: decode the records.
         worker: number of this process, from 0.
-        workers: number of processes that share each global batch. Each process gets its part of every
-            global batch. It reads all records and decodes those of its part.
+        workers: number of processes that share each global batch. Each process gets its part of
+            every global batch. It reads all records and decodes those of its part.
 
     Returns:
-        `tf.data.Dataset` of batches. A batch may hold the end of one epoch and the start of the next.
+        `tf.data.Dataset` of batches. A batch may hold the end of one epoch and the next one's start.
 
     Raises:
         InputError: the batch size is not a multiple of `workers`.
     """
     if batch_size % workers:
-        raise InputError(
-            f"config.batch_size {batch_size} cannot be shared out among {workers} workers: give a multiple of {workers}"
-        )
+        raise InputError(f"config.batch_size {batch_size} cannot be shared out among {workers} workers")
     part = batch_size // workers
     samples = _mixed(training_set, seed, start_step * batch_size, shuffle_buffer, cached=cache is not None)
     if workers > 1:
@@ -191,8 +189,8 @@ def _mixed(training_set, seed, first, shuffle_buffer, cached):
     """The training samples from position `first` on.
 
     Returns:
-        `tf.data.Dataset` of (position, index of the data set, serialised record). If `cached`, the third
-        element is the index of the record in its data set.
+        `tf.data.Dataset` of (position, index of the data set, serialised record). If `cached`, the
+        third element is the index of the record in its data set.
     """
     taken = training_set.taken(first)
     streams, before = [], 0
@@ -226,7 +224,7 @@ def _shuffled(paths, counts, seed, first, shuffle_buffer, cached):
         return tf.data.TFRecordDataset(names[file])
 
     def epoch_records(epoch):
-        # A shuffle depends on the seed of its graph. Without this line it is the caller's global seed.
+        # A shuffle depends on the seed of its graph, which is otherwise the caller's global seed.
         tf.random.set_seed(seed + 1)
         order = tf.random.experimental.stateless_shuffle(tf.range(len(paths)), seed=tf.stack([seed, epoch]))
         # A fixed number of files is read in turn, in the order of this epoch: deterministic.
@@ -265,8 +263,8 @@ def ordered_batches(files, *, input_size, padding, batch_size, num_records, iden
         padding: the network sees the box enlarged by this factor.
         batch_size: samples per batch.
         num_records: number of records in `files`.
-        identity: add the annotations: `image_id` and `annotation_id` [B] int64, `box` [B, 4] float32 xywh
-            and `truth` [B, K, 3] float32, both in original pixels, `area` [B] float32.
+        identity: add the annotations: `image_id` and `annotation_id` [B] int64, `box` [B, 4]
+            float32 xywh and `truth` [B, K, 3] float32, both in original pixels, `area` [B] float32.
 
     Returns:
         `tf.data.Dataset` of known cardinality.

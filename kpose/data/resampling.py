@@ -26,7 +26,7 @@ def resample(image, size, window=1.0):
 
 
 def crop_image(image, region, size):
-    """The crop of a region of an image, in a graph; the same as `tfrecords_tools.write_coco.crops` makes.
+    """The crop of a region of an image, in a graph: that of `tfrecords_tools.write_coco.crops`.
 
     Args:
         image: [H, W, 3] uint8.
@@ -41,7 +41,7 @@ def crop_image(image, region, size):
 
 
 def _sample_pixels(image, size, scale, translation):
-    """Samples images [B, h, w, 3] bilinearly, with antialiasing if they shrink, like the stored crops.
+    """Samples images [B, h, w, 3] bilinearly, with antialiasing, as the stored crops were made.
 
     Returns:
         [B, *size, 3] uint8.

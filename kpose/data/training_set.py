@@ -1,8 +1,8 @@
 """Training sets: one data set of records, or a mixture of several.
 
 A data set may have another skeleton: joints are matched by name, and joints that it lacks count as
-unlabelled. The data set of a sample depends only on the sample's position. A mixture can therefore be
-resumed at any position, and every batch holds the data sets in proportion to their weights.
+unlabelled. The data set of a sample depends only on the sample's position. A mixture can therefore
+be resumed at any position, and every batch holds the data sets in proportion to their weights.
 """
 
 import dataclasses
@@ -55,8 +55,8 @@ class TrainingSet:
         padding: the network sees the box enlarged by this factor.
         weights: share of the samples of each data set; the sum is 1.
         labels: `LabelSummary` of all records.
-        crop_size: (height, width) in pixels to which all crops are resampled before batching, at the
-            resolution of the first data set.
+        crop_size: (height, width) in pixels to which all crops are resampled before batching, at
+            the resolution of the first data set.
         crop_padding: the padding that these crops show: the smallest of all data sets.
     """
 
@@ -102,7 +102,7 @@ def check_shape(files, aspect):
 
     Args:
         files: `records.RecordFiles`.
-        aspect: `config.data.aspect`: width / height of the rectangles around the boxes; 0: the boxes.
+        aspect: `config.data.aspect`: width / height of the rectangles shown; 0: the boxes.
     """
     if not math.isclose(files.aspect, aspect, rel_tol=1e-6):
         shown = f"rectangles of aspect {files.aspect:g} around the boxes" if files.aspect else "the boxes themselves"
@@ -120,7 +120,7 @@ def find_training_set(patterns, skeleton, padding, weights=(), aspect=0.0):
         skeleton: the `Skeleton` that the network learns.
         padding: the network sees the box enlarged by this factor.
         weights: weight of each data set, of any sum; (): its number of records.
-        aspect: width / height of the rectangles around the boxes that the network sees; 0: the boxes.
+        aspect: width / height of the rectangles that the network sees; 0: the boxes.
 
     Raises:
         InputError: records are missing or damaged, crops show too little or have another aspect, no

@@ -47,7 +47,7 @@ class Checkpoints:
             step=self._step,
             position=self._position,
             network=regressor.network,
-            # Keras' seed generators are not trackable, so TensorFlow would not save the dropout state.
+            # Keras' seed generators are not trackable: TensorFlow would not save dropout's state.
             seeds=[v.value for v in regressor.network.variables if v.name == "seed_generator_state"],
             averages=list(regressor.averages),
             loss=[v.value for v in regressor.sample_loss.trainable_variables],

@@ -55,8 +55,8 @@ def resolve_preprocessing(config, workdir=None):
     """A copy of a recipe with `config.model.preprocessing` resolved to "keras" or "torchvision".
 
     If `workdir` holds checkpoints, "auto" becomes the preprocessing of that run. Otherwise
-    `config.model.weights` decides: for a run or a shipped model, the preprocessing of that model; for a
-    PyTorch file or package, "torchvision"; for anything else, "keras".
+    `config.model.weights` decides: for a run or a shipped model, the preprocessing of that model;
+    for a PyTorch file or package, "torchvision"; for anything else, "keras".
 
     Args:
         config: the recipe; it is not changed.

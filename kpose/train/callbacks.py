@@ -13,7 +13,7 @@ from kpose.train.history import check_converging, writing_events
 
 
 class SaveCheckpoints(keras.callbacks.Callback):
-    """Saves a checkpoint every `every` steps and at the end, and the one with the best validation score.
+    """Saves checkpoints every `every` steps and at the end, and one with the best validation score.
 
     Args:
         saver: `checkpoints.Checkpoints`.
@@ -50,7 +50,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
         """Saves a checkpoint of the last step, unless it exists."""
         step = self.model.steps.done
         if step > self._saved:
-            # A rollback returns to the last checkpoint, so the checkpoint must not contain a bad step.
+            # A rollback returns to the last checkpoint, so it must not contain a bad step.
             self.watch.look()
             self.saver.save(step, step + self.ahead)
             self._saved = step
@@ -63,8 +63,8 @@ class Preempted(Exception):
 class Termination:
     """A context that handles SIGTERM, which clusters send before they stop a machine.
 
-    Before the first step, the signal raises `Preempted`, because there is nothing to save. Later it sets
-    `asked`, and `SaveOnTermination` saves and ends the training.
+    Before the first step, the signal raises `Preempted`, because there is nothing to save. Later it
+    sets `asked`, and `SaveOnTermination` saves and ends the training.
 
     Attributes:
         asked: whether the signal came.
@@ -97,8 +97,8 @@ class SaveOnTermination(keras.callbacks.Callback):
     Args:
         termination: the `Termination`.
         saving: the `SaveCheckpoints` of the training.
-        gather: function (integer of this worker) -> integers of all workers. All workers take part in
-            writing a checkpoint, so a signal to one worker stops all of them after the same step.
+        gather: function (integer of this worker) -> integers of all workers. All workers take part
+            in writing a checkpoint, so a signal to one worker stops all after the same step.
     """
 
     def __init__(self, termination, saving, gather):
@@ -145,8 +145,8 @@ class Profile(keras.callbacks.Callback):
 
     Args:
         workdir: the run's folder.
-        first, last: numbers of the first and last step, as in the log. An execution of several steps
-            is traced completely.
+        first, last: numbers of the first and last step, as in the log. An execution of several
+            steps is traced completely.
     """
 
     def __init__(self, workdir, first, last):
@@ -163,7 +163,7 @@ class Profile(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         if self._running and self.model.steps.done >= self.last:
-            # Reading a value waits for the device. Otherwise the trace would lack the last operations.
+            # Reading a value waits for the device, so that the trace holds all operations.
             float(logs["loss"])
             self._stop()
 

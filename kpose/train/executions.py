@@ -50,7 +50,7 @@ def looped(step):
         step: function (batch, number of the step).
 
     Returns:
-        Function (iterator, number of steps, number of the first step) -> seconds of waiting for batches.
+        Function (iterator, number of steps, first step) -> seconds of waiting for batches.
     """
 
     @tf.function(reduce_retracing=True, autograph=False)

@@ -16,21 +16,22 @@ from kpose.drawing import charts
 from kpose.metrics import keras_metrics
 from kpose.runs.workdir import read_history, write_history
 
-# A loss above this means that the predictions are hundreds of crops away: the training has diverged.
+# Above this loss, the predictions are hundreds of crops away: the training has diverged.
 DIVERGED = 1e6
-# Predictions that vary less than this, relative to the labels, are nearly the mean pose for every person.
+# Predictions with a lower ratio of their spread to that of the labels are nearly the mean pose.
 COLLAPSED_SPREAD = 0.2
 
 
 class History(keras.callbacks.Callback):
-    """Writes the metrics of a run: TensorBoard scalars, log lines or a bar, history.csv and its chart.
+    """Writes the metrics of a run: TensorBoard, log lines or a bar, history.csv and its chart.
 
-    Log lines are written by time (`kpose.core.progress`), TensorBoard scalars every `log_every` steps.
+    The time decides when a log line is written (`kpose.core.progress`). TensorBoard scalars are
+    written every `log_every` steps.
 
     Args:
         workdir: folder to write to. An existing history is continued.
-        floor: dict rule -> `keras_metrics.PCP` of the mean pose on the validation records, shown beside
-            the PCP of the model; None: no validation.
+        floor: dict rule -> `keras_metrics.PCP` of the mean pose on the validation records, shown
+            beside the PCP of the model; None: no validation.
         total_steps: number of steps of the training.
         batch_size: samples per step, for the rate.
         log_every: number of steps between two sets of TensorBoard scalars.
@@ -79,7 +80,7 @@ class History(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         step = self.model.steps.done
         if not self._warm:
-            # The first execution is mostly tracing, and not counted. Reading a value waits for the device.
+            # The first execution, mostly tracing, does not count. Reading a value waits for it.
             self._warm = True
             float(logs["loss"])
             self._progress.log(f"first step after {time.monotonic() - self._created:.1f} s")
@@ -159,7 +160,7 @@ class History(keras.callbacks.Callback):
         self.close()
 
     def _add_row(self, epoch, step, logs):
-        """Adds the row of an epoch, or adds metrics to the row of this step; writes the evaluation."""
+        """Adds the row of an epoch, or metrics to the row of its step; writes the evaluation."""
         before = self.rows.pop() if self.rows and self.rows[-1]["step"] == step else {}
         row = before | {"step": step, "epoch": epoch} | {name: float(value) for name, value in logs.items()}
         self.rows.append(row)

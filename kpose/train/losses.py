@@ -1,10 +1,10 @@
 """Losses: one value per sample, from normalised labels and the outputs of a network.
 
 A loss is a `KeypointLoss`. Its `call(y_true, y_pred)` returns [B] float32. `y_true` is [B, K, 3]:
-normalised x, y and the visibility flag. `y_pred` is the dict of the network's outputs. Joints with flag 0
-are unlabelled and do not count. `outputs` names the outputs that the loss needs in addition to
-"keypoints" [B, K, 2]: "scale" [B, K, 2] (positive, normalised) or "visibility" [B, K]. `reduction` is
-"sum" (the sum over the global batch is minimised) or "sum_over_batch_size" (the mean).
+normalised x, y and the visibility flag. `y_pred` is the dict of the network's outputs. Joints with
+flag 0 are unlabelled and do not count. `outputs` names the outputs that the loss needs in addition
+to "keypoints" [B, K, 2]: "scale" [B, K, 2] (positive, normalised) or "visibility" [B, K].
+`reduction` is "sum" or "sum_over_batch_size": the sum or mean over the global batch is minimised.
 
 Losses compute in float32. They are finite for every finite input: errors are clipped at `FARTHEST`.
 """
@@ -41,8 +41,8 @@ class KeypointLoss(keras.losses.Loss):
 class L2Loss(KeypointLoss):
     """Squared L2 distance between label and prediction, summed over joints and over the batch.
 
-    Equation 3 of Gupta and Gritton: L = sum_i ||y'_i - y_i||^2 (and equation 2 of DeepPose, Toshev and
-    Szegedy, CVPR 2014). The sum is over labelled joints.
+    Equation 3 of Gupta and Gritton: L = sum_i ||y'_i - y_i||^2 (and equation 2 of DeepPose, Toshev
+    and Szegedy, CVPR 2014). The sum is over labelled joints.
     """
 
     def __init__(self, reduction="sum", name="l2", **kwargs):
@@ -54,10 +54,11 @@ class L2Loss(KeypointLoss):
 
 @keras.saving.register_keras_serializable("kpose")
 class MaskedL2Loss(KeypointLoss):
-    """Squared L2 distance of (x, y, v), summed over joints and over the batch; x, y of labelled joints.
+    """Squared L2 distance of (x, y, v), summed over joints and over the batch.
 
-    Equations 4 and 5 of Gupta and Gritton: L = sum_i w ||y'_i - y_i||^2, with w = [0, 0, 1] if the true v
-    is 0, else [1, 1, 1]. The target of v is 1 for labelled joints, visible or occluded, and 0 for others.
+    Equations 4 and 5 of Gupta and Gritton: L = sum_i w ||y'_i - y_i||^2, with w = [0, 0, 1] if the
+    true v is 0, else [1, 1, 1]. The target of v is 1 for labelled joints, visible or occluded, and
+    0 for others.
     """
 
     outputs = OUTPUTS_OF_LOSS["masked_l2"]
@@ -74,7 +75,7 @@ class MaskedL2Loss(KeypointLoss):
 
 @keras.saving.register_keras_serializable("kpose")
 class L1Loss(KeypointLoss):
-    """Absolute difference, summed over joints, averaged over the batch; outliers count less than in L2."""
+    """Absolute difference, summed over joints, averaged over the batch."""
 
     def __init__(self, reduction="sum_over_batch_size", name="l1", **kwargs):
         super().__init__(reduction=reduction, name=name, **kwargs)
@@ -85,9 +86,9 @@ class L1Loss(KeypointLoss):
 
 @keras.saving.register_keras_serializable("kpose")
 class SmoothL1Loss(KeypointLoss):
-    """Smooth L1 loss (Girshick, "Fast R-CNN", ICCV 2015), summed over joints, averaged over the batch.
+    """Smooth L1 loss, summed over joints, averaged over the batch.
 
-    d^2 / (2 beta) if |d| < beta, else |d| - beta / 2.
+    Girshick, "Fast R-CNN", ICCV 2015: d^2 / (2 beta) if |d| < beta, else |d| - beta / 2.
 
     Args:
         beta: error at which the square ends, as a fraction of the crop.
@@ -110,8 +111,9 @@ class SmoothL1Loss(KeypointLoss):
 class LaplaceLoss(KeypointLoss):
     """Negative log-likelihood under a Laplace distribution of learned scale, averaged over the batch.
 
-    log(2 s) + |d| / s per coordinate, summed over joints. s is the output "scale" (Kendall and Gal, "What
-    Uncertainties Do We Need in Bayesian Deep Learning for Computer Vision?", NIPS 2017, L1 form).
+    log(2 s) + |d| / s per coordinate, summed over joints. s is the output "scale" (Kendall and Gal,
+    "What Uncertainties Do We Need in Bayesian Deep Learning for Computer Vision?", NIPS 2017, L1
+    form).
     """
 
     outputs = OUTPUTS_OF_LOSS["laplace"]
@@ -128,11 +130,14 @@ class LaplaceLoss(KeypointLoss):
 class RLELoss(KeypointLoss):
     """Residual log-likelihood estimation (RLE), averaged over the batch.
 
-    Li et al., "Human Pose Regression with Residual Log-likelihood Estimation", ICCV 2021. The density of
-    an error d is the product of a Laplace density and a learned normalising flow, both of d / s, where s
-    is the output "scale". The loss is -log Laplace(d / s) - log flow(d / s) + 2 log s, summed over
-    labelled joints. All joints share one flow. It belongs to the loss, not to the network, so inference
-    does not need it. At inference the confidence of a joint is 1 - s.
+    Li et al., "Human Pose Regression with Residual Log-likelihood Estimation", ICCV 2021. The
+    density of an error d is the product of a Laplace density and a learned normalising flow, both
+    of d / s, where s is the output "scale". The loss is
+
+        -log Laplace(d / s) - log flow(d / s) + 2 log s
+
+    summed over the labelled joints. All joints share one flow. It belongs to the loss, not to the
+    network, so inference does not need it. At inference the confidence of a joint is 1 - s.
 
     Args:
         layers: number of coupling layers of the flow.
@@ -156,7 +161,7 @@ class RLELoss(KeypointLoss):
         labelled = y_true[..., 2:] > 0
         scale = ops.where(labelled, scale, 1.0)
         residual = ops.where(labelled, _difference(y_true, y_pred), 0.0) / scale
-        # The flow is a smooth correction near zero. For large errors only the Laplace part has a gradient.
+        # The flow is a smooth correction near zero; large errors use the Laplace gradient only.
         log_flow = self.flow.log_density(ops.clip(residual, -100.0, 100.0))
         likelihood = _laplace(ops.abs(residual), scale) + ops.log(scale)
         return _masked_sum(y_true, likelihood) - ops.sum(ops.where(labelled[..., 0], log_flow, 0.0), axis=1)

@@ -55,7 +55,7 @@ def _not_finite(values):
 
 
 def _first_layer(network, inputs):
-    """The first layer of a functional network whose output is not finite, as text; None if there is none.
+    """The first layer of a functional network whose output is not finite, as text; or None.
 
     Nested networks are searched too.
     """
@@ -123,8 +123,8 @@ class WatchFinite(keras.callbacks.Callback):
         """Checks the steps since the last check.
 
         Raises:
-            NonFinite: a step was not finite and the policy is not "skip", or too many consecutive steps
-                were skipped.
+            NonFinite: a step was not finite and the policy is not "skip", or too many consecutive
+                steps were skipped.
         """
         done = self.model.steps.done
         if done == self._looked:

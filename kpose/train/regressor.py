@@ -1,8 +1,9 @@
 """The training engine: `Model.fit` that compiles with XLA under every strategy.
 
 Keras 3 turns off XLA under a strategy, fails with `steps_per_execution > 1` on two replicas
-(keras#19246) and checks float16 gradients for overflow on one replica only. All of this is in the train
-function. `Regressor` replaces this function; `fit`, its callbacks and its history are those of Keras:
+(keras#19246) and checks float16 gradients for overflow on one replica only. All of this is in the
+train function. `Regressor` replaces this function; `fit`, its callbacks and its history are those
+of Keras:
 
     outer tf.function    for each step of the execution:
       strategy.run         on each replica: forward, loss, gradient (one XLA program if XLA is on)
@@ -30,16 +31,17 @@ class Regressor(keras.Model):
     Build and compile it inside `strategy.scope()`. Batches are the dicts of `kpose.data.pipeline`.
 
     Args:
-        network: a functional `keras.Model`: images [B, H, W, 3] of 0..255 -> dict with "keypoints" [B, K, 2],
-            normalised.
-        loss: a `losses.KeypointLoss`. Its variables are trained too. With reduction "sum" the optimiser
-            minimises the sum over the global batch, otherwise the mean.
-        pixel_metrics: `keras.metrics.Metric`s of (truth [B, K, 3], prediction [B, K, 2], weight [B]), in
-            original pixels.
+        network: a functional `keras.Model`: images [B, H, W, 3] of 0..255 -> dict with "keypoints"
+            [B, K, 2], normalised.
+        loss: a `losses.KeypointLoss`. Its variables are trained too. With reduction "sum" the
+            optimiser minimises the sum over the global batch, otherwise the mean.
+        pixel_metrics: `keras.metrics.Metric`s of (truth [B, K, 3], prediction [B, K, 2], weight
+            [B]), in original pixels.
         crop_metrics: the same in normalised coordinates.
-        augmentation: function (batch) -> batch that runs in the training step; None: no augmentation.
-        taught_share: factor of the loss of the teacher's keypoints (`taught` [B, K, 3] in a batch), which
-            is added to the loss of the labels.
+        augmentation: function (batch) -> batch that runs in the training step; None: no
+            augmentation.
+        taught_share: factor of the loss of the teacher's keypoints (`taught` [B, K, 3] in a batch),
+            which is added to the loss of the labels.
         xla: compile the replica's part of each step with XLA.
         clip_norm: largest global norm of the reduced gradient; 0: no limit.
         ema: decay of the moving average of the weights, which evaluation uses; 0: no average.
@@ -74,7 +76,7 @@ class Regressor(keras.Model):
         self.loss_tracker = keras.metrics.Mean(name="loss")
         self.gradient_norm_tracker = keras.metrics.Mean(name="gradient_norm")
         self.scales_loss = network.compute_dtype == "float16"
-        # Steps with a loss or gradient that is not finite are skipped: number of the last one (-1: none), count.
+        # Steps whose loss or gradient is not finite are skipped: the last one (-1: none), and how many.
         self.nonfinite_step = tf.Variable(-1, dtype=tf.int64, trainable=False)
         self.skipped_steps = tf.Variable(0, dtype=tf.int64, trainable=False)
         # Saved for every precision, so that all checkpoints hold the same variables.
@@ -89,14 +91,14 @@ class Regressor(keras.Model):
         return self.network(images, training=training)
 
     def compile(self, optimizer, steps_per_execution=1):
-        """Compiles like `keras.Model.compile`; loss, metrics and XLA are arguments of the constructor."""
+        """Compiles like `keras.Model.compile`; loss, metrics and XLA are set in the constructor."""
         # For float16 Keras would wrap the optimiser, which decides on each replica separately.
         super().compile(
             optimizer=optimizer, steps_per_execution=steps_per_execution, jit_compile=False, auto_scale_loss=False
         )
         trained = self.trained_variables
-        # No decay of biases and normalisation layers (He et al., "Bag of Tricks for Image Classification with
-        # Convolutional Neural Networks", CVPR 2019).
+        # No decay of biases and normalisation layers (He et al., "Bag of Tricks for Image
+        # Classification with Convolutional Neural Networks", CVPR 2019).
         optimizer.exclude_from_weight_decay(var_list=[v for v in trained if len(v.shape) < 2])
         optimizer.build(trained)
 
@@ -143,7 +145,7 @@ class Regressor(keras.Model):
         """
         if layer.trainable == frozen:
             layer.trainable = not frozen
-            # The step was traced with other variables. `fit` reads the new function in the next step.
+            # The step was traced with other variables; `fit` uses the new function from now on.
             self.make_train_function(force=True)
 
     def make_train_function(self, force=False):
@@ -154,7 +156,7 @@ class Regressor(keras.Model):
         def train_function(iterator):
             first = self.steps.done
             steps = self.steps.next_execution()
-            # A resumed run starts within an epoch, but `fit` counts a complete one: 0 for the surplus.
+            # 0 if a resumed run has finished its first epoch, of which `fit` counts all steps.
             if steps:
                 # The profiler needs the number of the step.
                 with tf.profiler.experimental.Trace("train", step_num=first, _r=1):
@@ -224,8 +226,8 @@ class Regressor(keras.Model):
             sample_scale: scalar factor of the loss of each sample.
 
         Returns:
-            (gradients of `trainable`, dict index -> changed value of `state`, batch after augmentation,
-            outputs of the network, [B] losses).
+            (gradients of `trainable`, dict index -> changed value of `state`, batch after
+            augmentation, outputs of the network, [B] losses).
         """
         if self.augmentation:
             batch = self.augmentation(batch)
@@ -291,7 +293,7 @@ class Regressor(keras.Model):
             average.assign(decay * average + (1.0 - decay) * variable.value)
 
     def predict_crops(self, images):
-        """Outputs of the network for images [N, H, W, 3] of 0..255, with the weights of evaluation."""
+        """Outputs of the network for images [N, H, W, 3] of 0..255, with evaluation weights."""
         return self.network.stateless_call(*self._inference_values(), tf.cast(images, tf.float32), training=False)[0]
 
     def _inference_values(self):

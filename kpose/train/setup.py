@@ -65,8 +65,8 @@ def build_regressor(config, skeleton, run, total_steps, workdir=None, stored_sha
         skeleton: the `Skeleton` that the network learns.
         run: `devices.Runtime`.
         total_steps: number of steps of the training.
-        workdir: the run's folder. Initial weights are loaded if it is given and holds no checkpoint.
-            A cascade needs it.
+        workdir: the run's folder. Initial weights are loaded if it is given and holds no
+            checkpoint. A cascade needs it.
         stored_share: `TrainingSet.window`; used by an augmentation that warps stored crops.
     """
     new = workdir is not None and not checkpoints.exist(workdir)
@@ -96,8 +96,8 @@ def build_regressor(config, skeleton, run, total_steps, workdir=None, stored_sha
 def displace_cascade_inputs(config, regressor, training_set, workdir):
     """Adds random displacements to the estimates that a cascade refines in training.
 
-    Their mean and covariance are those of the errors of the previous stage. These errors are measured
-    once and saved in the run's folder.
+    Their mean and covariance are those of the errors of the previous stage. These errors are
+    measured once and saved in the run's folder.
 
     Args:
         config: the recipe of the cascade.

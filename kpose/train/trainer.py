@@ -63,14 +63,14 @@ def train(config, workdir, profile=None):
     Args:
         config: a recipe (see `kpose.config`); it is not changed.
         workdir: folder of the run; it is made if it does not exist.
-        profile: (first, last) step that TensorFlow's profiler traces for TensorBoard; None: no trace.
+        profile: (first, last) step to trace for TensorBoard's profiler; None: no trace.
 
     Returns:
         The metrics of the last evaluation: dict of floats.
 
     Raises:
-        InputError: the recipe is bad, records are missing, the workdir holds a run of another recipe, or
-            the training failed (a full disk, a lost worker, a loss that is not finite).
+        InputError: the recipe is bad, records are missing, the workdir holds a run of another
+            recipe, or the training failed (a full disk, a lost worker, a loss that is not finite).
     """
     if profile and not 0 <= profile[0] < profile[1]:
         raise InputError(f"--profile={profile[0]}:{profile[1]}: give a first step and a later last step")
@@ -92,8 +92,8 @@ class _Run:
         config: the recipe, with the actual batch size.
         skeleton: its `Skeleton`.
         workdir: folder of the run.
-        written: folder that this process writes to: the workdir, or for workers other than the chief a
-            temporary folder.
+        written: folder that this process writes to: the workdir, or for workers other than the
+            chief a temporary folder.
         runtime: `devices.Runtime`.
         training_set: `TrainingSet`.
         validation: batches of `config.data.val`; None without it.
@@ -142,7 +142,7 @@ class _Place:
 
     Attributes:
         step: number of steps that are done.
-        position: number of the next batch. After a rollback left out batches, it is larger than `step`.
+        position: number of the next batch; larger than `step` if rollbacks left out batches.
     """
 
     step: int
@@ -285,9 +285,9 @@ def _callbacks(run, place, observers):
 
 
 def _recover(run, place, step, rollbacks):
-    """Restores the last checkpoint after step `step` was not finite; returns the `_Place` to continue.
+    """Restores the last checkpoint after step `step` was not finite; returns its `_Place`.
 
-    Its position is after the bad batch. `place` is where `fit` started.
+    The position is after the bad batch. `place` is where `fit` started.
 
     Raises:
         InputError: `config.on_nan` is not "rollback", or there were too many rollbacks.

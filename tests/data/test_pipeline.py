@@ -21,7 +21,7 @@ UNLABELLED = (2, 8)
 
 @pytest.fixture(scope="module")
 def exact(tmp_path_factory):
-    """(record files, [N, 17, 3] keypoints by image) of crops of the boxes; two joints are unlabelled."""
+    """(record files, [N, 17, 3] keypoints by image); two joints are unlabelled."""
     pattern, keypoints = helpers.painted_records(
         tmp_path_factory.mktemp("exact"), BOXES, unlabelled=UNLABELLED, shards=3
     )
@@ -261,7 +261,7 @@ def test_resample_shows_the_central_window():
 
 @pytest.mark.parametrize("input_size", [(96, 72), (36, 28), (48, 64)])
 def test_stored_crops_warped_to_the_input_show_the_joints_where_the_labels_say(padded, input_size):
-    """From record to batch, with the surroundings of the box, and with crops that are reduced first."""
+    """From record to batch, with and without a reduction of the stored crops."""
     files, keypoints = padded
     config = config_lib.default().augment
     config.update({"flip": 0.5, "rotation": 30.0, "scale": (0.9, 1.4), "shift": 0.1})
@@ -279,7 +279,7 @@ def test_stored_crops_warped_to_the_input_show_the_joints_where_the_labels_say(p
                 x, y, flag = after["keypoints"][sample, place]
                 if flag == 0 or max(abs(x), abs(y)) > 0.35:
                     continue
-                # Dots are large in such small images, and the edge of the stored crop cuts some of them.
+                # Dots are large in such small images, and the stored crop's edge cuts some.
                 dot = helpers.find_dot(after["image"][sample, ..., channel], threshold=80)
                 assert np.abs(dot - (np.array([x, y]) + 0.5) * input_size[::-1]).max() < 1
                 seen.add((who[sample], channel))

@@ -19,7 +19,7 @@ COCO, LSP = skeletons.COCO, skeletons.LSP
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory):
-    """Globs of 9 and 6 persons of COCO's skeleton, with different crops, and of 5 of LSP's skeleton."""
+    """Globs of 9 and 6 persons of COCO's skeleton, with different crops, and of 5 of LSP's."""
     folder = tmp_path_factory.mktemp("three")
     sides = ((folder / "first", 9, 20, 1.0, (64, 64)), (folder / "second", 6, 22, 1.5, (96, 96)))
     patterns = []

@@ -1,4 +1,4 @@
-"""Devices x precision x compilation x steps per execution: all cells train, and their results agree."""
+"""Devices x precision x compilation x steps per execution: the results of all cells agree."""
 
 import functools
 import os
@@ -11,12 +11,12 @@ import pytest
 from tests import matrix
 from tests.train.test_workers import environments
 
-# Limits of the relative difference between changes of the weights in training.
-# Same precision: additions in another order, and gradients that are rounded on each replica.
-# Other precisions: rounding in ten steps with a high learning rate. On a CPU without bfloat16
-# arithmetic the kernels round at different points: after ten steps on AVX2 cells differ by 0.046, and
-# by 0.060 from float32. Errors give larger differences: BatchNorm without synchronisation 0.14 (0.16
-# from float32; in float32 0.14), the mean of the replicas' gradients instead of their sum 0.48.
+# Limits of the relative difference between changes of the weights in training. Same precision:
+# additions in another order, and gradients that are rounded on each replica. Other precisions:
+# rounding in ten steps with a high learning rate. On a CPU without bfloat16 arithmetic the kernels
+# round at different points: after ten steps on AVX2 cells differ by 0.046, and by 0.060 from
+# float32. Errors give larger differences: BatchNorm without synchronisation 0.14 (0.16 from
+# float32; in float32 0.14), the mean of the replicas' gradients instead of their sum 0.48.
 AGREE = {"float32": 1e-5, "mixed_bfloat16": 0.08, "mixed_float16": 0.02}
 CLOSE = {"float32": 1e-5, "mixed_bfloat16": 0.1, "mixed_float16": 0.1}
 # Limits for losses and metrics.
@@ -48,7 +48,7 @@ def _check(cell, found):
     history = {name: values for name, values in same.items() if name not in ("before", "after", "compiled")}
     assert history.keys() == found.keys() - {"before", "after", "compiled"}
     for name, values in history.items():
-        # PCP and PDJ are counts: among the limbs and joints of 48 persons, one or two may be at the threshold.
+        # PCP and PDJ are counts: of the limbs and joints, one or two may be at the threshold.
         few = 0.015 if ("pcp" in name or "pdj" in name) and cell.precision != "float32" else 0
         np.testing.assert_allclose(found[name], values, rtol=HISTORY[cell.precision], atol=few, err_msg=name)
     replicas = 2 if cell.devices == "two_replicas" else 1

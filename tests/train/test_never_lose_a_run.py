@@ -1,4 +1,4 @@
-"""Damaged files, a full disk, SIGTERM and NaN: no finished step is lost, and the log names the cause."""
+"""Damaged files, a full disk, SIGTERM, NaN: saved steps stay, and the log names the cause."""
 
 import glob
 import json
@@ -80,7 +80,7 @@ def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_it_used(how, tin
     left = [os.path.basename(path) for path in checkpoints._by_name(os.path.join(hurt, checkpoints.FOLDER))]
     assert left == ["step-4", "step-6", "step-8"], "the one before is still known"
     if how != "no data":
-        assert glob.glob(f"{newest}.*.damaged"), "the damaged files are kept for whoever wants to look at them"
+        assert glob.glob(f"{newest}.*.damaged"), "the damaged files are kept for inspection"
 
 
 def test_without_any_whole_checkpoint_it_does_not_begin_anew(tiny_data, tmp_path):
@@ -301,7 +301,7 @@ def test_a_nan_is_skipped_where_that_is_wanted(poisoned, tiny_data, tmp_path, ca
 
 @pytest.mark.slow
 def test_a_rollback_leaves_the_batch_out_and_resumes_beyond_it(poisoned, tiny_data, tmp_path, caplog, monkeypatch):
-    """After the rollback to step 2, batch 4 follows; a killed and resumed run gives the same result."""
+    """After the rollback to step 2, batch 4 follows, also in a killed and resumed run."""
     workdir, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
     with caplog.at_level("WARNING"):
         trainer.train(_recipe(tiny_data, 8, on_nan="rollback"), workdir)

@@ -105,7 +105,7 @@ def test_stopped_and_started_again_a_run_ends_bit_for_bit_as_the_uninterrupted_o
     for steps in (3, 4, 9):
         trainer.train(tiny.make_recipe(tiny_data["train"], steps=steps, **recipe), parts)
     assert_same_weights(whole, parts)
-    assert any("seeds" in name for name in final_weights(whole)), "dropout must go on where it was too"
+    assert any("seeds" in name for name in final_weights(whole)), "the state of dropout is saved too"
 
 
 def test_a_run_killed_in_mid_training_goes_on_where_it_was(tiny_data, tmp_path):

@@ -133,7 +133,7 @@ def test_sigterm_to_one_worker_ends_all_after_the_same_step_and_saves(tiny_data,
     codes, said = _finish(processes)
     assert codes == [0, 0], said
     done = int(checkpoints.latest(workdir).rsplit("-", 1)[1])
-    assert f"stopped by SIGTERM at step {done} of 100000, saved" in said[0][1]
+    assert f"stopped by SIGTERM at step {done} of 100000, checkpoint saved" in said[0][1]
 
 
 @pytest.mark.slow
