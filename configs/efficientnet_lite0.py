@@ -24,7 +24,7 @@ def get_config():
     config = load_recipe("deeppose_rle")
     config.name = "efficientnet_lite0"
 
-    # bfloat16 is not faster on CPUs: matrix products take only a small part of the time.
+    # bfloat16 is slower on CPUs: TensorFlow has no fast gradients of depthwise convolutions in it.
     config.precision = "float32"
 
     config.model.name = "backbone"
