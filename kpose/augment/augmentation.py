@@ -1,11 +1,12 @@
 """Augmentation of training batches: images and labels change together.
 
-The random numbers of a sample are drawn on the host and depend on the seed and on the position of the sample only. The
-augmentation is then a pure function of the batch. It runs on the host or in the training step (`config.augment.on`),
-with the same result for any number of replicas.
+The random numbers of a sample are drawn on the host and depend on the seed and on the position of
+the sample only. The augmentation is then a pure function of the batch. It runs on the host or in
+the training step (`config.augment.on`), with the same result for any number of replicas.
 
-The steps are, in this order: one geometric warp from the stored crop to the network's input (mirror, rotation, scale,
-shift, half body), colours (grey, jitter, solarise, posterise, sharpness, equalise), cutout.
+The steps are, in this order: one geometric warp from the stored crop to the network's input
+(mirror, rotation, scale, shift, half body), colours (grey, jitter, solarise, posterise, sharpness,
+equalise), cutout.
 """
 
 import tensorflow as tf
@@ -77,16 +78,17 @@ def build_augmentation(config, skeleton, stored_share=1.0):
 
 
 class Augmentation:
-    """Augments batches: `on_device` as one XLA program, `on_host` in tf.data with `kpose.augment.numba_kernels`.
+    """Augments batches, in the training step (`on_device`) or in tf.data (`on_host`).
 
-    Both give the same result, up to one grey level where the rounding differs.
+    `on_device` is one XLA program, `on_host` uses `kpose.augment.numba_kernels`. Both give the same
+    result, up to one grey level where the rounding differs.
 
     Args:
         skeleton: the `Skeleton` of the labels.
         config: the recipe's `augment` section.
         input_size: (height, width) of the network's input in pixels.
-        stored_share: side of the region that the network sees without augmentation, as a fraction of the side of the
-            stored crop.
+        stored_share: side of the region that the network sees without augmentation, as a fraction
+            of the side of the stored crop.
     """
 
     def __init__(self, skeleton, config, input_size, stored_share=1.0):
@@ -94,12 +96,13 @@ class Augmentation:
         self.config = config
         self.input_size = tuple(input_size)
         self.stored_share = stored_share
-        # Compiled even if the training step is not: XLA runs its gather operations ten times as fast.
+        # Compiled even if the training step is not: XLA runs its gather operations ten times as
+        # fast.
         self._compiled = tf.function(self._on_device, jit_compile=True, autograph=False)
 
     @property
     def warps(self):
-        """Whether `image` must be the stored crop, which is warped, instead of the network's input."""
+        """Whether `image` must be the stored crop, which is then warped."""
         c = self.config
         return c.rotation > 0 or tuple(c.scale) != (1.0, 1.0) or c.shift > 0 or c.half_body > 0
 
@@ -172,7 +175,7 @@ class Augmentation:
         return batch | labels | {"image": images}
 
     def _changes(self, batch):
-        """The augmented labels, and the parameters of the steps for each image: dict of tensors [B, ...].
+        """The augmented labels and the parameters of the steps: dict of tensors [B, ...].
 
         If a step is not applied to a sample, its parameters are those that do not change the image.
         """
@@ -215,7 +218,7 @@ class Augmentation:
         return changes | {"keypoints": keypoints, "region": region}
 
     def _hole(self, drawn, keypoints):
-        """The rectangle to cut out, [B, 4] int32 (left, top, right, bottom), and the labels with occluded joints."""
+        """The rectangle to cut out, [B, 4] int32 as for `photometric.cut_out`, and the labels."""
         side = _between(CUTOUT_SIDES, tf.stack([drawn["cutout_width"], drawn["cutout_height"]], -1))
         centre = tf.stack([drawn["cutout_x"], drawn["cutout_y"]], -1) - 0.5
         chosen = (drawn["cutout"] < self.config.cutout)[:, None]
@@ -230,16 +233,20 @@ class Augmentation:
 
 
 def draws(seed, position, count):
-    """Uniform numbers in [0, 1), [count, NUM_DRAWS] float32: a row for each sample, starting at sample `position`."""
+    """Random numbers for the samples that start at `position`.
+
+    Returns:
+        [count, NUM_DRAWS] float32, uniform in [0, 1).
+    """
     return numbered(tf.raw_ops.StatelessRandomUniformV2, seed, position, count, NUM_DRAWS)
 
 
 def numbered(operation, seed, position, count, width):
     """Random rows that depend on the seed and on the position of the row only.
 
-    A counter-based generator (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011) gives four numbers
-    for each value of its counter. Each row starts at its own value of the counter, so one operation can generate any
-    range of rows.
+    A counter-based generator (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011)
+    gives four numbers for each value of its counter. Each row starts at its own value of the
+    counter, so one operation can generate any range of rows.
 
     Args:
         operation: one of the StatelessRandom...V2 operations of TensorFlow.

@@ -1,17 +1,18 @@
-"""Geometric augmentation: one affine map for each image, from the network's input back to the stored crop.
+"""Geometric augmentation: one affine map for each image.
 
-Crops are stretched, so angles are correct only in original pixels. The window of a sample is therefore a rectangle in
-the original image, which can be rotated and mirrored. Coordinates in the window differ from original coordinates by a
-rigid motion and a reflection only, so lengths, and with them PCP, do not change.
+It maps the network's input to the stored crop. Crops are stretched, so angles are correct only in
+original pixels. The window of a sample is therefore a rectangle in the original image, which can be
+rotated and mirrored. Coordinates in the window differ from original coordinates by a rigid motion
+and a reflection only, so lengths, and with them PCP, do not change.
 """
 
 import math
 
 import tensorflow as tf
 
-# Half-body windows (Wang et al., "Deep High-Resolution Representation Learning for Visual Recognition", 2019, and
-# others): smallest number of labelled joints of the person, smallest number of them in the half, and factor of the box
-# around the joints of the half.
+# Half-body windows (Wang et al., "Deep High-Resolution Representation Learning for Visual
+# Recognition", 2019, and others): smallest number of labelled joints of the person, smallest number
+# of them in the half, and factor of the box around the joints of the half.
 HALF_BODY_LABELLED = 8
 HALF_BODY_JOINTS = 3
 HALF_BODY_PADDING = 1.5
@@ -20,8 +21,8 @@ HALF_BODY_PADDING = 1.5
 def windows(region, angle, scale, shift):
     """The window of each sample, in original pixels.
 
-    For a region of w x h rotated by `angle`, the window is the bounding box of the rotated ellipse in the region:
-    w' = sqrt((w cos)^2 + (h sin)^2), and h' = sqrt((w sin)^2 + (h cos)^2).
+    For a region of w x h rotated by `angle`, the window is the bounding box of the rotated ellipse
+    in the region: w' = sqrt((w cos)^2 + (h sin)^2), and h' = sqrt((w sin)^2 + (h cos)^2).
 
     Args:
         region: [B, 4] xywh in original pixels: the part of the image to show.
@@ -69,7 +70,9 @@ def half_bodies(keypoints, region, upper, chosen, want_upper):
 
 
 def move_keypoints(keypoints, region, centre, size, angle, mirrored):
-    """Labels normalised in `region` -> labels normalised in the windows; a joint outside its window loses its label.
+    """Labels normalised in `region` -> labels normalised in the windows.
+
+    A joint outside its window loses its label.
 
     Args:
         keypoints: [B, K, 3].
@@ -89,7 +92,7 @@ def move_keypoints(keypoints, region, centre, size, angle, mirrored):
 
 
 def crop_transform(region, stored_share, centre, size, angle, mirrored):
-    """The affine map from normalised window coordinates to normalised coordinates of the stored crop.
+    """The affine map from window coordinates to coordinates of the stored crop, both normalised.
 
     Args:
         region: [B, 4] xywh in original pixels, in the middle of the stored crop.
@@ -97,7 +100,8 @@ def crop_transform(region, stored_share, centre, size, angle, mirrored):
         centre, size, angle, mirrored: of the windows.
 
     Returns:
-        (matrix [B, 2, 2], offset [B, 2]): a point u of the window is at matrix u + offset in the crop.
+        (matrix [B, 2, 2], offset [B, 2]): a point u of the window is at matrix u + offset in the
+        crop.
     """
     middle = region[:, :2] + region[:, 2:] / 2
     stored = region[:, 2:] / stored_share
@@ -106,7 +110,7 @@ def crop_transform(region, stored_share, centre, size, angle, mirrored):
 
 
 def pixel_maps(matrix, offset, stored, size):
-    """The map of `crop_transform` in pixels: from pixels of the result to pixels of the stored crop.
+    """The map of `crop_transform` in pixels, from the result to the stored crop.
 
     Args:
         matrix, offset: the map in normalised coordinates.
@@ -114,8 +118,8 @@ def pixel_maps(matrix, offset, stored, size):
         size: (height, width) of the result in pixels.
 
     Returns:
-        Two tensors [B, 3], for x and for y of the source pixel: factor of the target's column, factor of its row,
-        constant.
+        Two tensors [B, 3], for x and for y of the source pixel: factor of the target's column,
+        factor of its row, constant.
     """
     height, width = size
     maps = []

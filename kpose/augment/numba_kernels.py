@@ -1,7 +1,8 @@
-"""Augmentation of images on the host: the steps of `augmentation.Augmentation`, compiled for the CPU by Numba.
+"""The image steps of `augmentation.Augmentation`, compiled for the CPU by Numba.
 
-All steps of an image run while it is in the cache, and only those that were drawn for it. Operations of TensorFlow and
-keras_cv process whole batches in float32, and each step reads and writes the whole batch.
+All steps of an image run while it is in the cache, and only those that were drawn for it.
+Operations of TensorFlow and keras_cv process whole batches in float32, and each step reads and
+writes the whole batch.
 """
 
 import numba
@@ -30,14 +31,15 @@ def augment(images, parameters, size, warps, recolours):
 
     Args:
         images: [B, h, w, 3] uint8.
-        parameters: [B, NUM_PARAMETERS] float32. For each image: the map from target to source pixels (for x and then
-            for y: factor of the column, factor of the row, constant); the colour matrix by rows, and the factor of the
-            mean luma that is added; the solarisation threshold (256 or more: no step); the mask of the bits that
-            posterisation keeps (255: all); the factor of sharpness (1: no step); 1 to equalise; the rectangle to cut
-            out in pixels (right <= left: no step).
+        parameters: [B, NUM_PARAMETERS] float32. For each image: the map from target to source
+            pixels (for x and then for y: factor of the column, factor of the row, constant); the
+            colour matrix by rows, and the factor of the mean luma that is added; the solarisation
+            threshold (256 or more: no step); the mask of the bits that posterisation keeps (255:
+            all); the factor of sharpness (1: no step); 1 to equalise; the rectangle to cut out in
+            pixels (right <= left: no step).
         size: (height, width) of the result in pixels.
-        warps: whether to apply the maps. Without it the images must have that size, and an image is mirrored if the
-            first number of its map is negative.
+        warps: whether to apply the maps. Without it the images must have that size, and an image is
+            mirrored if the first number of its map is negative.
         recolours: whether to apply the colour matrices.
 
     Returns:
@@ -51,7 +53,8 @@ def augment(images, parameters, size, warps, recolours):
 @_compiled
 def _augment(images, parameters, out, warps, recolours):
     height, width = out.shape[1], out.shape[2]
-    # One row more: rounding can make the warp read the row below the last one, with a weight of zero.
+    # One row more: rounding can make the warp read the row below the last one, with a weight of
+    # zero.
     source = np.zeros((images.shape[1] + 1) * images.shape[2] + 1, np.int32)
     target = np.empty(height * width, np.int32)
     scratch = np.empty(3 * height * width, np.uint8)
@@ -122,8 +125,8 @@ def _mirror(packed, height, width):
 def _warp(source, height, width, row, target, rows, columns):
     """Bilinear warp; pixels outside the image are black.
 
-    Each row needs three loops. The compiler vectorises the first and the last; it cannot vectorise the loads of the
-    second.
+    Each row needs three loops. The compiler vectorises the first and the last; it cannot vectorise
+    the loads of the second.
     """
     places, right, down = np.empty(columns, np.int32), np.empty(columns, np.float32), np.empty(columns, np.float32)
     corners = np.empty((4, columns), np.int32)
@@ -141,7 +144,8 @@ def _warp(source, height, width, row, target, rows, columns):
         for c in range(last, end):
             line[c] = _at_the_edge(source, height, width, x0 + row[0] * np.float32(c), y0 + row[3] * np.float32(c))
         count = last - first
-        # Indices start at 0, because the compiler does not vectorise loops with indices that can be negative.
+        # Indices start at 0, because the compiler does not vectorise loops with indices that can be
+        # negative.
         _locate(x0, y0, row[0], row[3], first, np.int32(width), places[:count], right[:count], down[:count])
         _fetch(source, width, places[:count], corners[0], corners[1], corners[2], corners[3])
         _blend(corners[0], corners[1], corners[2], corners[3], right, down, line[first:last])

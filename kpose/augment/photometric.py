@@ -1,8 +1,8 @@
 """Photometric augmentation: changes of colours, which do not move joints.
 
-Pure functions of batches [B, H, W, 3] uint8 with parameters [B] float32, which return batches of the same type. Each
-sample is processed independently. The operations are defined as in ImageEnhance and ImageOps of Pillow. They run in
-tf.data and in compiled training steps.
+Pure functions of batches [B, H, W, 3] uint8 with parameters [B] float32, which return batches of
+the same type. Each sample is processed independently. The operations are defined as in ImageEnhance
+and ImageOps of Pillow. They run in tf.data and in compiled training steps.
 """
 
 import math
@@ -16,22 +16,23 @@ NO_THRESHOLD = 256.0
 
 
 def colour_matrix(grey, brightness, contrast, saturation, hue):
-    """A shift towards grey and changes of brightness, contrast, saturation and hue, as one affine map.
+    """Changes of grey, brightness, contrast, saturation and hue, as one affine map.
 
-    Each of the five is an affine function of the colour of a pixel, so together they are one matrix and one offset for
-    each image.
+    Each of the five is an affine function of the colour of a pixel, so together they are one matrix
+    and one offset for each image.
 
     Args:
         grey: [B] 0: no change; 1: a grey image.
         brightness: [B] factor; below 1 towards black.
         contrast: [B] factor; below 1 towards the mean luma of the image.
         saturation: [B] factor; below 1 towards the luma of the pixel.
-        hue: [B] rotation of the colours around the grey axis, as a fraction of a full turn. The hue of HSV, an angle
-            in a hexagon, changes by the same angle to within 2.3 degrees. The rotation keeps the mean of the channels,
-            not the value of HSV.
+        hue: [B] rotation of the colours around the grey axis, as a fraction of a full turn. The hue
+            of HSV, an angle in a hexagon, changes by the same angle to within 2.3 degrees. The
+            rotation keeps the mean of the channels, not the value of HSV.
 
     Returns:
-        (matrix [B, 3, 3], pivot [B]): a pixel c becomes matrix c + pivot times the mean luma of the image.
+        (matrix [B, 3, 3], pivot [B]): a pixel c becomes matrix c + pivot times the mean luma of the
+        image.
     """
     identity, luma = tf.eye(3), tf.constant([LUMA] * 3)
     matrix = _scaled(contrast * brightness, identity)
@@ -73,8 +74,9 @@ def posterise(images, mask):
 
 
 def sharpness(images, factor):
-    """Blurs where `factor` [B] is below 1 and sharpens where it is above 1; pixels at the border do not change."""
-    # The smoothing kernel of Pillow, ones around a 5, divided by 13, is a 3x3 box plus four times the pixel.
+    """Blurs if `factor` [B] is below 1, sharpens if it is above 1, except pixels at the border."""
+    # The smoothing kernel of Pillow, ones around a 5, divided by 13, is a 3x3 box plus four times
+    # the pixel.
     images = tf.cast(images, tf.float32)
     rows = images[:, :-2] + images[:, 1:-1] + images[:, 2:]
     box = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]
@@ -103,9 +105,11 @@ def equalise(images):
 
 
 def cut_out(images, rectangle):
-    """Fills `rectangle` [B, 4] int32 (left, top, right, bottom in pixels) with the mean colour of the image.
+    """Fills a rectangle of each image with the mean colour of the image.
 
-    An image with right <= left does not change.
+    Args:
+        images: [B, H, W, 3] uint8.
+        rectangle: [B, 4] int32: left, top, right, bottom in pixels; right <= left: no change.
     """
     columns, rows = tf.range(images.shape[2])[None], tf.range(images.shape[1])[None]
     left, top, right, bottom = (rectangle[:, i, None] for i in range(4))

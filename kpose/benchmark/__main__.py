@@ -5,9 +5,9 @@ python -m kpose.benchmark train    training steps, beside a bare TensorFlow loop
 python -m kpose.benchmark serve    an exported model: latency, throughput, share of preprocessing; beside ONNX Runtime
 python -m kpose.benchmark write    writing records, beside a simple writer with cv2
 
-input and write use a COCO data set (--annotations and --images), or synthetic images without these flags. The baselines
-need further packages: pip install '.[benchmark]' in a checkout. A baseline without its packages is skipped, and the
-packages are logged.
+input and write use a COCO data set (--annotations and --images), or synthetic images without these
+flags. The baselines need further packages: pip install '.[benchmark]' in a checkout. A baseline
+without its packages is skipped, and the packages are logged.
 """
 
 import json

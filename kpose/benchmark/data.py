@@ -31,7 +31,7 @@ INPUT_SIZE, STORED_SIZE, PADDING = (224, 224), (256, 256), 1.25
 
 
 def write(runs, folder, annotations, images):
-    """The record writer in one and in two processes, beside a simple writer: cv2, one person after another.
+    """The record writer in one and in two processes, beside a simple writer with cv2.
 
     Args:
         runs: how often each is timed.
@@ -60,7 +60,7 @@ def write(runs, folder, annotations, images):
 
 
 def input_batches(runs, folder, annotations, images):
-    """Training batches with the warp and all photometric steps, on the host and for the device, beside baselines.
+    """Training batches with all augmentation, on the host and for the device, beside baselines.
 
     Args:
         runs: how often each is timed.
@@ -132,7 +132,7 @@ def write_options(folder, annotations, images, **changes):
 
 
 def _recipe(folder, place):
-    """The recipe of the batches: full augmentation on "host" or "device", on the records in a folder."""
+    """The recipe of the batches: full augmentation on `place`, "host" or "device"."""
     recipe = config_lib.load_recipe("deeppose_augmented")
     geometric = config_lib.load_recipe("deeppose_geometric").augment
     for field in ("flip", "rotation", "scale", "shift", "half_body"):
@@ -159,7 +159,10 @@ def _crops(training_set):
 
 
 def _seconds_of_batches(make):
-    """Seconds of `BATCHES` batches. The iterator is new, so that no other pipeline runs in the background."""
+    """Seconds of `BATCHES` batches.
+
+    The iterator is new, so that no other pipeline runs in the background.
+    """
     iterator = make()
     for _ in range(WARM_UP):
         next(iterator)

@@ -12,7 +12,7 @@ from kpose.core import startup
 
 
 def write_crops(annotations, persons, images, size, folder):
-    """Writes the crops of persons as JPEG files, one after another: read the image, crop, resize, write."""
+    """Writes a JPEG file for each person: reads the image, crops, resizes, writes."""
     import cv2
 
     cv2.setNumThreads(1)
@@ -36,7 +36,7 @@ def decoded_batches(paths, crop_size, batch_size):
 
 
 def keras_cv_batches(dataset, size, augment):
-    """Batches [B, h, w, 3] augmented by layers of keras_cv, one for each step of a recipe's `augment` section."""
+    """Batches [B, h, w, 3] augmented by layers of keras_cv, one for each step of `augment`."""
     layers = startup.import_keras_cv().layers
     levels, jitter = (0, 255), augment.jitter
 
@@ -67,7 +67,7 @@ def keras_cv_batches(dataset, size, augment):
 
 
 def torch_batches(jpegs, keypoints, size, share, batch_size, augment, workers):
-    """A torch DataLoader: OpenCV decodes and warps crops in memory, albumentations changes the colours.
+    """Batches of a torch DataLoader: OpenCV decodes and warps, albumentations changes colours.
 
     Args:
         jpegs: encoded crops.

@@ -1,7 +1,7 @@
 """Runs one benchmark: measurements of kpose and of baselines, in alternation on one machine.
 
-Without images of the caller, synthetic images are rendered (`tfrecords_tools.figures`), so anyone can repeat the
-measurements.
+Without images of the caller, synthetic images are rendered (`tfrecords_tools.figures`), so anyone
+can repeat the measurements.
 """
 
 import contextlib
@@ -23,10 +23,12 @@ def measure(name, runs, annotations=None, images=None):
     Args:
         name: input, train, serve or write.
         runs: how often each of the compared functions is timed; medians are reported.
-        annotations, images: for input and write: COCO keypoint file and image folder (None: synthetic images).
+        annotations, images: for input and write: COCO keypoint file and image folder (None:
+            synthetic images).
 
     Returns:
-        dict of measurements, with the machine; None where the package of a baseline is not installed.
+        dict of measurements, with the machine; None where the package of a baseline is not
+        installed.
     """
     machine = {"benchmark": name, "cpu": _cpu_name(), "cores": os.cpu_count(), "tensorflow": tf.__version__}
     if name in WITHOUT_IMAGES:

@@ -1,4 +1,4 @@
-"""Benchmark of exported models: latency and throughput, beside ONNX Runtime with the same weights."""
+"""Benchmark of exported models: latency and throughput, beside ONNX Runtime."""
 
 import os
 import statistics
@@ -24,7 +24,8 @@ IMAGE_SIZE = (480, 640)
 def serve(runs):
     """Two networks at 224 x 224: keypoints from an image of 480 x 640 with boxes, and from crops.
 
-    `throughput_ratio_to_onnx` is above 1, and `latency_ratio_to_onnx` below 1, where kpose is faster.
+    `throughput_ratio_to_onnx` is above 1, and `latency_ratio_to_onnx` below 1, where kpose is
+    faster.
 
     Args:
         runs: how often each is timed.

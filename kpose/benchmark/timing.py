@@ -11,7 +11,9 @@ PACKAGES = {"cv2": "opencv-python-headless", "keras_cv": "keras-cv"}
 
 
 def alternate(runs, ways):
-    """Median seconds of functions by name; they are timed in alternation, after one call of each that does not count.
+    """Median seconds of functions by name, timed in alternation.
+
+    A first call of each function does not count.
 
     Args:
         runs: how often each function is timed.
@@ -41,7 +43,7 @@ def ratio(seconds, slow, fast):
 
 
 def skipped(what, *modules):
-    """Whether a baseline is skipped because modules are not installed; if so, logs how to install them."""
+    """Whether modules of a baseline are missing; if so, logs how to install them."""
     missing = [PACKAGES.get(name, name) for name in modules if importlib.util.find_spec(name) is None]
     if missing:
         logging.warning(

@@ -6,10 +6,11 @@ from torch import nn
 
 
 def deeppose(num_joints):
-    """`kpose.models.deeppose` with the default initial weights of PyTorch: images of 224 x 224 -> 2K numbers."""
+    """`kpose.models.deeppose` with initial weights of PyTorch: 224 x 224 images -> 2K numbers."""
     blocks, channels = [], 3
     for index, (filters, kernel) in enumerate([(96, 11), (256, 5), (384, 3), (384, 3), (256, 3)]):
-        # "Same" padding with stride 4 pads 3 and 4 pixels. Here it is 4 and 4: the same amount of work.
+        # "Same" padding with stride 4 pads 3 and 4 pixels. Here it is 4 and 4: the same amount of
+        # work.
         stride, padding = (4, 4) if index == 0 else (1, kernel // 2)
         blocks += [nn.Conv2d(channels, filters, kernel, stride, padding), nn.ReLU(), nn.BatchNorm2d(filters)]
         if index in (0, 1, 4):
@@ -53,7 +54,9 @@ def resnet18(num_joints):
 
 
 def make_step(make_network, batch, bfloat16, compiled):
-    """A function without arguments that runs one training step: SGD on the sum of squares, channels last.
+    """A function without arguments that runs one training step.
+
+    The step is SGD on the sum of squares, with channels last.
 
     Args:
         make_network: `deeppose` or `resnet18`.

@@ -1,4 +1,4 @@
-"""Benchmark of training steps, beside matrix multiplications, a bare TensorFlow loop, and PyTorch."""
+"""Benchmark of training steps, beside a bare TensorFlow loop and PyTorch."""
 
 import gc
 import itertools
@@ -31,9 +31,10 @@ MATRIX = 3072
 def train(runs):
     """Images per second of two networks on constant data, in each precision and mode.
 
-    In each precision these are timed in alternation: kpose with and without XLA, a bare TensorFlow loop in the faster
-    of these two modes, and PyTorch, eager and compiled. `share_of_matrix_rate` compares the floating-point operations
-    per second with those of large matrix multiplications; a training step counts as three forward passes.
+    In each precision these are timed in alternation: kpose with and without XLA, a bare TensorFlow
+    loop in the faster of these two modes, and PyTorch, eager and compiled. `share_of_matrix_rate`
+    compares the floating-point operations per second with those of large matrix multiplications; a
+    training step counts as three forward passes.
 
     Args:
         runs: how often each is timed.
@@ -177,7 +178,7 @@ def _bare_loop(config, skeleton, batch, xla):
 
 
 def _torch(make_network, batch, precision, compiled):
-    """Seconds of a training step in PyTorch; None if it cannot run (torch.compile needs a C++ compiler)."""
+    """Seconds of a step in PyTorch; None if it fails (torch.compile needs a C++ compiler)."""
     from kpose.benchmark import torch_networks
 
     step = torch_networks.make_step(make_network, batch, precision == "mixed_bfloat16", compiled)

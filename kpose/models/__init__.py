@@ -1,6 +1,8 @@
-"""Networks by name: images [B, H, W, 3] of 0..255 -> dict with "keypoints" [B, K, 2], normalised, float32.
+"""Networks by name.
 
-The dict also holds the further outputs (`kpose.models.layers`) that the recipe's loss needs.
+A network maps images [B, H, W, 3] of 0..255 to a dict with "keypoints" [B, K, 2], normalised,
+float32. The dict also holds the further outputs (`kpose.models.layers`) that the recipe's loss
+needs.
 """
 
 from kpose.core import checks
@@ -23,7 +25,7 @@ MODELS = {
 
 
 def check(config):
-    """Raises `InputError` unless a recipe's `model` section describes a network that can be built."""
+    """Raises `InputError` unless a recipe's `model` section describes a possible network."""
     checks.choice(config.name, "model.name", sorted(MODELS))
     checks.check_numbers(config, "input_size", 2)
     if config.name != "backbone":
@@ -42,7 +44,7 @@ def check(config):
 
 @checks.register
 def check_recipe(config):
-    """Raises `InputError` unless the `model` section of a recipe describes a network that can be built."""
+    """`check` of the `model` section of a recipe."""
     check(config.model)
 
 
@@ -64,10 +66,10 @@ def build(config, skeleton, outputs=(), synchronized=False, base=None):
 
 
 def load_weights(network, config):
-    """Sets initial weights from the file, package or preset `config.weights`; does nothing if it is empty.
+    """Sets the initial weights that `config.weights` names, if it names any.
 
-    Not part of `build`: a network that a checkpoint fills does not need the file. `kpose.runs.workdir` handles weights
-    of runs and of shipped models.
+    It is a file, package or preset. This is not part of `build`: a network that a checkpoint fills
+    does not need the file. `kpose.runs.workdir` handles weights of runs and of shipped models.
 
     Args:
         network: the network that `build` made from `config`.

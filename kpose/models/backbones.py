@@ -1,8 +1,9 @@
 """Regressors on backbones of keras_cv, which can start from ImageNet weights.
 
-Gupta and Gritton replaced the convolutions of DeepPose by a pretrained ResNet-18, and it learned to predict the mean
-pose for everyone. These networks avoid that: they use the preprocessing of the weights, BatchNorm is frozen together
-with the backbone (`config.model.freeze_epochs`), and the spatial head keeps the positions of the features.
+Gupta and Gritton replaced the convolutions of DeepPose by a pretrained ResNet-18, and it learned to
+predict the mean pose for everyone. These networks avoid that: they use the preprocessing of the
+weights, BatchNorm is frozen together with the backbone (`config.model.freeze_epochs`), and the
+spatial head keeps the positions of the features.
 """
 
 import dataclasses
@@ -20,14 +21,16 @@ from kpose.models.weights import sources
 HEADS = ("pooled", "spatial")
 # Backbones halve the resolution five times.
 STRIDE = 32
-# Feature levels, counted as in `integral`: level 1 has 1/4 of the input's resolution, level 4 has 1/32.
+# Feature levels, counted as in `integral`: level 1 has 1/4 of the input's resolution, level 4 has
+# 1/32.
 LEVELS = (1, 2, 3, 4)
-# Initial weights of the pooled head. With small ones, predictions start near the centre, where the published loss, a
-# sum over the batch, is stable.
+# Initial weights of the pooled head. With small ones, predictions start near the centre, where the
+# published loss, a sum over the batch, is stable.
 INITIAL_STD = 0.001
 
-# Images of 0..255 -> the range that the weights were trained on: scale and offset, for each channel. ResNets of
-# keras_cv take 0..1; those of torchvision take images normalised by the mean and deviation of ImageNet.
+# Images of 0..255 -> the range that the weights were trained on: scale and offset, for each
+# channel. ResNets of keras_cv take 0..1; those of torchvision take images normalised by the mean
+# and deviation of ImageNet.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _UNIT = (1 / 255, 0.0)
 _STANDARDISED = ([1 / (255 * s) for s in _STD], [-m / s for m, s in zip(_MEAN, _STD, strict=True)])
@@ -40,7 +43,8 @@ class Spec:
 
     Attributes:
         family: name of the class in `keras_cv.models`.
-        options: the arguments. They are listed here because keras_cv downloads those of its named variants.
+        options: the arguments. They are listed here because keras_cv downloads those of its named
+            variants.
         rescale: preprocessing ("keras", "torchvision") -> (scale, offset) of images of 0..255.
         translate: PyTorch module name -> layer name.
     """
@@ -62,9 +66,9 @@ def _resnet(blocks, block_type):
     return Spec("ResNetBackbone", options, rescale, sources.translate_resnet)
 
 
-# He et al., "Deep Residual Learning for Image Recognition", CVPR 2016; Tan and Le, "EfficientNet", ICML 2019. The Lite
-# variants have ReLU6 and no squeeze-and-excitation. Stochastic depth is off: dropped blocks would change the features
-# of a frozen backbone too.
+# He et al., "Deep Residual Learning for Image Recognition", CVPR 2016; Tan and Le, "EfficientNet",
+# ICML 2019. The Lite variants have ReLU6 and no squeeze-and-excitation. Stochastic depth is off:
+# dropped blocks would change the features of a frozen backbone too.
 BACKBONES = {
     "resnet18": _resnet([2, 2, 2, 2], "basic_block"),
     "resnet50": _resnet([3, 4, 6, 3], "block"),
@@ -105,20 +109,22 @@ def backbone_regressor(
 
     Args:
         backbone: a name in `BACKBONES`.
-        head: "pooled": global average pooling and one fully connected layer. "spatial": a top-down path to maps whose
-            expectations are the keypoints, as in `kpose.models.integral`.
+        head: "pooled": global average pooling and one fully connected layer. "spatial": a top-down
+            path to maps whose expectations are the keypoints, as in `kpose.models.integral`.
         input_size: (height, width) in pixels, multiples of 32.
         num_joints: K.
-        outputs: further outputs beside the keypoints (`kpose.models.layers`), from the mean of the coarsest features.
-        head_filters, head_level: of the spatial head, as in `kpose.models.integral`; level 4 has 1/32 of the input's
-            resolution.
-        preprocessing: "keras": scale and padding of keras_cv. "torchvision": scale of torchvision (mean and deviation
-            of ImageNet) and, for a ResNet, its strides and padding.
+        outputs: further outputs beside the keypoints (`kpose.models.layers`), from the mean of the
+            coarsest features.
+        head_filters, head_level: of the spatial head, as in `kpose.models.integral`; level 4 has
+            1/32 of the input's resolution.
+        preprocessing: "keras": scale and padding of keras_cv. "torchvision": scale of torchvision
+            (mean and deviation of ImageNet) and, for a ResNet, its strides and padding.
         batch_norm_momentum: weight of the old value in the running statistics of BatchNorm.
         synchronized: BatchNorm over the batches of all replicas together.
 
     Returns:
-        `keras.Model`: images [B, H, W, 3] of 0..255 -> {"keypoints": [B, K, 2] float32, normalised}.
+        `keras.Model`: images [B, H, W, 3] of 0..255 -> {"keypoints": [B, K, 2] float32,
+        normalised}.
     """
     spec = BACKBONES[backbone]
     scale, offset = spec.rescale[preprocessing]
@@ -157,7 +163,7 @@ def check_backbone(config):
 
 
 def build_backbone(config, skeleton, outputs, synchronized, base):
-    """The network of a recipe's `model` section; arguments as for `kpose.models.build`, `base` is not used."""
+    """The network of a recipe; arguments as for `kpose.models.build`, without use of `base`."""
     return backbone_regressor(
         backbone=config.backbone,
         head=config.head,
@@ -173,14 +179,16 @@ def build_backbone(config, skeleton, outputs, synchronized, base):
 
 
 def _preprocessing(config):
-    # Recipes that do not come from a run can have "auto"; `kpose.runs.workdir` resolves it for all others.
+    # Recipes that do not come from a run can have "auto"; `kpose.runs.workdir` resolves it for all
+    # others.
     return sources.preprocessing(config.weights) if config.preprocessing == "auto" else config.preprocessing
 
 
 def features(name, input_size, preprocessing="keras", batch_norm_momentum=0.9, synchronized=False):
-    """A backbone as a plain Keras model: rescaled images -> list of four feature maps, 1/4 to 1/32 of their size.
+    """A backbone as a plain Keras model: rescaled images -> four feature maps, 1/4 to 1/32 in size.
 
-    All layers are of Keras or kpose, so a saved network loads without keras_cv. Arguments as for `backbone_regressor`.
+    All layers are of Keras or kpose, so a saved network loads without keras_cv. Arguments as for
+    `backbone_regressor`.
     """
     spec = BACKBONES[name]
     keras_cv = startup.import_keras_cv()
@@ -203,9 +211,10 @@ def features(name, input_size, preprocessing="keras", batch_norm_momentum=0.9, s
 def _as_in_torchvision(resnet):
     """A keras_cv ResNet with the strides and the padding of torchvision.
 
-    torchvision pads all sides equally, but "same" padding of TensorFlow pads only the right and the bottom of an even
-    image. In bottlenecks of torchvision the 3x3 convolution has the stride, not the 1x1 convolution before it. Weights
-    of torchvision fit both networks, but with the layout of keras_cv each strided layer is off by one pixel.
+    torchvision pads all sides equally, but "same" padding of TensorFlow pads only the right and the
+    bottom of an even image. In bottlenecks of torchvision the 3x3 convolution has the stride, not
+    the 1x1 convolution before it. Weights of torchvision fit both networks, but with the layout of
+    keras_cv each strided layer is off by one pixel.
     """
     moved = {
         layer.name: layer.name.replace("_1_conv", "_2_conv")
@@ -226,7 +235,8 @@ def _as_in_torchvision(resnet):
 
     def call(layer, *args, **kwargs):
         if pads(layer):
-            # The input of the pool comes from a ReLU, so zeros have the same effect as minus infinity.
+            # The input of the pool comes from a ReLU, so zeros have the same effect as minus
+            # infinity.
             padding = layers.ZeroPadding2D(_window(layer)[0] // 2, name=f"{layer.name}_pad")
             return layer(padding(args[0]), **kwargs)
         return layer(*args, **kwargs)

@@ -1,8 +1,9 @@
 """A later stage of DeepPose's cascade (Toshev and Szegedy, "DeepPose", CVPR 2014, section 3.2).
 
-A stage takes a sub-image around each joint that the previous stage found, with a side of sigma torso diameters, and
-regresses the position of the joint in it. Here all joints of a stage share one convolutional network (the paper trains
-one for each joint); its last layer has separate weights for each joint.
+A stage takes a sub-image around each joint that the previous stage found, with a side of sigma
+torso diameters, and regresses the position of the joint in it. Here all joints of a stage share one
+convolutional network (the paper trains one for each joint); its last layer has separate weights for
+each joint.
 """
 
 import keras
@@ -12,7 +13,8 @@ from kpose.core.checks import check_numbers
 from kpose.core.errors import InputError
 from kpose.models.layers import BatchNormalization, Scale
 
-# Smallest side of sub-images, as a fraction of the crop: a person seen from above has a very short torso.
+# Smallest side of sub-images, as a fraction of the crop: a person seen from above has a very short
+# torso.
 SMALLEST_SIDE = 0.05
 
 
@@ -38,8 +40,8 @@ def cascade(
         torso: indices of the two torso joints.
         sub_image: side of the sub-images in pixels, a multiple of 2 ** len(filters).
         sigma: side of the sub-images in torso diameters.
-        filters: channels of the 3 x 3 convolutions of the stage, two for each number; the first of the two halves the
-            resolution.
+        filters: channels of the 3 x 3 convolutions of the stage, two for each number; the first of
+            the two halves the resolution.
         hidden: units of the hidden fully connected layers.
         outputs: further outputs beside the keypoints (`kpose.models.layers`).
         batch_norm_momentum, synchronized: as in `kpose.models.deeppose`.
@@ -97,13 +99,15 @@ def build_cascade(config, skeleton, outputs, synchronized, base):
 class Cascade(keras.Model):
     """A trained network and the stage that refines its keypoints, as one network.
 
-    `call(images, estimate=None)`: if an estimate [B, K, 2] is given, the stage refines it instead of the keypoints of
-    the base; training uses this. Outputs of the base that the stage does not predict are kept.
+    `call(images, estimate=None)`: if an estimate [B, K, 2] is given, the stage refines it instead
+    of the keypoints of the base; training uses this. Outputs of the base that the stage does not
+    predict are kept.
 
     Args:
         base: the network of the previous stages; it is not trained further.
         stage: the `Stage`.
-        input_size: (height, width) of the images in pixels; they are resized to the input size of the base.
+        input_size: (height, width) of the images in pixels; they are resized to the input size of
+            the base.
     """
 
     def __init__(self, base, stage, input_size, **kwargs):
@@ -142,12 +146,13 @@ class Cascade(keras.Model):
 
 @keras.saving.register_keras_serializable("kpose")
 class Stage(layers.Layer):
-    """One stage: images [B, H, W, 3] of 0..255, estimate [B, K, 2] -> dict of outputs, with the refined keypoints.
+    """One stage: images [B, H, W, 3] of 0..255, estimate [B, K, 2] -> dict with refined keypoints.
 
     Args:
         network: sub-images [N, n, n, 3] of 0..255 -> features [N, F].
         num_joints: K.
-        torso: indices of the two joints whose distance is the torso diameter; here it is measured in the crop.
+        torso: indices of the two joints whose distance is the torso diameter; here it is measured
+            in the crop.
         sigma: side of a sub-image in torso diameters.
         outputs: further outputs beside the keypoints (`kpose.models.layers`).
     """
@@ -191,7 +196,8 @@ class Stage(layers.Layer):
         size = self.sub_images.size
         features = self.network(ops.reshape(pictures, (-1, size, size, 3)), training=training)
         features = ops.reshape(ops.cast(features, "float32"), (-1, self.num_joints, features.shape[-1]))
-        # Losses divide errors by "unit", so they are fractions of the sub-image's side, as in equation 7 of the paper.
+        # Losses divide errors by "unit", so they are fractions of the sub-image's side, as in
+        # equation 7 of the paper.
         answer = {"keypoints": estimate + self.offset(features) * sides, "unit": sides}
         if self.scale:
             answer["scale"] = self.scale(self.raw_scale(features)) * sides
@@ -216,10 +222,12 @@ class Stage(layers.Layer):
 
 @keras.saving.register_keras_serializable("kpose")
 class SubImages(layers.Layer):
-    """Crops rectangles: images [B, H, W, 3], centres [B, K, 2], sides [B, K, 2] -> sub-images [B, K, n, n, 3].
+    """Crops a rectangle around each joint.
 
-    Centres and sides are normalised; pixels outside the image are black. It is computed as two matrix products, one for
-    the rows and one for the columns: XLA can compile them, and on a CPU they are faster than gathering pixels.
+    images [B, H, W, 3], centres [B, K, 2], sides [B, K, 2] -> sub-images [B, K, n, n, 3].
+    Centres and sides are normalised; pixels outside the image are black. It is computed as two
+    matrix products, one for the rows and one for the columns: XLA can compile them, and on a CPU
+    they are faster than gathering pixels.
 
     Args:
         size: n, in pixels.
@@ -246,15 +254,16 @@ class SubImages(layers.Layer):
 
 
 def torso_diameter(keypoints, torso):
-    """Distance [B] between the two torso joints of keypoints [B, K, 2], in the units of the keypoints."""
+    """Distance [B] between the torso joints of keypoints [B, K, 2], in their units."""
     one, other = torso
     return ops.sqrt(ops.sum(ops.square(keypoints[:, one] - keypoints[:, other]), axis=-1) + 1e-12)
 
 
 def sampling_weights(centre, side, size, length):
-    """Weights of resampling along one axis: [..., size, length], the share of each source pixel in each sample.
+    """Weights [..., size, length] of resampling along one axis.
 
-    Bilinear, with a wider kernel when the image is reduced; zero outside the source.
+    They are the share of each source pixel in each sample: bilinear, with a wider kernel when the
+    image is reduced; zero outside the source.
 
     Args:
         centre, side: [...] of the sampled interval, normalised.

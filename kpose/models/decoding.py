@@ -1,4 +1,4 @@
-"""From crops to keypoints in original pixels; evaluation, export and prediction all use these functions."""
+"""From crops to keypoints in original pixels, for evaluation, export and prediction."""
 
 import tensorflow as tf
 from keras import ops
@@ -10,16 +10,16 @@ def predict(network, images, regions, skeleton, flip_test=False):
     """Keypoints and scores for crops, in original pixels.
 
     Args:
-        network: images [N, H, W, 3] of 0..255 -> dict with "keypoints" [N, K, 2] normalised, and possibly further
-            outputs (`kpose.models.layers`).
+        network: images [N, H, W, 3] of 0..255 -> dict with "keypoints" [N, K, 2] normalised, and
+            possibly further outputs (`kpose.models.layers`).
         images: [N, H, W, 3] uint8 or float32.
         regions: [N, 4] xywh in original pixels: the part of the image that each crop shows.
         skeleton: the `Skeleton` that the network predicts.
         flip_test: average the outputs with those for the mirrored crops.
 
     Returns:
-        keypoints [N, K, 3] float32 (x, y in original pixels, score of the joint) and scores [N] float32 of the
-        persons; all scores are in [0, 1].
+        keypoints [N, K, 3] float32 (x, y in original pixels, score of the joint) and scores [N]
+        float32 of the persons; all scores are in [0, 1].
     """
     images = ops.cast(images, "float32")
     outputs = network(images, training=False)
@@ -38,11 +38,12 @@ def _mirror_back(name, value, skeleton):
 
 
 def confidence(outputs, regions, input_size):
-    """Scores in [0, 1] from the outputs of a network: [N, K] for the joints and [N] for the persons.
+    """Scores in [0, 1] from the outputs of a network: [N, K] of the joints and [N] of the persons.
 
-    With a learned scale s, the score of a joint is 1 - s (Li et al., "Human Pose Regression with Residual
-    Log-likelihood Estimation", ICCV 2021). With a regressed visibility, it is the visibility. The score of a person is
-    the mean over the joints. For a plain regressor, all scores are the `resolution_score`.
+    With a learned scale s, the score of a joint is 1 - s (Li et al., "Human Pose Regression with
+    Residual Log-likelihood Estimation", ICCV 2021). With a regressed visibility, it is the
+    visibility. The score of a person is the mean over the joints. For a plain regressor, all scores
+    are the `resolution_score`.
     """
     if "scale" in outputs:
         joints = 1.0 - ops.clip(ops.mean(outputs["scale"], axis=-1), 0.0, 1.0)
@@ -57,16 +58,17 @@ def confidence(outputs, regions, input_size):
 def resolution_score(regions, input_size):
     """Scores [N] in (0, 1) from the resolution of each person in the image.
 
-    s / (s + n), where s is the longer side of the region and n that of the network's input, in pixels. A plain
-    regressor gives no confidence. Its errors are larger for small, blurred persons, so the size ranks the predictions
-    better than equal scores, with which average precision would depend on chance.
+    s / (s + n), where s is the longer side of the region and n that of the network's input, in
+    pixels. A plain regressor gives no confidence. Its errors are larger for small, blurred persons,
+    so the size ranks the predictions better than equal scores, with which average precision would
+    depend on chance.
     """
     side = ops.max(regions[:, 2:], axis=-1)
     return side / (side + float(max(input_size)))
 
 
 def place(pose, regions):
-    """The normalised pose [K, 2], placed in each of the regions [N, 4]: [N, K, 2] in original pixels."""
+    """The normalised pose [K, 2] in each of the regions [N, 4]: [N, K, 2] in original pixels."""
     return geometry.denormalise(pose[None], regions)
 
 

@@ -1,8 +1,10 @@
-"""The DeepPose network (Toshev and Szegedy, "DeepPose", CVPR 2014), as Gupta and Gritton trained it on COCO.
+"""The DeepPose network (Toshev and Szegedy, "DeepPose", CVPR 2014).
 
-conv 96 11x11 stride 4 - pool - conv 256 5x5 - pool - conv 384 3x3 - conv 384 3x3 - conv 256 3x3 - pool - FC 4096 -
-FC 4096 - FC 2K. Each conv is convolution, ReLU, BatchNorm; each pool is max 3x3 stride 2; each hidden FC layer is
-followed by dropout with a rate of 0.6.
+This is the version that Gupta and Gritton trained on COCO:
+
+conv 96 11x11 stride 4 - pool - conv 256 5x5 - pool - conv 384 3x3 - conv 384 3x3 - conv 256 3x3 -
+pool - FC 4096 - FC 4096 - FC 2K. Each conv is convolution, ReLU, BatchNorm; each pool is max 3x3
+stride 2; each hidden FC layer is followed by dropout with a rate of 0.6.
 """
 
 import keras
@@ -15,10 +17,10 @@ from kpose.models.layers import BatchNormalization, extra_outputs
 # Indices of the convolutions that are followed by a pool.
 POOLED = (0, 1, 4)
 
-# Standard deviation of the initial weights of the fully connected layers (normal distribution). The papers do not give
-# it. With initial weights of the usual size (He, Glorot) the published loss, a sum over the batch, diverges within
-# steps at the published learning rate: its curvature in the last layer is 2 sum |h|^2, where h are the activations
-# before that layer.
+# Standard deviation of the initial weights of the fully connected layers (normal distribution). The
+# papers do not give it. With initial weights of the usual size (He, Glorot) the published loss, a
+# sum over the batch, diverges within steps at the published learning rate: its curvature in the
+# last layer is 2 sum |h|^2, where h are the activations before that layer.
 INITIAL_STD = 0.002
 
 
@@ -39,8 +41,9 @@ def deeppose(
     Args:
         input_size: (height, width) in pixels.
         num_joints: K.
-        outputs: further outputs beside the keypoints (`kpose.models.layers`). Visibility is regressed as a third
-            number for each joint, 3K numbers in all: 51 for COCO (Gupta and Gritton, 4.5.2).
+        outputs: further outputs beside the keypoints (`kpose.models.layers`). Visibility is
+            regressed as a third number for each joint, 3K numbers in all: 51 for COCO (Gupta and
+            Gritton, 4.5.2).
         filters, kernels: of the five convolutions.
         first_stride: of the first convolution; the others have stride 1.
         hidden: units of the hidden fully connected layers.
@@ -49,7 +52,8 @@ def deeppose(
         synchronized: BatchNorm over the batches of all replicas together.
 
     Returns:
-        `keras.Model`: images [B, H, W, 3] of 0..255 -> {"keypoints": [B, K, 2] float32, normalised}.
+        `keras.Model`: images [B, H, W, 3] of 0..255 -> {"keypoints": [B, K, 2] float32,
+        normalised}.
     """
     images = keras.Input((*input_size, 3), name="images")
     x = layers.Rescaling(1 / 127.5, -1.0, name="rescale")(images)
@@ -89,7 +93,7 @@ def check_deeppose(config):
 
 
 def build_deeppose(config, skeleton, outputs, synchronized, base):
-    """The network of a recipe's `model` section; arguments as for `kpose.models.build`, `base` is not used."""
+    """The network of a recipe; arguments as for `kpose.models.build`, without use of `base`."""
     return deeppose(
         input_size=tuple(config.input_size),
         num_joints=skeleton.num_joints,

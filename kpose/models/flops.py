@@ -5,12 +5,15 @@ from tensorflow.compat.v1 import profiler
 
 from kpose.core import startup
 
-# A training step costs about three forward passes: one forward, one each for the gradients of inputs and of weights.
+# A training step costs about three forward passes: one forward, one each for the gradients of
+# inputs and of weights.
 PASSES_OF_TRAINING = 3
 
 
 def forward(network, input_size):
-    """Floating-point operations of one forward pass for one image; a multiplication and an addition count as two.
+    """Floating-point operations of one forward pass for one image.
+
+    A multiplication and an addition count as two operations.
 
     Args:
         network: images [B, H, W, 3] -> a structure of tensors.

@@ -6,16 +6,17 @@ from keras import layers
 
 
 def fold_batch_norm(network):
-    """The same function of the images with fewer layers: w -> w * g / s, b -> beta + (b - mean) * g / s.
+    """The same function of the images with fewer layers.
 
-    g, beta, mean: of the BatchNorm; s: the square root of its variance plus epsilon.
+    w -> w * g / s, b -> beta + (b - mean) * g / s, where w, b: of the convolution; g, beta, mean:
+    of the BatchNorm; s: the square root of its variance plus epsilon.
 
     Args:
         network: a functional `keras.Model` in float32; its layers can be such models too.
 
     Returns:
-        A new network, for inference only. BatchNorm is folded only if it follows a convolution without activation.
-        A network that is not a functional model is returned as it is.
+        A new network, for inference only. BatchNorm is folded only if it follows a convolution
+        without activation. A network that is not a functional model is returned as it is.
     """
     if not isinstance(network, keras.Model) or not hasattr(network, "operations"):
         return network

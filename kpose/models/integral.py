@@ -1,8 +1,9 @@
 """A small regressor with a spatial head: each joint is the expectation over a map.
 
-Integral pose regression (Sun et al., "Integral Human Pose Regression", ECCV 2018) on a feature pyramid (Lin et al.,
-"Feature Pyramid Networks", CVPR 2017) of plain 3x3 convolutions. It is trained with coordinate losses, like any
-regressor. It learns many times faster than a fully connected head, which must learn each position separately.
+Integral pose regression (Sun et al., "Integral Human Pose Regression", ECCV 2018) on a feature
+pyramid (Lin et al., "Feature Pyramid Networks", CVPR 2017) of plain 3x3 convolutions. It is trained
+with coordinate losses, like any regressor. It learns many times faster than a fully connected head,
+which must learn each position separately.
 """
 
 import keras
@@ -28,15 +29,18 @@ def integral(
     Args:
         input_size: (height, width) in pixels, multiples of 2 ** len(filters).
         num_joints: K.
-        outputs: further outputs beside the keypoints (`kpose.models.layers`), from the mean of the coarsest features.
+        outputs: further outputs beside the keypoints (`kpose.models.layers`), from the mean of the
+            coarsest features.
         filters: channels of the bottom-up levels; each level halves the resolution.
         head_filters: channels of the top-down path.
-        head_level: level that gives the resolution of the maps, counted from 0; 1: a quarter of the input's.
+        head_level: level that gives the resolution of the maps, counted from 0; 1: a quarter of the
+            input's.
         batch_norm_momentum: weight of the old value in the running statistics of BatchNorm.
         synchronized: BatchNorm over the batches of all replicas together.
 
     Returns:
-        `keras.Model`: images [B, H, W, 3] of 0..255 -> {"keypoints": [B, K, 2] float32, normalised}.
+        `keras.Model`: images [B, H, W, 3] of 0..255 -> {"keypoints": [B, K, 2] float32,
+        normalised}.
     """
     images = keras.Input((*input_size, 3), name="images")
     x = layers.Rescaling(1 / 127.5, -1.0, name="rescale")(images)
@@ -58,7 +62,8 @@ def top_down(levels, filters, head_level, batch_norm_momentum, synchronized):
     """The top-down path of a feature pyramid, from the smallest level to level `head_level`.
 
     Args:
-        levels: feature maps, each half the resolution of the one before it. Those below `head_level` are not used.
+        levels: feature maps, each half the resolution of the one before it. Those below
+            `head_level` are not used.
         filters: channels of the path.
         head_level: index of the level at whose resolution the path ends.
         batch_norm_momentum, synchronized: as for `integral`.
@@ -94,7 +99,7 @@ def check_integral(config):
 
 
 def build_integral(config, skeleton, outputs, synchronized, base):
-    """The network of a recipe's `model` section; arguments as for `kpose.models.build`, `base` is not used."""
+    """The network of a recipe; arguments as for `kpose.models.build`, without use of `base`."""
     return integral(
         input_size=tuple(config.input_size),
         num_joints=skeleton.num_joints,

@@ -1,6 +1,7 @@
-"""Layers that several networks share: BatchNorm with the fused kernel, soft-argmax, and the further outputs.
+"""Layers that several networks share: BatchNorm, soft-argmax, and the further outputs.
 
-A network predicts "keypoints" [B, K, 2], and beside them the further outputs that the recipe's loss needs:
+A network predicts "keypoints" [B, K, 2], and beside them the further outputs that the recipe's loss
+needs:
 
 scale       [B, K, 2] in (0, 1): the scale of the error in x and y, as a fraction of the crop
 visibility  [B, K]: an estimate of whether the joint is labelled or visible; the loss or the network defines it
@@ -12,18 +13,20 @@ from keras import layers, ops
 
 @keras.saving.register_keras_serializable("kpose")
 class BatchNormalization(layers.BatchNormalization):
-    """BatchNormalization of Keras (Ioffe and Szegedy, ICML 2015), in training with the fused kernel of TensorFlow.
+    """BatchNormalization of Keras (Ioffe and Szegedy, ICML 2015) with TensorFlow's fused kernel.
 
-    Keras 3 uses about a dozen elementwise operations in float32, and each one reads and writes the whole tensor. With
-    the fused kernel, six 3 x 3 convolutions of 64 channels with BatchNorm train 2.7 times as fast in bfloat16 and 1.4
-    times as fast in float32 (CPU with AVX512_BF16). The results are the same up to rounding. Synchronised over
-    replicas, on other backends and for inputs other than [B, H, W, C], the layer uses the operations of Keras.
+    In training, Keras 3 uses about a dozen elementwise operations in float32, and each one reads
+    and writes the whole tensor. With the fused kernel, six 3 x 3 convolutions of 64 channels with
+    BatchNorm train 2.7 times as fast in bfloat16 and 1.4 times as fast in float32 (CPU with
+    AVX512_BF16). The results are the same up to rounding. Synchronised over replicas, on other
+    backends and for inputs other than [B, H, W, C], the layer uses the operations of Keras.
     Arguments as for the layer of Keras.
     """
 
     def call(self, inputs, training=None, mask=None):
         learning = bool(training and self.trainable)
-        # With fixed statistics in float32, Keras gives a product and a sum, which converters fold into convolutions.
+        # With fixed statistics in float32, Keras gives a product and a sum, which converters fold
+        # into convolutions.
         exact = keras.backend.standardize_dtype(inputs.dtype) == "float32"
         if (exact and not learning) or not self._fits_the_kernel(inputs, mask):
             return super().call(inputs, training=training, mask=mask)
@@ -64,7 +67,7 @@ class BatchNormalization(layers.BatchNormalization):
 
 @keras.saving.register_keras_serializable("kpose")
 class SoftArgmax(layers.Layer):
-    """Maps [B, h, w, K] -> [B, K, 2]: the expectation of the normalised x, y under the softmax of each map, float32."""
+    """Maps [B, h, w, K] -> [B, K, 2] float32: expectation of x, y under the softmax of each map."""
 
     def __init__(self, **kwargs):
         super().__init__(dtype="float32", **kwargs)
@@ -89,11 +92,12 @@ class SoftArgmax(layers.Layer):
         return config
 
 
-# Loss (`config.loss.name`) -> the outputs that it needs beside the keypoints. The other losses need none.
+# Loss (`config.loss.name`) -> the outputs that it needs beside the keypoints. The other losses need
+# none.
 OUTPUTS_OF_LOSS = {"laplace": ("scale",), "masked_l2": ("visibility",), "rle": ("scale",)}
 
-# A lower limit of scales: without it the likelihood of a joint without errors is unbounded. It is a fiftieth of a pixel
-# at 224 pixels.
+# A lower limit of scales: without it the likelihood of a joint without errors is unbounded. It is a
+# fiftieth of a pixel at 224 pixels.
 SMALLEST_SCALE = 1e-4
 
 

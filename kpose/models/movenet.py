@@ -1,10 +1,11 @@
 """A regressor with the architecture of MoveNet, which can start from the published MoveNet weights.
 
-MoveNet ("Next-Generation Pose Detection with MoveNet and TensorFlow.js", TensorFlow blog, 2021; weights Apache-2.0) is
-MobileNetV2 (Sandler et al., CVPR 2018) with a feature pyramid to stride 4 and the heads of CenterNet (Zhou et al.,
-"Objects as Points", 2019): a map of centres, a regression of each joint from the centre, a map for each joint, and
-offsets within a cell. MoveNet selects cells by argmax. Here each argmax is replaced by an expectation, so coordinates
-are a differentiable function of the image and can be trained with any coordinate loss.
+MoveNet ("Next-Generation Pose Detection with MoveNet and TensorFlow.js", TensorFlow blog, 2021;
+weights Apache-2.0) is MobileNetV2 (Sandler et al., CVPR 2018) with a feature pyramid to stride 4
+and the heads of CenterNet (Zhou et al., "Objects as Points", 2019): a map of centres, a regression
+of each joint from the centre, a map for each joint, and offsets within a cell. MoveNet selects
+cells by argmax. Here each argmax is replaced by an expectation, so coordinates are a differentiable
+function of the image and can be trained with any coordinate loss.
 """
 
 import keras
@@ -14,7 +15,8 @@ from kpose.core.errors import InputError
 from kpose.models.backbones import STRIDE
 from kpose.models.layers import extra_outputs
 
-# MobileNetV2: expansion, channels, number of blocks, stride of the first block (table 2 of the paper).
+# MobileNetV2: expansion, channels, number of blocks, stride of the first block (table 2 of the
+# paper).
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 # Blocks with outputs to the pyramid, at strides 4, 8 and 16 -> channels of the pyramid there.
 _LATERALS = {2: 24, 5: 32, 9: 64}
@@ -28,16 +30,18 @@ _SHARPNESS = 4.0
 def movenet(input_size=(192, 192), num_joints=17, outputs=(), width=1.0, frozen_blocks=0):
     """The network as a functional Keras model.
 
-    BatchNorm is folded into the convolutions, as in the published weights, so train with a low learning rate.
+    BatchNorm is folded into the convolutions, as in the published weights, so train with a low
+    learning rate.
 
     Args:
-        input_size: (height, width) in pixels, multiples of 32. Lightning takes 192 x 192, Thunder 256 x 256, both a
-            square around the box.
+        input_size: (height, width) in pixels, multiples of 32. Lightning takes 192 x 192, Thunder
+            256 x 256, both a square around the box.
         num_joints: K.
-        outputs: further outputs beside the keypoints (`kpose.models.layers`); visibility is always one.
+        outputs: further outputs beside the keypoints (`kpose.models.layers`); visibility is always
+            one.
         width: factor of the number of channels: 1 for Lightning, 1.75 for Thunder.
-        frozen_blocks: number of first blocks of MobileNetV2 that are not trained; the layers before them are not
-            trained either.
+        frozen_blocks: number of first blocks of MobileNetV2 that are not trained; the layers before
+            them are not trained either.
 
     Returns:
         `keras.Model`: images [B, H, W, 3] of 0..255 -> {"keypoints": [B, K, 2] float32, normalised;
@@ -85,18 +89,20 @@ def movenet(input_size=(192, 192), num_joints=17, outputs=(), width=1.0, frozen_
 
 @keras.saving.register_keras_serializable("kpose")
 class GuidedExpectation(layers.Layer):
-    """Keypoints from the four maps of MoveNet, by its rules with an expectation in place of each argmax.
+    """Keypoints from the four maps of MoveNet, with an expectation in place of each argmax.
 
-    The weights of the centre are the centre map divided by the distance from the middle of the map. The centre's
-    regression then gives an estimate of each joint. The weights of a joint are its map divided by the distance from
-    that estimate; the offsets are averaged with the same weights. Distances are in cells, plus `_DISTANCE`.
+    The weights of the centre are the centre map divided by the distance from the middle of the map.
+    The centre's regression then gives an estimate of each joint. The weights of a joint are its map
+    divided by the distance from that estimate; the offsets are averaged with the same weights.
+    Distances are in cells, plus `_DISTANCE`.
 
     Args of the call:
-        maps: [heatmap [B, h, w, K], logits; regress [B, h, w, 2K], (y, x) in cells relative to the cell;
-            center [B, h, w, 1], logits; offset [B, h, w, 2K], (y, x) in cells].
+        maps: [heatmap [B, h, w, K], logits; regress [B, h, w, 2K], (y, x) in cells relative to the
+            cell; center [B, h, w, 1], logits; offset [B, h, w, 2K], (y, x) in cells].
 
     Returns:
-        [B, K, 3] float32: x and y, normalised, and the expectation of the map of the joint, in [0, 1].
+        [B, K, 3] float32: x and y, normalised, and the expectation of the map of the joint, in [0,
+        1].
     """
 
     def __init__(self, **kwargs):
@@ -157,7 +163,7 @@ def check_movenet(config):
 
 
 def check_movenet_size(field, size):
-    """Raises `InputError` unless `size`, the value of `config.<field>`, is a possible input size of the network."""
+    """Raises `InputError` unless `size`, of `config.<field>`, is a possible input size."""
     if len(size) != 2 or any(side < STRIDE or side % STRIDE for side in size):
         raise InputError(
             f"config.{field} is {tuple(size)}: movenet halves it five times, so both sides must be multiples of "

@@ -1,7 +1,9 @@
-"""Inputs of a cascade's stage in training: labels with random displacements like the errors of the previous stage.
+"""Inputs of a cascade's stage in training: labels with random displacements.
 
-DeepPose (Toshev and Szegedy, CVPR 2014, section 3.2) draws the displacement of each joint from a normal distribution.
-Its mean and covariance are those of the errors of the previous stage, measured on the training set in torso diameters.
+The displacements are like the errors of the previous stage. DeepPose (Toshev and Szegedy, CVPR
+2014, section 3.2) draws the displacement of each joint from a normal distribution. Its mean and
+covariance are those of the errors of the previous stage, measured on the training set in torso
+diameters.
 """
 
 import dataclasses
@@ -38,7 +40,8 @@ def measure(network, batches, torso):
 
     Args:
         network: images [B, H, W, 3] of 0..255 -> dict with "keypoints" [B, K, 2], normalised.
-        batches: evaluation batches (`kpose.data.pipeline`); they end after `MEASURED_PERSONS` persons.
+        batches: evaluation batches (`kpose.data.pipeline`); they end after `MEASURED_PERSONS`
+            persons.
         torso: indices of the two torso joints.
 
     Raises:
@@ -84,22 +87,25 @@ def load(path):
 
 
 class Displacements:
-    """Adds `estimate` [B, K, 2] to a training batch: its labels with random displacements, normalised.
+    """Adds `estimate` [B, K, 2] to a training batch: its labels, displaced at random, normalised.
 
-    For a joint without a label, the estimate is the mean prediction of the previous stage, displaced. For a person
-    without a labelled torso, the torso diameter is that of the mean prediction.
+    For a joint without a label, the estimate is the mean prediction of the previous stage,
+    displaced. For a person without a labelled torso, the torso diameter is that of the mean
+    prediction.
 
     Args:
         errors: `Errors` of the previous stage.
         torso: indices of the two joints whose distance is the torso diameter.
-        before: function that changes the batch first, for example an augmentation; None: no such function.
+        before: function that changes the batch first, for example an augmentation; None: no such
+            function.
     """
 
     def __init__(self, errors, torso, before=None):
         self.torso = torso
         self.before = before
         self.mean = errors.mean.astype(np.float32)
-        # mean + L n has the covariance L L^T. The ridge is for joints without errors or without labels.
+        # mean + L n has the covariance L L^T. The ridge is for joints without errors or without
+        # labels.
         self.factor = np.linalg.cholesky(errors.covariance + 1e-8 * np.eye(2)).astype(np.float32)
         self.pose = errors.pose.astype(np.float32)
 

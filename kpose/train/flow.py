@@ -1,4 +1,7 @@
-"""A normalising flow for errors in two dimensions: RealNVP (Dinh et al., "Density Estimation Using Real NVP", 2017)."""
+"""A normalising flow for errors in two dimensions.
+
+RealNVP: Dinh et al., "Density Estimation Using Real NVP", 2017.
+"""
 
 import math
 
@@ -10,8 +13,9 @@ from keras import layers, ops
 class RealNVP(keras.layers.Layer):
     """Affine coupling layers that map x [..., 2] to a standard normal distribution, in float32.
 
-    Each layer keeps one of the two coordinates and changes the other: z = (x - t) exp(-s), where s (bounded by a tanh)
-    and t are small networks of the coordinate that is kept. The layers alternate between the two coordinates.
+    Each layer keeps one of the two coordinates and changes the other: z = (x - t) exp(-s), where s
+    (bounded by a tanh) and t are small networks of the coordinate that is kept. The layers
+    alternate between the two coordinates.
 
     Args:
         num_layers: number of coupling layers.

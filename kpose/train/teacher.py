@@ -1,8 +1,9 @@
 """Knowledge distillation: keypoints of a pose model as additional training targets.
 
-Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015, applied to coordinates. The teacher gets
-the augmented crops. Its keypoints are a second target, at joints without a label or at all joints. The teacher is used
-in training only; the saved network and the metrics do not depend on it.
+Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015, applied to
+coordinates. The teacher gets the augmented crops. Its keypoints are a second target, at joints
+without a label or at all joints. The teacher is used in training only; the saved network and the
+metrics do not depend on it.
 """
 
 import tensorflow as tf
@@ -26,7 +27,8 @@ class Teacher:
         skeleton: its `Skeleton`.
 
     Raises:
-        InputError: `config.teacher.weights` cannot be read, or is not MoveNet of the width `config.teacher.width`.
+        InputError: `config.teacher.weights` cannot be read, or is not MoveNet of the width
+        `config.teacher.width`.
     """
 
     def __init__(self, config, skeleton):
@@ -42,9 +44,10 @@ class Teacher:
         """Adds the keypoints of the teacher to a training batch.
 
         Returns:
-            The batch with `taught` [B, K, 3] float32: x and y as in `keypoints`, and a flag. The flag is 1 if the joint
-            is a target: its score is at least `config.teacher.min_score`, it is inside the crop and, unless
-            `config.teacher.everywhere`, it has no label. Otherwise all three numbers are 0.
+            The batch with `taught` [B, K, 3] float32: x and y as in `keypoints`, and a flag. The
+            flag is 1 if the joint is a target: its score is at least `config.teacher.min_score`, it
+            is inside the crop and, unless `config.teacher.everywhere`, it has no label. Otherwise
+            all three numbers are 0.
         """
         images = tf.image.resize(tf.cast(batch["image"], tf.float32), self._size)
         found = self._network(images, training=False)

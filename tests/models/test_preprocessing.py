@@ -121,6 +121,7 @@ def test_a_run_of_an_older_version_loads_and_goes_on(run, tiny_data, pytorch_fil
     assert trainer.train(recipe(tiny_data, pytorch_file, steps=2), old)["step"] == 2
 
 
+@pytest.mark.slow
 def test_an_older_run_that_started_from_a_run_keeps_its_own_function(run, tiny_data, tmp_path):
     """It was trained with the preprocessing of Keras weights, because its weights named a folder."""
     old = tmp_path / "old"
@@ -131,6 +132,7 @@ def test_an_older_run_that_started_from_a_run_keeps_its_own_function(run, tiny_d
     assert workdir.load_config(str(old)).model.preprocessing == "keras"
 
 
+@pytest.mark.slow
 def test_the_source_run_is_not_needed_to_go_on(run, tiny_data, tmp_path):
     source, folder = str(tmp_path / "source"), str(tmp_path / "run")
     shutil.copytree(run, source)

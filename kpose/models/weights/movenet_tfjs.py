@@ -1,7 +1,7 @@
 """Weights of the TensorFlow.js graph models of MoveNet, read without TensorFlow.js.
 
-A graph model is a JSON file with the graph and a list of weights, and binary files that the list names. Only plain
-arrays are read.
+A graph model is a JSON file with the graph and a list of weights, and binary files that the list
+names. Only plain arrays are read.
 """
 
 import json
@@ -15,7 +15,8 @@ from kpose.core.errors import InputError
 
 _DTYPES = {"float32": "<f4", "float16": "<f2", "int32": "<i4", "uint8": "u1", "bool": "u1"}
 _CONVOLUTIONS = ("_FusedConv2D", "FusedDepthwiseConv2dNative", "DepthwiseConv2dNative")
-# Pattern in the name of a node -> name of the layer in `kpose.models.movenet`. The first match counts.
+# Pattern in the name of a node -> name of the layer in `kpose.models.movenet`. The first match
+# counts.
 _LAYERS = (
     (r"model_1/model/out_relu/", lambda m: "Conv_1"),
     (r"model_1/model/(\w+?)(?:_relu|_BN)?/", lambda m: m[1]),
@@ -59,7 +60,8 @@ def assign(network, path):
         path: the JSON file of the graph model.
 
     Raises:
-        InputError: as for `read`, or the width or the number of joints differs from those of the network.
+        InputError: as for `read`, or the width or the number of joints differs from those of the
+        network.
     """
     nodes, arrays = read(path)
     wanted = {layer.name: layer for layer in network.layers if "Conv2D" in type(layer).__name__}

