@@ -77,8 +77,8 @@ def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_it_used(how, tin
         trainer.train(_recipe(tiny_data, 8), hurt)
     assert f"{newest}: damaged" in caplog.text and "continuing from" in caplog.text and "step-4" in caplog.text
     assert_same_weights(whole, hurt)
-    left = [os.path.basename(path) for path in checkpoints._by_name(os.path.join(hurt, checkpoints.FOLDER))]
-    assert left == ["step-4", "step-6", "step-8"], "the one before is still known"
+    left = [os.path.basename(path) for path in checkpoints._listed(os.path.join(hurt, checkpoints.FOLDER))]
+    assert left == ["step-4", "step-6", "step-8"], "the one before is still listed"
     if how != "no data":
         assert glob.glob(f"{newest}.*.damaged"), "the damaged files are kept for inspection"
 

@@ -428,7 +428,7 @@ def test_a_model_that_predicts_one_pose_for_everyone_is_told_once_an_evaluation(
     history = History(str(tmp_path), floor=None, total_steps=6, batch_size=BATCH, log_every=10)
     logs = train(regressor, data, callbacks=[history])
     np.testing.assert_allclose(logs["spread"] + logs["val_spread"], slope, atol=1e-3)
-    lines = [line for line in capsys.readouterr().err.splitlines() if "the mean pose for everyone" in line]
+    lines = [line for line in capsys.readouterr().err.splitlines() if "the mean pose for every person" in line]
     assert len(lines) == (2 if slope < 0.2 else 0)
     assert all(
         line.startswith("warning: ") and f"{100 * slope:.0f}% of the spread of the labels" in line for line in lines

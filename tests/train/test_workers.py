@@ -120,7 +120,7 @@ def test_a_worker_that_dies_ends_the_others_and_the_restarted_job_goes_on(dies, 
     assert "same command to continue" in said[1 - dies][1]
     done = int(checkpoints.latest(workdir).rsplit("-", 1)[1])
     codes, said = _finish(_start(tiny.make_recipe(tiny_data["train"], steps=done + 2), workdir, str(tmp_path)))
-    assert codes == [0, 0] and f"going on at step {done} of {done + 2}" in said[0][1]
+    assert codes == [0, 0] and f"continuing at step {done} of {done + 2}" in said[0][1]
 
 
 @pytest.mark.slow
