@@ -25,7 +25,7 @@ from tfrecords_tools.write_coco.options import OPTIONS, WriteOptions, define_fla
         ({"crop_size": (4, 64)}, "--crop_size=4,64: give numbers between 8 and 4,096$"),
         ({"crop_size": (64, 5000)}, "--crop_size=64,5000"),
         ({"crop_size": (64,)}, "--crop_size=64: give a height and a width"),
-        ({"aspect": 0.5}, "aspect 0.5, but 64 x 64"),
+        ({"aspect": 0.5}, "aspect is 0.5, but the size is 64 x 64"),
         ({"seed": -1}, "--seed=-1: give a number at least 0$"),
     ],
 )
