@@ -17,10 +17,10 @@ def write_crops(annotations, persons, images, size, folder):
 
     cv2.setNumThreads(1)
     for person in persons:
-        image = cv2.imread(os.path.join(images, annotations.images[person["image_id"]]["file_name"]))
-        x, y, w, h = (round(side) for side in person["bbox"])
+        image = cv2.imread(os.path.join(images, annotations.images[person.image_id].file_name))
+        x, y, w, h = (round(side) for side in person.box)
         crop = image[max(y, 0) : y + h, max(x, 0) : x + w]
-        cv2.imwrite(os.path.join(folder, f"{person['id']}.jpg"), cv2.resize(crop, size[::-1]))
+        cv2.imwrite(os.path.join(folder, f"{person.id}.jpg"), cv2.resize(crop, size[::-1]))
 
 
 def decoded_batches(paths, crop_size, batch_size):

@@ -163,5 +163,7 @@ def read_json(path, what, object_hook=None):
         raise InputError(f"{path}: the {what} is not a complete gzip file ({error})") from None
     except InputError:
         raise
+    except RecursionError:
+        raise InputError(f"{path}: the {what} has too many levels of nesting") from None
     except ValueError as error:
         raise InputError(f"{path}: the {what} is not JSON ({error})") from None

@@ -1,6 +1,6 @@
 """Evaluates COCO keypoint results whose boxes are not the labels', such as those of a detector."""
 
-import math
+import dataclasses
 import os
 
 import numpy as np
@@ -8,6 +8,7 @@ from absl import logging
 
 from kpose.core import files, geometry, skeletons
 from kpose.core.errors import InputError
+from kpose.data import coco_files
 from kpose.evaluate import report, summary
 from kpose.metrics import bootstrap, coco, tables
 from kpose.models import decoding
@@ -41,26 +42,24 @@ def evaluate(results_path, annotations_path, output_dir):
         InputError: a file does not hold results or annotations, the files are of different images,
             or no person was found.
     """
-    results = files.read_json(results_path, "keypoint results")
-    data = files.read_json(annotations_path, "annotation file")
-    skeleton = _check_results(results, results_path)
-    labelled = _labelled_persons(data, annotations_path, skeleton, results_path)
-    images = {image["id"] for image in data.get("images", ())}
-    results = _with_image_ids(results, data)
-    _check_images(results, images, results_path, annotations_path)
+    rows, names = coco_files.read_results(results_path)
+    skeleton = _skeleton_of(rows, results_path)
+    labels = summary.read_labels(annotations_path, skeleton)
+    results = _in_images_of(labels, rows, names, results_path)
+    labelled = [p for p in labels.persons if p.num_labelled and not p.crowd and p.box is not None]
     pairs, missed = match(labelled, results)
     if not pairs:
         raise InputError(
             f"{results_path}: no box of {len(results)} results overlaps a labelled person by {MIN_OVERLAP} or more"
         )
     metrics = _score(pairs, missed, skeleton) | {
-        "oks_ap": coco.oks_ap(annotations_path, results, [p["id"] for p in labelled], skeleton, sorted(images)),
+        "oks_ap": coco.oks_ap(labels, _coco_results(results), [p.id for p in labelled], skeleton, list(labels.images)),
         "visibility": None,
         "num_persons": len(pairs),
         "num_labelled_persons": len(labelled),
         "num_results": len(results),
-        "num_images": len(images),
-        "num_images_with_results": len({result["image_id"] for result in results}),
+        "num_images": len(labels.images),
+        "num_images_with_results": len({result.image_id for result in results}),
         "min_overlap": MIN_OVERLAP,
         "box_source": f"those of {results_path}",
         "annotations": annotations_path,
@@ -98,18 +97,18 @@ def match(persons, results):
     more.
 
     Args:
-        persons: COCO annotations.
-        results: COCO results with `bbox`, `image_id` and `score`.
+        persons: list of `coco_files.Person` with a box.
+        results: the same, with a score.
 
     Returns:
         ([(person, result)], [person without a result]).
     """
     left = {}
     for person in persons:
-        left.setdefault(person["image_id"], []).append(person)
+        left.setdefault(person.image_id, []).append(person)
     pairs = []
-    for result in sorted(results, key=lambda r: -r["score"]):
-        candidates = left.get(result["image_id"])
+    for result in sorted(results, key=lambda r: -r.score):
+        candidates = left.get(result.image_id)
         if not candidates:
             continue
         overlaps = overlap(_boxes(candidates), _boxes([result]))[:, 0]
@@ -158,18 +157,18 @@ def _persons(pairs, skeleton):
         "truth": _keypoints(found, skeleton),
         "keypoints": _keypoints(results, skeleton)[..., :2],
         "box": boxes,
-        "area": np.array([person.get("area", box[2] * box[3]) for person, box in zip(found, boxes, strict=True)]),
+        "area": np.array([person.area for person in found]),
     }
 
 
-def _keypoints(entries, skeleton):
-    """[N, K, 3] float32: the `keypoints` of COCO annotations or results."""
-    return np.array([entry["keypoints"] for entry in entries], np.float32).reshape(len(entries), skeleton.num_joints, 3)
+def _keypoints(rows, skeleton):
+    """[N, K, 3] float32: the keypoints of rows."""
+    return np.array([row.keypoints for row in rows], np.float32).reshape(len(rows), skeleton.num_joints, 3)
 
 
-def _boxes(entries):
-    """[N, 4] float64 xywh: the `bbox` of COCO annotations or results."""
-    return np.array([entry["bbox"] for entry in entries], np.float64).reshape(-1, 4)
+def _boxes(rows):
+    """[N, 4] float64 xywh: the boxes of rows."""
+    return np.array([row.box for row in rows], np.float64).reshape(-1, 4)
 
 
 def _mean_pose(truth, boxes):
@@ -180,64 +179,45 @@ def _mean_pose(truth, boxes):
     return points.sum(0) / np.maximum(labelled.sum(0), 1)
 
 
-def _check_results(results, path):
-    """Checks that these are COCO keypoint results with boxes; returns their `Skeleton`."""
-    if not isinstance(results, list) or not results:
-        raise InputError(f"{path}: not a list of COCO keypoint results, or an empty one")
-    for number, result in enumerate(results):
-        for field in ("image_id", "bbox", "keypoints", "score"):
-            if not isinstance(result, dict) or field not in result:
-                raise InputError(f"{path}: result {number} lacks {field!r}, which kpose.predict writes")
-        for field in ("bbox", "keypoints"):
-            if not (isinstance(result[field], list) and all(_is_number(value) for value in result[field])):
-                raise InputError(f"{path}: result {number}: {field!r} is not a list of numbers")
-        if len(result["bbox"]) != 4 or not _is_number(result["score"]):
-            raise InputError(f"{path}: result {number}: 'bbox' must be four numbers, and 'score' a number")
-    lengths = {len(result["keypoints"]) for result in results}
-    if len(lengths) > 1 or min(lengths) % 3:
-        raise InputError(
-            f"{path}: 'keypoints' has {' or '.join(map(str, sorted(lengths)))} numbers: COCO has three for each joint"
-        )
-    joints = min(lengths) // 3
-    skeleton = next((table for table in skeletons.SKELETONS.values() if table.num_joints == joints), None)
+def _skeleton_of(rows, path):
+    """The `Skeleton` of keypoint results, by their number of joints; checks that each is complete.
+
+    Raises:
+        InputError: no results, or results without box, keypoints or score.
+    """
+    if not rows:
+        raise InputError(f"{path}: it holds no results: no person was found in any image")
+    for row in rows:
+        for field, value in (("bbox", row.box), ("keypoints", row.keypoints), ("score", row.score)):
+            if value is None:
+                raise InputError(f"{path}: result {row.place} lacks {field!r}, which kpose.predict writes")
+    counts = sorted({len(row.keypoints) for row in rows})
+    if len(counts) > 1:
+        raise InputError(f"{path}: 'keypoints' has {' or '.join(str(3 * count) for count in counts)} numbers")
+    skeleton = next((table for table in skeletons.SKELETONS.values() if table.num_joints == counts[0]), None)
     if skeleton is None:
-        raise InputError(f"{path}: {joints} joints for each person: no skeleton has this number of joints")
+        raise InputError(f"{path}: {counts[0]} joints for each person: no skeleton has this number of joints")
     return skeleton
 
 
-def _is_number(value):
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _in_images_of(labels, rows, names, path):
+    """The rows of results with the ids of the labels' images.
 
-
-def _labelled_persons(data, path, skeleton, results_path):
-    """The annotations of persons with a labelled joint, without crowds; checks their joints."""
-    persons = [a for a in data.get("annotations", ()) if a.get("num_keypoints") and not a.get("iscrowd")]
-    for person in persons:
-        for field in ("id", "image_id", "bbox", "keypoints"):
-            if field not in person:
-                raise InputError(f"{path}: the person {person.get('id', '')} lacks {field!r}")
-        if len(person["keypoints"]) != 3 * skeleton.num_joints:
+    Raises:
+        InputError: a result is of an image that the labels do not have.
+    """
+    ids = coco_files.match_images(labels, rows, names)
+    for row, name, image_id in zip(rows, names, ids, strict=True):
+        if image_id is None:
             raise InputError(
-                f"{results_path} has {skeleton.num_joints} joints for each person, {path} has "
-                f"{len(person['keypoints']) // 3}: give annotations of the same skeleton"
+                f"{path}: image {name or row.image_id} is not in {labels.path}: give the annotations of the same images"
             )
-    return persons
+    return [dataclasses.replace(row, image_id=image_id) for row, image_id in zip(rows, ids, strict=True)]
 
 
-def _with_image_ids(results, data):
-    """The results, with the image ids of the annotations where a result names its file."""
-    ids = {os.path.basename(str(image.get("file_name"))): image["id"] for image in data.get("images", ())}
-    names = [os.path.basename(str(result.get("file_name"))) for result in results]
+def _coco_results(rows):
+    """Rows of results as `coco.oks_ap` takes them."""
     return [
-        result | {"image_id": ids.get(name, result["image_id"])} for name, result in zip(names, results, strict=True)
+        {"image_id": r.image_id, "bbox": r.box.tolist(), "keypoints": r.keypoints.ravel().tolist(), "score": r.score}
+        for r in rows
     ]
-
-
-def _check_images(results, images, results_path, annotations_path):
-    """Raises `InputError` unless the image of each result is one of the annotations' images."""
-    unknown = {result["image_id"] for result in results} - images
-    if unknown:
-        raise InputError(
-            f"{results_path}: image {min(unknown)} is not in {annotations_path}: give the annotations of the same "
-            "images"
-        )

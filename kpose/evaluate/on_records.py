@@ -56,7 +56,8 @@ def evaluate(workdir, records_pattern, annotations=None, output_dir=None, flip_t
         persons["image_id"].tolist(), persons["box"], persons["keypoints"], persons["score"].tolist()
     )
     counts = bootstrap.person_counts(persons["truth"], persons["keypoints"][..., :2], trained.skeleton)
-    metrics = _score(trained, persons, results, counts, annotations) | {
+    labels = summary.read_labels(annotations, trained.skeleton) if annotations else None
+    metrics = _score(trained, persons, results, counts, labels) | {
         "num_persons": len(persons["truth"]),
         "box_source": "ground truth",
         "flip_test": flip_test,
@@ -111,16 +112,16 @@ def _predict(trained, batches, flip_test):
     return {name: values[real] for name, values in arrays.items()}
 
 
-def _score(trained, persons, results, counts, annotations):
+def _score(trained, persons, results, counts, labels):
     """The metrics of metrics.json, without the facts about the evaluation itself."""
     skeleton, truth, keypoints = trained.skeleton, persons["truth"], persons["keypoints"]
 
     def ap_of(chosen):
         """OKS metrics of the chosen persons: labels and results of the others are left out."""
-        if not annotations:
+        if labels is None:
             return None
         chosen_results = [result for result, wanted in zip(results, chosen, strict=True) if wanted]
-        return coco.oks_ap(annotations, chosen_results, persons["annotation_id"][chosen], skeleton)
+        return coco.oks_ap(labels, chosen_results, persons["annotation_id"][chosen], skeleton)
 
     mean_points = decoding.place(trained.mean_pose, persons["region"])
     has_visibility = "visibility" in OUTPUTS_OF_LOSS.get(trained.config.loss.name, ())

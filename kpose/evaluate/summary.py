@@ -1,5 +1,7 @@
 """The metrics of a set of predictions, and the lines that an evaluation prints."""
 
+from kpose.core.errors import InputError
+from kpose.data import coco_files, problems
 from kpose.metrics import bootstrap, tables
 
 # Files that a comparison reads: the metrics, and the counts of each person.
@@ -7,6 +9,21 @@ METRICS_FILE = "metrics.json"
 PERSONS_FILE = "persons.npz"
 
 VISIBILITY_NAMES = {"auc": "AUC", "f1": "F1", "accuracy": "accuracy"}
+
+
+def read_labels(path, skeleton):
+    """The `coco_files.Labels` of an annotation file; bad entries are left out and logged.
+
+    Raises:
+        InputError: there is no such file, or no person in it is of this skeleton.
+    """
+    found = problems.Problems("skip")
+    labels = coco_files.read_labels(path, skeleton, found)
+    if not labels.persons:
+        reasons = [examples[0] for examples in found.examples.values()]
+        raise InputError(f"{path}: no annotation can be used: {reasons[0]}")
+    found.log()
+    return labels
 
 
 def compute_metrics(persons, mean_points, counts, skeleton, ap_of=None):

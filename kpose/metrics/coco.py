@@ -5,7 +5,6 @@ import io
 
 import numpy as np
 
-from kpose.core import files
 from kpose.core.errors import InputError
 
 OKS_NAMES = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
@@ -36,14 +35,17 @@ def coco_results(image_ids, boxes, keypoints, scores, category_id=1):
     ]
 
 
-def oks_ap(annotations_path, results, annotation_ids, skeleton, image_ids=None):
+def oks_ap(labels, results, annotation_ids, skeleton, image_ids=None):
     """COCO's keypoint AP and AR over the chosen persons.
 
+    COCOeval gets a copy in which images and annotations are numbered from 1 and all are of one
+    category: it takes an annotation with the id 0 for none, and compares categories by their ids.
+
     Args:
-        annotations_path: COCO keypoint JSON file, plain or .gz.
-        results: COCO keypoint results.
-        annotation_ids: ids of the persons' annotations. Other annotations of the file are ignored,
-            as COCO ignores crowds.
+        labels: `coco_files.Labels`.
+        results: COCO keypoint results; their `image_id` is that of the labels' rows.
+        annotation_ids: ids of the persons' rows. Other persons of the file are ignored, as COCO
+            ignores crowds.
         skeleton: the `Skeleton` that has the sigmas.
         image_ids: the images to evaluate on; None: those with results.
 
@@ -59,25 +61,45 @@ def oks_ap(annotations_path, results, annotation_ids, skeleton, image_ids=None):
     from pycocotools.cocoeval import COCOeval
 
     wanted = {int(i) for i in annotation_ids}
-    data = files.read_json(annotations_path, "annotation file")
-    found = wanted & {a.get("id") for a in data.get("annotations", ())}
-    if found != wanted:
+    missing = wanted - {person.id for person in labels.persons}
+    if missing:
         raise InputError(
-            f"{annotations_path}: {len(wanted - found)} of the {len(wanted)} persons in the records are not in it: "
+            f"{labels.path}: {len(missing)} of the {len(wanted)} persons in the records are not in it: "
             "give the annotations that the records were written from"
         )
-    # COCOeval ignores persons without labelled joints: 0 labelled joints leave the other persons
-    # out.
-    persons = [a if a["id"] in wanted else a | {"num_keypoints": 0} for a in data["annotations"] if "keypoints" in a]
+    numbers = {image_id: number for number, image_id in enumerate(sorted(labels.images), 1)}
+    chosen = {result["image_id"] for result in results} if image_ids is None else image_ids
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
-        truth.dataset = data | {"annotations": persons}
+        truth.dataset = {
+            "images": [{"id": number} for number in numbers.values()],
+            "categories": [{"id": 1, "name": "person"}],
+            "annotations": [
+                _annotation(number, person, numbers[person.image_id], person.id in wanted)
+                for number, person in enumerate(labels.persons, 1)
+            ],
+        }
         truth.createIndex()
-        # Copies, because loadRes adds fields to the results.
-        evaluation = COCOeval(truth, truth.loadRes([dict(result) for result in results]), "keypoints")
+        renumbered = [result | {"image_id": numbers[result["image_id"]], "category_id": 1} for result in results]
+        evaluation = COCOeval(truth, truth.loadRes(renumbered), "keypoints")
         evaluation.params.kpt_oks_sigmas = np.array(skeleton.sigmas)
-        evaluation.params.imgIds = image_ids or sorted({result["image_id"] for result in results})
+        evaluation.params.imgIds = sorted(numbers[image_id] for image_id in chosen)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
     return {name: None if value < 0 else float(value) for name, value in zip(OKS_NAMES, evaluation.stats, strict=True)}
+
+
+def _annotation(number, person, image_number, counted):
+    """A row as COCOeval's annotation. 0 labelled joints leave a person out of the evaluation."""
+    box = np.zeros(4) if person.box is None else person.box
+    return {
+        "id": number,
+        "image_id": image_number,
+        "category_id": 1,
+        "iscrowd": int(person.crowd),
+        "area": person.area,
+        "bbox": box.tolist(),
+        "keypoints": person.keypoints.ravel().tolist(),
+        "num_keypoints": person.num_labelled if counted else 0,
+    }

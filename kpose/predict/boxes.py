@@ -1,5 +1,6 @@
 """Reads the boxes of persons from COCO annotations or from detection results."""
 
+import collections
 import dataclasses
 import os
 import re
@@ -8,9 +9,10 @@ from absl import logging
 
 from kpose.core import files
 from kpose.core.errors import InputError
+from kpose.data import coco_files, problems
 
 # The category id of persons in COCO, and in detection results in its format.
-PERSON_CATEGORY = 1
+PERSON_CATEGORY = "1"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,11 +35,13 @@ class PersonBox:
 def read_boxes(path, image_paths, min_score=0.0):
     """Returns the boxes of persons in a JSON file that belong to the given images.
 
+    Entries of other categories than "person" are skipped; without names of categories those of
+    other ids than 1. Crowds are skipped.
+
     Args:
         path: COCO annotations (an object with "images" and "annotations") or detection results (a
-            list of objects with "image_id" and "bbox"). The images of detection results are found
-            by the number at the end of the file name, as in 000000000139.jpg. Entries of other
-            categories than "person" (without names: 1) are skipped.
+            list). An image is found by its file name; in detection results without a file name, by
+            the number at the end of the name, as in 000000000139.jpg.
         image_paths: the images.
         min_score: entries with a lower score are skipped.
 
@@ -48,74 +52,89 @@ def read_boxes(path, image_paths, min_score=0.0):
         InputError: there is no such file; it has another format; it has no box for the images; two
             images fit a box.
     """
-    data = files.read_json(path, "boxes file")
-    annotated = isinstance(data, dict)
-    entries = data.get("annotations") if annotated else data
-    if not isinstance(entries, list):
-        raise InputError(f"{path}: neither COCO annotations nor a list of detection results")
-    try:
-        by_id = _images_of_annotations(data, image_paths) if annotated else _images_by_number(image_paths)
-        category = _person_category(data.get("categories") or ()) if annotated else PERSON_CATEGORY
-        here = [e for e in entries if e["image_id"] in by_id]
-        persons = [e for e in here if e.get("category_id", category) == category]
-        kept = [e for e in persons if e.get("score") is None or e["score"] >= min_score]
-        found = [(by_id[e["image_id"]], e["image_id"], e["bbox"], e.get("score")) for e in kept]
-    except KeyError as error:
-        raise InputError(f"{path}: an entry lacks the field {error}") from None
-    except (AttributeError, TypeError) as error:
-        raise InputError(f"{path}: neither COCO annotations nor detection results ({error})") from None
-    if not here:
-        raise InputError(f"{path}: none of its {len(entries)} boxes belongs to one of the {len(image_paths)} images")
+    read = _annotated if isinstance(files.read_json(path, "boxes file"), dict) else _detected
+    entries, total = read(path, image_paths)
+    if not entries:
+        raise InputError(f"{path}: none of its {total} boxes belongs to one of the {len(image_paths)} images")
+    persons = [(row, images, source_id) for row, images, source_id, is_person in entries if is_person]
     if not persons:
-        raise InputError(f"{path}: none of its {len(here)} boxes for these images is of a person (category {category})")
+        raise InputError(f"{path}: none of its {len(entries)} entries for these images is a person with a box")
+    kept = [row for row in persons if row[0].score is None or row[0].score >= min_score]
     if not kept:
         raise InputError(
             f"{path}: none of its {len(persons)} boxes of persons for these images has a score of {min_score:g} or "
             "more: lower --min_score"
         )
-    if len(kept) < len(here):
+    if len(kept) < len(entries):
         logging.info(
-            "%d boxes for these images: skipped %d that are not of persons and %d with a score under %g",
-            len(here),
-            len(here) - len(persons),
+            "%d boxes for these images: skipped %d that are crowds or not of persons, and %d with a score under %g",
+            len(entries),
+            len(entries) - len(persons),
             len(persons) - len(kept),
             min_score,
         )
-    for images, *_ in found:
+    for _, images, _ in kept:
         if len(images) > 1:
             raise InputError(
                 f"{path}: a box fits both {images[0]} and {images[1]}: run the prediction for one folder at a time"
             )
-    return [PersonBox(image_id, image, box, score) for (image,), image_id, box, score in found]
+    unknown = set(image_paths) - {image for _, images, _, _ in entries for image in images}
+    if unknown:
+        logging.info("%s has no box for %d of the %d images", path, len(unknown), len(image_paths))
+    return [PersonBox(source_id, image, row.box.tolist(), row.score) for row, (image,), source_id in kept]
 
 
-def _images_of_annotations(data, image_paths):
-    """Returns {image id: the images with its file name}."""
-    by_name = {}
-    for path in image_paths:
-        by_name.setdefault(os.path.basename(path), []).append(path)
-    by_id = {}
-    for image in data.get("images", ()):
-        found = by_name.get(os.path.basename(image["file_name"]), [])
-        if len(found) > 1:
-            # The file name may contain a folder that only one of the images is in.
-            ending = os.sep + image["file_name"].lstrip(os.sep)
-            found = [path for path in found if os.path.abspath(path).endswith(ending)] or found
-        if found:
-            by_id[image["id"]] = found
-    return by_id
+def _annotated(path, image_paths):
+    """The boxes of COCO annotations.
+
+    Returns:
+        (list of (row, images that fit it, image id as in the file, whether it is a person), number
+        of boxes in the file).
+    """
+    found = problems.Problems("skip")
+    labels = coco_files.read_labels(path, found=found)
+    found.log()
+    named = any(person.category == coco_files.PERSON for person in labels.persons)
+    by_image = collections.defaultdict(list)
+    for image in labels.images.values():
+        if image.file_name:
+            by_image[coco_files.base_name(image.file_name)].append((image.file_name, image.id))
+    paths_of = collections.defaultdict(list)
+    for image_path in image_paths:
+        candidates = by_image.get(coco_files.base_name(image_path), ())
+        ids = coco_files.match_by_name(candidates, os.path.abspath(image_path))
+        if len(ids) > 1:
+            first, second = (labels.images[image_id].file_name for image_id in ids[:2])
+            raise InputError(f"{path}: {image_path} fits both its images {first} and {second}")
+        for image_id in ids:
+            paths_of[image_id].append(image_path)
+    for image_id, fitting in paths_of.items():
+        pairs = [(os.path.abspath(image_path), image_path) for image_path in fitting]
+        paths_of[image_id] = coco_files.match_by_name(pairs, labels.images[image_id].file_name)
+    entries = []
+    for row in labels.persons:
+        is_person = not row.crowd and row.box is not None and (not named or row.category == coco_files.PERSON)
+        if paths_of.get(row.image_id):
+            entries.append((row, paths_of[row.image_id], labels.images[row.image_id].source_id, is_person))
+    return entries, len(labels.persons)
 
 
-def _images_by_number(image_paths):
-    """Returns {number at the end of the file name: images}."""
-    by_id = {}
-    for path in image_paths:
-        number = re.search(r"(\d+)\.\w+$", os.path.basename(path))
+def _detected(path, image_paths):
+    """The boxes of detection results; returns as `_annotated`."""
+    rows, names = coco_files.read_results(path, "detection results")
+    by_number, by_base = collections.defaultdict(list), collections.defaultdict(list)
+    for image_path in image_paths:
+        by_base[coco_files.base_name(image_path)].append((os.path.abspath(image_path), image_path))
+        number = re.search(r"(\d+)\.\w+$", os.path.basename(image_path))
         if number:
-            by_id.setdefault(int(number[1]), []).append(path)
-    return by_id
-
-
-def _person_category(categories):
-    """Returns the id of the category "person", or `PERSON_CATEGORY` if no category has this name."""
-    return next((c["id"] for c in categories if c.get("name") == "person"), PERSON_CATEGORY)
+            by_number[int(number[1])].append(image_path)
+    entries = []
+    for row, name in zip(rows, names, strict=True):
+        if name:
+            images = coco_files.match_by_name(by_base.get(coco_files.base_name(name), ()), name)
+        else:
+            images = by_number.get(row.image_id, [])
+        if images:
+            is_person = row.box is not None and row.category in (None, PERSON_CATEGORY)
+            entries.append((row, images, row.image_id, is_person))
+    return entries, len(rows)

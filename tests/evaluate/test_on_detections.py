@@ -5,6 +5,7 @@ import pytest
 
 from kpose.core.errors import InputError
 from kpose.core.skeletons import COCO
+from kpose.data.coco_files import read_labels, read_results
 from kpose.evaluate import on_detections
 from kpose.metrics import coco, tables
 from tests import helpers
@@ -72,7 +73,7 @@ def test_results_in_the_labels_boxes_have_the_same_pcp_and_ap(labels, tmp_path):
     table = on_detections.evaluate(write(tmp_path, some), path, str(tmp_path))
     truth, prediction = (np.array([p["keypoints"] for p in x]).reshape(3, 17, 3) for x in (persons, some))
     assert table["pcp"] == table["pcp_of_all"] == tables.pcp_table(truth, prediction[..., :2], COCO)
-    assert table["oks_ap"] == coco.oks_ap(path, some, [p["id"] for p in persons], COCO)
+    assert table["oks_ap"] == coco.oks_ap(read_labels(path, COCO), some, [p["id"] for p in persons], COCO)
 
 
 def test_results_that_name_their_files_need_no_ids(labels, tmp_path):
@@ -82,14 +83,16 @@ def test_results_that_name_their_files_need_no_ids(labels, tmp_path):
     assert table["num_persons"] == 3 and table["oks_ap"]["AP"] == pytest.approx(1)
 
 
-def test_a_person_gets_one_result_the_one_with_the_highest_score(labels):
-    _, persons = labels
+def test_a_person_gets_one_result_the_one_with_the_highest_score(labels, tmp_path):
+    path, persons = labels
     x, y, w, h = persons[0]["bbox"]
     sure, doubtful = answer(persons[0], 0.9, bbox=[x + 5, y, w, h]), answer(persons[0], 0.4)
     elsewhere, beside = answer(persons[0], 0.8, image_id=2, bbox=[150, 150, 40, 40]), answer(persons[1], 0.7)
-    pairs, missed = on_detections.match(persons, [doubtful, sure, elsewhere, beside])
-    assert [(person["id"], result["score"]) for person, result in pairs] == [(7, 0.9), (8, 0.7)]
-    assert [person["id"] for person in missed] == [9]
+    rows, _ = read_results(write(tmp_path, [doubtful, sure, elsewhere, beside]))
+    people = [person for person in read_labels(path, COCO).persons if person.num_labelled]
+    pairs, missed = on_detections.match(people, rows)
+    assert [(person.id, result.score) for person, result in pairs] == [(7, 0.9), (8, 0.7)]
+    assert [person.id for person in missed] == [9]
 
 
 def test_overlap_agrees_with_a_count_of_cells():
@@ -105,15 +108,15 @@ def test_overlap_agrees_with_a_count_of_cells():
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda some: [], "empty"),
+        (lambda some: [], "it holds no results"),
         (lambda some: [{k: v for k, v in some[0].items() if k != "bbox"}], "result 0 lacks 'bbox'"),
         (lambda some: [some[0] | {"keypoints": [1.0] * 30}], "10 joints for each person"),
-        (lambda some: [some[0] | {"keypoints": [1.0] * 50}], "50 numbers: COCO has three for each joint"),
-        (lambda some: [some[0] | {"keypoints": [1.0] * 42}], "has 14 joints for each person, .*labels.json has 17"),
-        (lambda some: [some[0] | {"keypoints": ["1"] * 51}], "result 0: 'keypoints' is not a list of numbers"),
-        (lambda some: [some[0] | {"bbox": [1, 2, None, 4]}], "result 0: 'bbox' is not a list of numbers"),
+        (lambda some: [some[0] | {"keypoints": [1.0] * 50}], "'keypoints' is not a list of three numbers"),
+        (lambda some: [some[0] | {"keypoints": [1.0] * 42}], "has 51 keypoint numbers, but skeleton 'lsp' needs 42"),
+        (lambda some: [some[0] | {"keypoints": ["x"] * 51}], "result 0: 'keypoints' is not a list of three numbers"),
+        (lambda some: [some[0] | {"bbox": [1, 2, None, 4]}], "result 0: 'bbox' must be four numbers"),
         (lambda some: [some[0] | {"bbox": [1, 2, 3]}], "'bbox' must be four numbers"),
-        (lambda some: [some[0] | {"score": "high"}], "'score' a number"),
+        (lambda some: [some[0] | {"score": "high"}], "'score' must be a number"),
         (lambda some: [some[0] | {"image_id": 77}], "image 77 is not in"),
         (lambda some: [some[0] | {"bbox": [390, 390, 5, 5]}], "no box of 1 results overlaps"),
     ],

@@ -306,7 +306,7 @@ def test_bad_input_is_one_clear_error(model_dir, tiny_run, tiny_data, tmp_path):
         (lambda: files.predict(model_dir, str(text), output_dir=out), "text.jpg.*not an image"),
         (lambda: files.predict(model_dir, images, str(tmp_path / "none.json"), out), "none.json: no such"),
         (lambda: files.predict(model_dir, images, str(other_images), out), "none of its 1 boxes"),
-        (lambda: files.predict(model_dir, images, str(odd), out), "'bbox'"),
+        (lambda: files.predict(model_dir, images, str(odd), out), "is a person with a box"),
         (lambda: on_records.evaluate(str(tmp_path), tiny_data["val"]), "workdir|no such config"),
         (lambda: on_records.evaluate(tiny_run, "nowhere/val-*"), "no records match"),
         (lambda: saved_model.export(str(tmp_path), out), "no such config"),

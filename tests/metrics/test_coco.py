@@ -7,6 +7,7 @@ import pytest
 
 from kpose.core import skeletons
 from kpose.core.errors import InputError
+from kpose.data.coco_files import read_labels
 from kpose.metrics import coco, tables
 from tests import helpers
 from tfrecords_tools.figures import dataset
@@ -36,7 +37,7 @@ def results_of(persons, noise=0.0):
 def test_ground_truth_scored_as_predictions_gives_ap_1(annotations):
     persons = load(annotations)["annotations"]
     results = results_of(persons)
-    table = coco.oks_ap(annotations, results, [p["id"] for p in persons], COCO)
+    table = coco.oks_ap(read_labels(annotations, COCO), results, [p["id"] for p in persons], COCO)
     assert all(result.keys() == {"image_id", "category_id", "bbox", "keypoints", "score"} for result in results)
     assert list(table) == list(coco.OKS_NAMES)
     assert table["AP"] == pytest.approx(1.0) and table["AR"] == pytest.approx(1.0)
@@ -45,14 +46,16 @@ def test_ground_truth_scored_as_predictions_gives_ap_1(annotations):
 def test_ap_falls_with_noise(annotations):
     persons = load(annotations)["annotations"]
     ids = [p["id"] for p in persons]
-    aps = [coco.oks_ap(annotations, results_of(persons, noise), ids, COCO)["AP"] for noise in (1, 8, 60)]
+    aps = [
+        coco.oks_ap(read_labels(annotations, COCO), results_of(persons, noise), ids, COCO)["AP"] for noise in (1, 8, 60)
+    ]
     assert 1 >= aps[0] > aps[1] > aps[2]
 
 
 def test_persons_that_are_not_chosen_do_not_lower_recall(annotations):
     persons = load(annotations)["annotations"]
     chosen = persons[::2]
-    table = coco.oks_ap(annotations, results_of(chosen), [p["id"] for p in chosen], COCO)
+    table = coco.oks_ap(read_labels(annotations, COCO), results_of(chosen), [p["id"] for p in chosen], COCO)
     assert table["AP"] == pytest.approx(1.0)
 
 
@@ -97,7 +100,7 @@ def test_ap_agrees_with_plain_loops(tmp_path, seed):
     prediction = truth[..., :2] + rng.normal(0, 1, (count, 17, 2)) * rng.uniform(0.5, 12, (count, 1, 1))
     scores = rng.permutation(np.linspace(0.1, 0.9, count))
     results = coco.coco_results(images.tolist(), boxes, np.concatenate([prediction, truth[..., 2:]], -1), scores)
-    table = coco.oks_ap(path, results, range(1, count + 1), COCO)
+    table = coco.oks_ap(read_labels(path, COCO), results, range(1, count + 1), COCO)
     expected = plain_average_precision(truth, [p["area"] for p in persons], prediction, scores, images)
     assert 0.2 < expected[0] < 0.95
     assert (table["AP"], table["AP50"], table["AP75"]) == pytest.approx(expected, abs=1e-9)
@@ -122,14 +125,14 @@ def test_truth_as_prediction_is_perfect_through_records_regions_and_pixels(tiny_
     keypoints = np.concatenate([points, np.ones((len(persons), 17, 1))], -1)
     scores = np.linspace(0.9, 0.1, len(persons))
     results = coco.coco_results(batch["image_id"].tolist(), batch["box"], keypoints, scores)
-    table = coco.oks_ap(tiny_data["val_annotations"], results, batch["annotation_id"], COCO)
+    table = coco.oks_ap(read_labels(tiny_data["val_annotations"], COCO), results, batch["annotation_id"], COCO)
     assert table["AP"] == pytest.approx(1.0, abs=1e-9) and table["AR"] == pytest.approx(1.0, abs=1e-9)
 
 
 def test_annotations_of_other_persons_are_refused(annotations):
     persons = load(annotations)["annotations"]
     with pytest.raises(InputError, match="1 of the 2 persons"):
-        coco.oks_ap(annotations, results_of(persons[:2]), [persons[0]["id"], 10**9], COCO)
+        coco.oks_ap(read_labels(annotations, COCO), results_of(persons[:2]), [persons[0]["id"], 10**9], COCO)
 
 
 def test_results_repeat_image_and_box_and_are_plain_json(annotations):

@@ -36,14 +36,14 @@ def test_other_categories_and_low_scores_of_a_detections_file_are_skipped(tmp_pa
     [
         (
             [{"image_id": 1, "category_id": 18, "bbox": [0, 0, 5, 5]}],
-            "none of its 1 boxes for these images is of a person .category 1.",
+            "none of its 1 entries for these images is a person with a box",
         ),
         ([{"image_id": 1, "category_id": 1, "score": 0.1, "bbox": [0, 0, 5, 5]}], "lower --min_score"),
-        ([{"image_id": 1, "score": "high", "bbox": [0, 0, 5, 5]}], "nor detection results"),
-        ([3], "nor detection results"),
+        ([{"image_id": 1, "score": "high", "bbox": [0, 0, 5, 5]}], "result 0: 'score' must be a number"),
+        ([3], "result 0 is not an object"),
         (
             {"images": [{"id": 1}], "annotations": [{"image_id": 1, "bbox": [0, 0, 5, 5]}]},
-            "lacks the field 'file_name'",
+            "none of its 1 boxes belongs",
         ),
     ],
 )

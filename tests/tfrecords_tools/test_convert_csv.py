@@ -11,10 +11,11 @@ from pycocotools.coco import COCO
 
 from kpose.core import skeletons
 from kpose.core.errors import InputError
+from kpose.data.coco_files import read_labels
 from tests import helpers
 from tests.tfrecords_tools import converter_inputs as inputs
 from tfrecords_tools import coco_builder, convert_csv
-from tfrecords_tools.write_coco.annotations import NO_JOINT, read_annotations, select_persons
+from tfrecords_tools.write_coco.annotations import NO_JOINT, select_persons
 
 SKELETON = skeletons.LSP
 JOINT_COLUMNS = [f"{joint}_{part}" for joint in SKELETON.joints for part in "xy"]
@@ -58,20 +59,18 @@ def test_the_lines_of_a_table_become_persons_of_their_images(tmp_path):
         (1, "b.png", 120, 90),
         (2, "a.png", 120, 90),
     ]
-    annotations = read_annotations(str(tmp_path / "people.json"), SKELETON)
+    annotations = read_labels(str(tmp_path / "people.json"), SKELETON)
     selected, dropped = select_persons(annotations, "labelled")
-    assert [(p["id"], p["image_id"]) for p in selected] == [(1, 1), (2, 2), (3, 1)] and not dropped
-    found = {
-        (p["id"], name): k.tolist() for p in selected for name, k in zip(SKELETON.joints, p["keypoints"], strict=True)
-    }
+    assert [(p.id, p.image_id) for p in selected] == [(1, 1), (2, 2), (3, 1)] and not dropped
+    found = {(p.id, name): k.tolist() for p in selected for name, k in zip(SKELETON.joints, p.keypoints, strict=True)}
     assert found[1, "neck"] == found[2, "neck"] == [0, 0, 0]
     assert found[1, "left_knee"] == [rows[0]["left_knee_x"], rows[0]["left_knee_y"], 1]
     assert found[2, "left_knee"] == [rows[1]["left_knee_x"], rows[1]["left_knee_y"], 2]
     assert found[2, "head_top"] == [33.25, rows[1]["head_top_y"], 2]
     assert found[3, "right_hip"] == [120, 0, 2]
-    assert selected[0]["bbox"] == [10, 12.5, 80, 70] and selected[2]["bbox"] == [-5, 0, 60.25, 40]
-    second = selected[1]["keypoints"]
-    assert selected[1]["bbox"] == coco_builder.box_of_joints(second[:, :2], second[:, 2], inputs.SIZE, 0.12)
+    assert selected[0].box.tolist() == [10, 12.5, 80, 70] and selected[2].box.tolist() == [-5, 0, 60.25, 40]
+    second = selected[1].keypoints
+    assert selected[1].box.tolist() == coco_builder.box_of_joints(second[:, :2], second[:, 2], inputs.SIZE, 0.12)
     assert lines == [f"{tmp_path}/people.json: 2 images, 3 persons, 40 of 42 joints labelled (1 occluded)"]
 
 
@@ -128,8 +127,8 @@ def test_a_person_with_a_box_and_no_joint_is_kept_and_the_selection_drops_it(tmp
     rows = [{"file_name": "a.png"} | dict(zip(BOX_COLUMNS, (1, 2, 30, 40), strict=True)), _row("a.png")]
     table = _table(tmp_path / "people.csv", rows, ["file_name", *BOX_COLUMNS, *JOINT_COLUMNS])
     _convert_csv(tmp_path, table)
-    selected, dropped = select_persons(read_annotations(str(tmp_path / "people.json"), SKELETON), "labelled")
-    assert [person["id"] for person in selected] == [2] and dropped == {NO_JOINT: 1}
+    selected, dropped = select_persons(read_labels(str(tmp_path / "people.json"), SKELETON), "labelled")
+    assert [person.id for person in selected] == [2] and dropped == {NO_JOINT: 1}
 
 
 def test_tables_with_a_byte_order_mark_and_empty_lines(tmp_path):

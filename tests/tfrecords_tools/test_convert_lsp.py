@@ -13,11 +13,12 @@ from pycocotools.coco import COCO
 from kpose.core import skeletons
 from kpose.core.errors import InputError
 from kpose.data import records
+from kpose.data.coco_files import read_labels
 from tests import helpers
 from tests.tfrecords_tools import converter_inputs as inputs
 from tfrecords_tools import coco_builder, convert_lsp
 from tfrecords_tools.write_coco import writer
-from tfrecords_tools.write_coco.annotations import read_annotations, select_persons
+from tfrecords_tools.write_coco.annotations import select_persons
 
 scipy_io = pytest.importorskip("scipy.io", reason="scipy is not installed: pip install scipy")
 
@@ -59,8 +60,8 @@ def test_joints_of_both_forms_are_in_the_coco_file(form, tmp_path):
     assert [(p["id"], p["image_id"]) for p in data["annotations"]] == [(n, n) for n in range(1, 6)]
     assert [p["num_keypoints"] for p in data["annotations"]] == (flags > 0).sum(1).tolist()
     assert len(lines) == 1 and f"5 images, 5 persons, {(flags > 0).sum()} of 70 joints labelled" in lines[0]
-    selected, _ = select_persons(read_annotations(str(tmp_path / "labels.json"), skeletons.LSP), "labelled")
-    assert [person["id"] for person in selected] == [1, 2, 3, 4, 5]
+    selected, _ = select_persons(read_labels(str(tmp_path / "labels.json"), skeletons.LSP), "labelled")
+    assert [person.id for person in selected] == [1, 2, 3, 4, 5]
 
 
 def test_joints_of_the_coco_skeleton_are_matched_by_name(tmp_path):

@@ -17,11 +17,12 @@ from PIL import Image
 from kpose.core import geometry, skeletons
 from kpose.core.errors import InputError
 from kpose.data import records, resampling
+from kpose.data.coco_files import Person, read_labels
 from kpose.export import requests
 from tests import helpers
 from tfrecords_tools.figures.dataset import render_dataset
 from tfrecords_tools.write_coco import writer
-from tfrecords_tools.write_coco.annotations import SELECTIONS, read_annotations, select_persons
+from tfrecords_tools.write_coco.annotations import SELECTIONS, select_persons
 from tfrecords_tools.write_coco.plan import plan_shards
 
 
@@ -45,7 +46,7 @@ def _files(folder):
 
 
 def _selected(annotations, select="labelled"):
-    return select_persons(read_annotations(annotations, skeletons.COCO), select)
+    return select_persons(read_labels(annotations, skeletons.COCO), select)
 
 
 def _one_photo(tmp_path, image, box=(10, 10, 40, 60), name="photo.png", **save):
@@ -82,27 +83,27 @@ def test_seeds_change_the_order_and_nothing_else(drawn, tmp_path):
 def test_every_selected_person_is_written_once(select, drawn, tmp_path):
     writer.write_records(helpers.options(*drawn, tmp_path, select=select, shards=4))
     selected, _ = _selected(drawn[0], select)
-    by_id = {person["id"]: person for person in selected}
+    by_id = {person.id: person for person in selected}
     written = _read(tmp_path / "train-*")
     assert sorted(int(person["annotation_id"]) for person in written) == sorted(by_id)
     for person in written:
         annotation = by_id[int(person["annotation_id"])]
         labels = np.column_stack([person["keypoints"], person["visibility"]])
-        np.testing.assert_allclose(labels.ravel(), annotation["keypoints"].ravel(), rtol=1e-6)
-        np.testing.assert_allclose(person["box"], annotation["bbox"], rtol=1e-6)
-        np.testing.assert_allclose(person["area"], annotation["area"], rtol=1e-6)
-        assert int(person["image_id"]) == annotation["image_id"]
+        np.testing.assert_allclose(labels.ravel(), annotation.keypoints.ravel(), rtol=1e-6)
+        np.testing.assert_allclose(person["box"], annotation.box, rtol=1e-6)
+        np.testing.assert_allclose(person["area"], annotation.area, rtol=1e-6)
+        assert int(person["image_id"]) == annotation.image_id
         with Image.open(os.path.join(drawn[1], person["file_name"].decode())) as image:
             assert tuple(person["image_size"]) == (image.height, image.width)
 
 
 def test_people_are_dealt_evenly_and_images_stay_together():
-    people = [{"id": index, "image_id": index // 2} for index in range(46)]
+    people = [Person(id=index, image_id=index // 2) for index in range(46)]
     plan = plan_shards(people, 5, seed=3)
-    images = [{person["image_id"] for person in shard} for shard in plan]
+    images = [{person.image_id for person in shard} for shard in plan]
     assert sorted(len(shard) for shard in plan) == [8, 8, 10, 10, 10]
     assert sum(len(shard) for shard in images) == len(set().union(*images)) == 23
-    assert sorted(person["id"] for shard in plan for person in shard) == list(range(46))
+    assert sorted(person.id for shard in plan for person in shard) == list(range(46))
 
 
 def test_the_manifest_agrees_with_the_files(drawn, tmp_path):
@@ -112,7 +113,7 @@ def test_the_manifest_agrees_with_the_files(drawn, tmp_path):
     assert records.read_manifest(str(tmp_path), "train") == manifest
     selected, dropped = _selected(drawn[0], "fully_visible")
     assert manifest["persons"] == len(selected) > 0
-    assert manifest["images_used"] == len({person["image_id"] for person in selected})
+    assert manifest["images_used"] == len({person.image_id for person in selected})
     assert manifest["dropped"] == dict(dropped) and sum(dropped.values()) > 0
     assert manifest["schema_version"] == records.SCHEMA_VERSION
     settings = {name: manifest[name] for name in ("select", "padding", "crop_size", "seed", "skeleton", "annotations")}
@@ -177,9 +178,9 @@ def _break_one_image(drawn, tmp_path, damage):
     """(copy of the images in which the image that is written last cannot be read, its path)."""
     photos = tmp_path / "photos"
     shutil.copytree(drawn[1], photos)
-    annotations = read_annotations(drawn[0], skeletons.COCO)
+    annotations = read_labels(drawn[0], skeletons.COCO)
     plan = plan_shards(select_persons(annotations, "labelled")[0], 3, seed=0)
-    path = photos / annotations.images[plan[-1][-1]["image_id"]]["file_name"]
+    path = photos / annotations.images[plan[-1][-1].image_id].file_name
     if damage == "missing":
         path.unlink()
     elif damage == "truncated":

@@ -10,8 +10,8 @@ from absl import flags
 
 from kpose.core import cli, files, geometry, skeletons
 from kpose.core.errors import InputError
+from kpose.data.problems import POLICIES
 from tfrecords_tools.write_coco.annotations import SELECTIONS
-from tfrecords_tools.write_coco.problems import POLICIES
 
 # When the command that a manifest records has the flag.
 ALWAYS, IF_SET, NEVER = "always", "if not empty or 0", "never"

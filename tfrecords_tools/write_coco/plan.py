@@ -8,10 +8,9 @@ import numpy as np
 from absl import logging
 
 from kpose.core.errors import InputError
-from kpose.data import records
+from kpose.data import coco_files, problems, records
 from kpose.data.image_files import ImageFolder
-from tfrecords_tools.write_coco import problems
-from tfrecords_tools.write_coco.annotations import read_annotations, select_persons
+from tfrecords_tools.write_coco.annotations import select_persons
 from tfrecords_tools.write_coco.manifest import inputs
 from tfrecords_tools.write_coco.options import WriteOptions
 
@@ -23,7 +22,7 @@ class Plan:
     Attributes:
         options: `WriteOptions`.
         inputs: the manifest's entries on which the bytes depend; equal inputs give equal shards.
-        shards: for each shard (its persons' annotations, dict of image id -> entry of the image).
+        shards: for each shard (list of `coco_files.Person`, dict of image id -> `coco_files.Image`).
         found: `Problems` in the labels.
         dropped: Counter of reason -> number of persons that are not selected.
     """
@@ -47,7 +46,7 @@ def describe_selection(annotations, selected, dropped, found):
     """
     lines = [
         f"{annotations.path}: {len(annotations.images):,} images, {len(annotations.persons):,} persons",
-        f"selected: {len(selected):,} persons in {len({p['image_id'] for p in selected}):,} images",
+        f"selected: {len(selected):,} persons in {len({p.image_id for p in selected}):,} images",
         f"dropped: {sum(dropped.values()):,} persons",
     ]
     lines += [f"  {count:>9,}  {reason}" for reason, count in dropped.most_common()]
@@ -64,45 +63,39 @@ def select(options):
         options: `WriteOptions`.
 
     Returns:
-        (`annotations.Annotations`, selected persons, Counter of reason -> persons dropped,
+        (`coco_files.Labels`, selected persons, Counter of reason -> persons dropped,
         `Problems`).
 
     Raises:
         InputError: a bad annotation file, or with `on_error` "stop" its first bad entry.
     """
     found = problems.Problems(options.on_error)
-    annotations = read_annotations(options.annotations, options.skeleton, found, options.category)
+    annotations = coco_files.read_labels(options.annotations, options.skeleton, found, options.category)
     candidates, dropped = select_persons(annotations, options.select)
-    selected = [p for p in candidates if is_inside(p, annotations.images[p["image_id"]], found)]
+    selected = [p for p in candidates if is_inside(p, annotations.images[p.image_id], found)]
     return annotations, selected, dropped, found
 
 
-def is_inside(person, entry, found):
+def is_inside(person, image, found):
     """Whether a person's box overlaps its image; if not, the problem is reported to `found`.
 
     Args:
-        person: COCO annotation with a box.
-        entry: the image's entry in the COCO file. Without a size in it, the answer is True.
+        person: `coco_files.Person` with a box.
+        image: its `coco_files.Image`. Without a size, the answer is True.
         found: `Problems`.
     """
-    size = labelled_size(entry)
-    if size is None:
+    if image.size is None:
         return True
-    x, y, w, h = person["bbox"]
-    if x < size[0] and y < size[1] and x + w > 0 and y + h > 0:
+    width, height = image.size
+    x, y, w, h = person.box
+    if x < width and y < height and x + w > 0 and y + h > 0:
         return True
     found.report(
         problems.OUTSIDE,
-        f"annotation {person['id']}: its box {list(person['bbox'])} is outside image {entry['file_name']} of "
-        f"{size[0]} x {size[1]} pixels",
+        f"annotation {person.id}: its box {[float(side) for side in person.box]} is outside image {image.file_name} of "
+        f"{width} x {height} pixels",
     )
     return False
-
-
-def labelled_size(entry):
-    """(width, height) of an image by its entry in the COCO file; None if the entry has none."""
-    size = entry.get("width"), entry.get("height")
-    return size if all(isinstance(side, (int, float)) and side > 0 for side in size) else None
 
 
 def prepare(options):
@@ -121,7 +114,7 @@ def prepare(options):
     ImageFolder(options.images)
     shards = []
     for persons in plan_shards(selected, options.shards, options.seed):
-        images = {p["image_id"]: annotations.images[p["image_id"]] for p in persons}
+        images = {p.image_id: annotations.images[p.image_id] for p in persons}
         shards.append((persons, images))
     return Plan(options, inputs(options), shards, found, dropped)
 
@@ -132,17 +125,17 @@ def plan_shards(persons, shards, seed):
     So each image is decoded once.
 
     Args:
-        persons: list of COCO annotations.
+        persons: list of `coco_files.Person`.
         shards: number of shards.
         seed: seed of the order of the images.
 
     Returns:
-        `shards` lists of annotations; fewer if there are fewer images. Their lengths differ by at
+        `shards` lists of persons; fewer if there are fewer images. Their lengths differ by at
         most the number of persons in an image.
     """
     by_image = collections.defaultdict(list)
     for person in persons:
-        by_image[person["image_id"]].append(person)
+        by_image[person.image_id].append(person)
     order = np.random.default_rng(seed).permutation(np.array(list(by_image), dtype=object))
     count = min(shards, len(order))
     plan = [[]]

@@ -1,24 +1,24 @@
 """Writes one shard: decodes images, cuts crops, encodes records."""
 
 import collections
+import dataclasses
 import hashlib
-import math
 import os
 
 from kpose.core import files, geometry
 from kpose.core.errors import InputError
-from kpose.data import records, tfrecord
+from kpose.data import problems, records, tfrecord
 from kpose.data.image_files import ImageFolder
-from tfrecords_tools.write_coco import annotations, crops, problems
-from tfrecords_tools.write_coco.plan import is_inside, labelled_size
+from tfrecords_tools.write_coco import crops
+from tfrecords_tools.write_coco.plan import is_inside
 
 
 def write_shard(persons, images, options, path, progress=lambda count: None):
     """Writes one shard, first to a temporary file, which is then renamed to `path`.
 
     Args:
-        persons: list of the shard's annotations.
-        images: image id -> the image's entry in the COCO file.
+        persons: list of `coco_files.Person`.
+        images: image id -> `coco_files.Image`.
         options: `WriteOptions`.
         path: the shard's file.
         progress: called with the number of persons that were processed since the last call.
@@ -67,28 +67,27 @@ def write_shard(persons, images, options, path, progress=lambda count: None):
 def _by_image(persons):
     groups = {}
     for person in persons:
-        groups.setdefault(person["image_id"], []).append(person)
+        groups.setdefault(person.image_id, []).append(person)
     return groups.items()
 
 
 def _persons_of_image(folder, entry, group, options, found, kinds):
-    """Yields the `records.Person` of each annotation of an image that has no problem."""
+    """Yields the `records.Person` of each person of an image that has no problem."""
     try:
-        image = folder.open(entry["file_name"])
-        size = labelled_size(entry)
-        if size is not None and not image.fit(*size):
+        if entry.file_name is None:
+            raise InputError(f"image {entry.source_id!r} has no file name")
+        image = folder.open(entry.file_name)
+        if entry.size is not None and not image.fit(*entry.size):
             found.report(
                 problems.OTHER_SIZE,
-                f"{entry['file_name']}: the image has {image.width} x {image.height} pixels, but its annotations are "
-                f"for {size[0]} x {size[1]}: give the images for which the annotations were made",
+                f"{entry.file_name}: the image has {image.width} x {image.height} pixels, but its annotations are "
+                f"for {entry.width} x {entry.height}: give the images for which the annotations were made",
                 len(group),
             )
             return
-        entry = entry | {"width": image.width, "height": image.height}
+        entry = dataclasses.replace(entry, width=image.width, height=image.height)
         group = [person for person in group if is_inside(person, entry, found)]
-        regions = [
-            geometry.region_of(annotations.box_of(person), options.stored[1], options.aspect) for person in group
-        ]
+        regions = [geometry.region_of(person.box, options.stored[1], options.aspect) for person in group]
         if not group:
             return
         # An image that has at least four times the resolution of its crops loses little if it is
@@ -113,32 +112,29 @@ def _beyond(region, image):
     return () if inside else ("crops that reach beyond the image",)
 
 
-def make_person(decoded, image, entry, annotation, region, options):
-    """The `records.Person` of one annotation.
+def make_person(decoded, image, entry, person, region, options):
+    """The `records.Person` of one person.
 
     Args:
-        decoded: the decoded image in RGB, perhaps smaller than the original and without its lowest
-            rows.
+        decoded: the decoded image in RGB, perhaps smaller than the original.
         image: its `EncodedImage`.
-        entry: its entry in the COCO file.
-        annotation: the person's COCO annotation.
+        entry: its `coco_files.Image`.
+        person: `coco_files.Person`.
         region: [4] xywh of the crop, in pixels of the original image.
         options: `WriteOptions`.
     """
-    box = annotations.box_of(annotation)
     size, padding = options.stored
     scale = decoded.width / image.width
-    area = annotation.get("area")
     return records.Person(
         jpeg=crops.encode_jpeg(crops.crop_image(decoded, region * scale, size)),
-        image_id=annotation["image_id"],
-        annotation_id=annotation["id"],
-        file_name=entry["file_name"],
+        image_id=person.image_id,
+        annotation_id=person.id,
+        file_name=entry.file_name,
         image_size=(image.height, image.width),
-        box=box,
+        box=person.box,
         padding=padding,
         aspect=options.aspect,
         region=region,
-        area=area if isinstance(area, (int, float)) and 0 < area < math.inf else box[2] * box[3],
-        keypoints=annotation["keypoints"],
+        area=person.area,
+        keypoints=person.keypoints,
     )
