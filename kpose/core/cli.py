@@ -149,8 +149,11 @@ def _usage(flag_values, doc):
     lines = [(doc or "").strip(), "", "Flags:"]
     for name in sorted(flag_values):
         flag = flag_values[name]
-        default = "" if flag.default in (None, "") else f" (default: {flag.default})"
-        lines += [f"  --{name}", f"      {flag.help}{default}"]
+        default = ",".join(flag.default) if isinstance(flag.default, list) else flag.default
+        shown = "" if default in (None, "") else f" (default: {default})"
+        # absl adds a second line to the help of flags that may be repeated.
+        text = flag.help.partition(";\n")[0]
+        lines += [f"  --{name}", f"      {text}{shown}"]
     return "\n".join(lines)
 
 
