@@ -8,9 +8,7 @@ from absl import logging
 
 from kpose.core import files
 from kpose.core.errors import InputError
-
-# The category id of persons in COCO, and in detection results in its format.
-PERSON_CATEGORY = 1
+from kpose.metrics.coco import PERSON_CATEGORY
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +43,8 @@ def read_boxes(path, image_paths, min_score=0.0):
         List of `PersonBox`, in the order of the file.
 
     Raises:
-        InputError: there is no such file; it has another format; it has no box for the images; two
-            images fit a box.
+        InputError: the file does not exist, has another format or has no box for the images; or a
+            box fits two images.
     """
     data = files.read_json(path, "boxes file")
     annotated = isinstance(data, dict)
@@ -117,5 +115,5 @@ def _images_by_number(image_paths):
 
 
 def _person_category(categories):
-    """Returns the id of the category "person", or `PERSON_CATEGORY` if no category has this name."""
+    """Returns the id of the category "person"; without this category `PERSON_CATEGORY`."""
     return next((c["id"] for c in categories if c.get("name") == "person"), PERSON_CATEGORY)

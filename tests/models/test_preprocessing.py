@@ -70,7 +70,7 @@ def keypoints(network):
 
 def begun(config):
     """The keypoints of a recipe's network before the first step."""
-    return keypoints(workdir.build_network(config, skeletons.COCO, begin=True))
+    return keypoints(workdir.build_network(config, skeletons.COCO, initial_weights=True))
 
 
 def make_old(path, key=None, **fields):

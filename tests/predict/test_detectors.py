@@ -68,8 +68,8 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch):
 @pytest.mark.parametrize(
     "name, score, message",
     [
-        ("yolo", 0.4, "no detector 'yolo': the names are auto, none, ssdlite"),
-        ("keras_cv:yolo_v8_m_pascalvoc", 0.4, "no detector 'keras_cv:yolo_v8_m_pascalvoc'"),
+        ("yolo", 0.4, "unknown detector 'yolo': use one of auto, none, ssdlite"),
+        ("keras_cv:yolo_v8_m_pascalvoc", 0.4, "unknown detector 'keras_cv:yolo_v8_m_pascalvoc'"),
         ("none", 1.5, "from 0 to 1"),
     ],
 )

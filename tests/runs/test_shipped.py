@@ -42,7 +42,7 @@ def test_the_shipped_model_is_small_and_refused_when_damaged(tmp_path, monkeypat
         path.unlink()
         with pytest.raises(InputError, match="missing: install kpose again"):
             load()
-    with pytest.raises(InputError, match="there is no model 'other': the shipped models are movenet"):
+    with pytest.raises(InputError, match="unknown model 'other': the shipped models are movenet"):
         model_lib.load("other")
 
 

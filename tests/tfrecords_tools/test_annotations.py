@@ -182,11 +182,11 @@ BAD_CONTENTS = {
     ),
     "person without image": (
         json.dumps({"images": [IMAGE], "annotations": [_without(_person(), "image_id")]}).encode(),
-        "has no whole number in the field 'image_id'",
+        "has no integer in the field 'image_id'",
     ),
     "person without id": (
         json.dumps({"images": [IMAGE], "annotations": [_without(_person(), "id")]}).encode(),
-        "has no whole number in the field 'id'",
+        "has no integer in the field 'id'",
     ),
 }
 

@@ -108,7 +108,7 @@ def test_a_run_begins_with_another_s_weights(tiny_run):
     config = config_lib.load_recipe("movenet")
     config.model.weights, config.model.frozen_blocks = DEFAULT, 3
     config.model.input_size = (64, 32)
-    network = workdir.build_network(config, skeletons.COCO, begin=True)
+    network = workdir.build_network(config, skeletons.COCO, initial_weights=True)
     _, shipped = load_network()
     for new, old in zip(network.variables, shipped.variables, strict=True):
         np.testing.assert_array_equal(new.numpy(), old.numpy(), err_msg=new.path)
@@ -117,4 +117,4 @@ def test_a_run_begins_with_another_s_weights(tiny_run):
     assert all(name.startswith(("Conv1/", "expanded_conv", "block_1_", "block_2_")) for name in frozen)
     config.model.weights = tiny_run
     with pytest.raises(InputError, match="which are not those of this recipe's movenet"):
-        workdir.build_network(config, skeletons.COCO, begin=True)
+        workdir.build_network(config, skeletons.COCO, initial_weights=True)

@@ -103,7 +103,7 @@ def _add_image(path, image, images, found):
 def _is_good(path, person, images, skeleton, seen, found):
     for field in ("id", "image_id"):
         if not isinstance(person.get(field), int):
-            found.report(problems.BAD_ENTRY, f"{path}: an annotation has no whole number in the field {field!r}")
+            found.report(problems.BAD_ENTRY, f"{path}: an annotation has no integer in the field {field!r}")
             return False
     number, keypoints = person["id"], person["keypoints"]
     if person["image_id"] not in images:
@@ -129,7 +129,7 @@ def _is_good(path, person, images, skeleton, seen, found):
     return False
 
 
-# Why a person is not selected, in the order of the checks. The first reason that holds is counted.
+# The reasons why a person is not selected, in the order of the checks. Only the first is counted.
 CROWD = "a crowd"
 NO_JOINT = "no joint labelled"
 UNLABELLED_JOINT = "some joint not labelled"
@@ -186,10 +186,10 @@ def select_persons(annotations, select):
         (list of COCO annotations in file order, Counter of reason -> persons).
 
     Raises:
-        InputError: there is no such selection.
+        InputError: the selection is unknown.
     """
     if select not in SELECTIONS:
-        raise InputError(f"no selection is named {select!r}: it is one of {', '.join(SELECTIONS)}")
+        raise InputError(f"unknown selection {select!r}: use one of {', '.join(SELECTIONS)}")
     selected, dropped = [], collections.Counter()
     for person in annotations.persons:
         reason = drop_reason(person, select)
