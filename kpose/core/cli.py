@@ -40,9 +40,6 @@ def run(main, flag_values, doc, prepare=None, tensorflow=True, choices=(), argum
         arguments: name of a flag that takes several values. Arguments without a flag's name are
             added to its values. At least one value is required.
     """
-    if {"--help", "-h", "-help"} & set(sys.argv[1:]):
-        print(_usage(flag_values, doc))
-        sys.exit(0)
 
     def guarded(argv):
         words = _positional(argv[1:], flag_values, choices, arguments)
@@ -56,6 +53,9 @@ def run(main, flag_values, doc, prepare=None, tensorflow=True, choices=(), argum
             _fail(error)
 
     try:
+        if {"--help", "-h", "-help"} & set(sys.argv[1:]):
+            print(_usage(flag_values, doc), flush=True)
+            sys.exit(0)
         app.run(guarded, flags_parser=lambda argv: _parse(argv, flag_values, prepare))
     except KeyboardInterrupt:
         _fail("interrupted")
