@@ -34,7 +34,7 @@ def test_ssdlite_finds_the_large_persons_of_coco(ssdlite):
     data = files.read_json(str(labels), "annotation file")
     names = {image["id"]: image["file_name"] for image in data["images"]}
     persons = collections.Counter(a["image_id"] for a in data["annotations"])
-    # Persons who are alone in the image and large.
+    # Large persons, one in each image.
     alone = [a for a in data["annotations"] if persons[a["image_id"]] == 1]
     large = [a for a in alone if a["num_keypoints"] >= 15 and a["bbox"][3] > 200][:12]
     found = 0
