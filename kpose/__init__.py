@@ -11,7 +11,7 @@ def load(source=None):
             shipped model.
 
     Raises:
-        InputError: there is no such model.
+        InputError: the model does not exist.
     """
     # Imported here, because TensorFlow takes seconds to import and --help does not need it.
     from kpose.core import startup

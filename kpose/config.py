@@ -1,8 +1,8 @@
 """Recipes: the fields of a training run, their defaults and their checks.
 
-`default()` has every field with its default. A recipe in `configs/` is a Python file whose `get_config()` starts
-from it and changes fields. The command line changes them further (`--config.optimizer.learning_rate=0.01`). A recipe
-is checked before anything slow starts.
+`default()` has every field with its default. A recipe in `configs/` is a Python file whose
+`get_config()` starts from it and changes fields. The command line changes them further
+(`--config.optimizer.learning_rate=0.01`). A recipe is checked before anything slow starts.
 
 The module has more than 400 lines, because the fields are listed twice: with defaults and with ranges.
 """
@@ -17,7 +17,7 @@ from kpose.core.errors import InputError
 
 
 def default():
-    """Every field of a recipe, with its default: the published network and data, trained for one epoch."""
+    """Every field of a recipe, with its default: the published network and data, one epoch."""
     config = ConfigDict()
     config.name = "default"  # The recipe's name, for logs and error messages.
     config.seed = 0  # Seed of initial weights, dropout, and order and augmentation of samples.
@@ -47,7 +47,7 @@ def default():
 
 
 def _data_fields():
-    """Section `data`: records and what the network sees of them."""
+    """Section `data`: records, and the part of each image in the network's input."""
     data = ConfigDict()
     data.train = ""  # Glob of training records; several, separated by commas, are mixed.
     data.weights = ()  # For several globs: each one's share of the samples; (): by number of records.
@@ -99,11 +99,12 @@ def _model_fields():
     model.frozen_blocks = 0  # For movenet: number of first blocks that are not trained.
     model.backbone = "resnet18"  # For backbone: resnet18, resnet50, efficientnet_lite0.
     model.head = "pooled"  # For backbone: pooled (average pooling, fully connected), spatial (heatmaps).
-    # Initial weights: a run's folder, a shipped model's name, a .pth, .h5 or .keras file, package:NAME, a
-    # keras_cv preset; for movenet a .json file. Empty: random weights.
+    # Initial weights: a run's folder, a shipped model's name, a .pth, .h5 or .keras file,
+    # package:NAME, a keras_cv preset; for movenet a .json file. Empty: random weights.
     model.weights = ""
-    # For backbone: scale and padding of images. keras: those of keras_cv. torchvision: mean and deviation of ImageNet,
-    # and torchvision's strides and padding. auto: those of the initial weights; the saved recipe holds the choice.
+    # For backbone: scale and padding of images. keras: those of keras_cv. torchvision: mean and
+    # deviation of ImageNet, and torchvision's strides and padding. auto: those of the initial
+    # weights; the saved recipe holds the choice.
     model.preprocessing = "auto"
     model.freeze_epochs = 0  # Number of first epochs in which the backbone is not trained.
     return model
@@ -124,7 +125,8 @@ def _teacher_fields():
 def _loss_fields():
     """Section `loss`: the loss."""
     loss = ConfigDict()
-    # l2 (published: sum over the batch), masked_l2 (published, with visibility), l1, smooth_l1, laplace, rle.
+    # l2 (published: sum over the batch), masked_l2 (published, with visibility), l1, smooth_l1,
+    # laplace, rle.
     loss.name = "l2"
     loss.beta = 0.02  # For smooth_l1: error at which the square ends, as a fraction of the crop.
     loss.flow_layers = 6  # For rle: coupling layers of the flow.
@@ -235,7 +237,7 @@ RESUMABLE = (
 
 
 def check(config):
-    """Raises `InputError` unless every field of `config` is known, of the right type and in its range.
+    """Raises `InputError` unless every field is known, of the right type and in its range.
 
     Modules that read a section add their own checks (`kpose.core.checks`) when they are imported.
     """
@@ -247,12 +249,12 @@ def check(config):
         value = fields[field]
         if value != value or value < lowest or (highest is not None and value > highest):
             wanted = f"at least {lowest}" if highest is None else f"between {lowest} and {highest}"
-            raise InputError(f"config.{field} is {value}: it is {wanted}")
+            raise InputError(f"config.{field} is {value}: it must be {wanted}")
     skeletons.get(config.skeleton)
     checks.run(config)
     geometry.check_aspect(config.data.aspect, config.model.input_size)
     if config.replicas and config.batch_size % config.replicas and not config.quick:
-        raise InputError(f"config.batch_size {config.batch_size} cannot be shared out among {config.replicas} replicas")
+        raise InputError(f"config.batch_size {config.batch_size} cannot be divided among {config.replicas} replicas")
 
 
 def _check_fields(fields, known):
@@ -264,7 +266,7 @@ def _check_fields(fields, known):
             raise InputError(f"config has no value for {field!r}: start from kpose.config.default()")
         if type(fields[field]) is not type(value):
             raise InputError(
-                f"config.{field} is {fields[field]!r}: it is of type {type(value).__name__}, as in {value!r}"
+                f"config.{field} is {fields[field]!r}: it must be of type {type(value).__name__}, as in {value!r}"
             )
 
 
@@ -300,11 +302,14 @@ QUICK = {
 
 
 def recipe_path(name):
-    """The file of a recipe: a path, or the name of one that kpose ships ("deeppose", "configs/deeppose.py",
-    "hardware/one_gpu").
+    """The file of a recipe.
+
+    Args:
+        name: a path, or the name of a recipe that kpose ships: "deeppose", "configs/deeppose.py",
+            "hardware/one_gpu".
 
     Raises:
-        InputError: there is no such file or recipe.
+        InputError: the file or recipe does not exist.
     """
     if os.path.isfile(name):
         return name
@@ -321,10 +326,10 @@ def shipped():
 
 
 def resolve_flags(argv):
-    """Command-line arguments with the file of the recipe in place of its name, and a check of each --config.FIELD.
+    """Command-line arguments with the file of the recipe in place of its name.
 
-    `--config=RECIPE:quick` becomes the recipe and the changes of `QUICK`. They come first, so that the other
-    arguments override them and may stand in any order.
+    The name of each --config.FIELD is checked. `--config=RECIPE:quick` becomes the recipe and the
+    changes of `QUICK`. They come first, so that the other arguments override them in any order.
 
     Args:
         argv: the program's name and its arguments.
@@ -333,7 +338,7 @@ def resolve_flags(argv):
         The new list.
 
     Raises:
-        InputError: no such recipe, one that cannot be read, or no such field.
+        InputError: the recipe does not exist or cannot be read, or a field is unknown.
     """
     recipe, others, known = [], [], flatten(default())
     arguments = iter(argv[1:])
@@ -350,7 +355,7 @@ def resolve_flags(argv):
 
 
 def _recipe_flags(value):
-    """The arguments that --config=`value` stands for."""
+    """The arguments that replace --config=`value`."""
     name, _, variant = value.partition(":")
     if variant not in ("", "quick"):
         raise InputError(f"--config={value}: a recipe has no variant {variant!r}; the only variant is 'quick'")
@@ -361,7 +366,7 @@ def _recipe_flags(value):
 
 
 def _shipped_recipes():
-    # configs/ is the package kpose.configs when kpose is installed; in a checkout it is beside kpose/.
+    # In an installed kpose configs/ is the package kpose.configs; in a checkout it is beside kpose/.
     here = os.path.dirname(os.path.abspath(__file__))
     installed = os.path.join(here, "configs")
     return installed if os.path.isdir(installed) else os.path.join(os.path.dirname(here), "configs")
@@ -387,10 +392,10 @@ def save(config, path):
 
 
 def load(path):
-    """The config of a JSON file that `save` wrote; fields that the file does not have get their defaults.
+    """The config of a JSON file that `save` wrote; missing fields get their defaults.
 
     Raises:
-        InputError: the file is missing or no such config.
+        InputError: the file is missing, or is not such a config.
     """
     saved = files.read_json(path, "config of a training run")
     if not isinstance(saved, dict):
@@ -419,7 +424,7 @@ def _with_tuples(value):
 
 
 def differences(config, saved):
-    """The fields, other than `RESUMABLE`, in which two configs differ: "field: saved -> wanted" lines."""
+    """The fields, without `RESUMABLE`, in which two configs differ: "field: saved -> new" lines."""
     new, old = flatten(config), flatten(saved)
     fields = sorted((new.keys() | old.keys()) - set(RESUMABLE))
     changed = [field for field in fields if new.get(field) != old.get(field)]

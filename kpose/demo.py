@@ -1,10 +1,10 @@
-"""Runs the whole chain on synthetic images: images, records, training, evaluation, export, prediction.
+"""Renders synthetic images, writes records, trains, evaluates, exports and predicts.
 
 python -m kpose.demo --output_dir=demo
 
-needs no download. The demo runs the commands of a real training and prints each command before it
-runs. Then it sends one request to the exported model, and prints the metrics and the paths of the
-results.
+The demo needs no download. It runs the commands of a real training and prints each command before
+it runs. Then it sends one request to the exported model, and prints the metrics and the paths of
+the results.
 """
 
 import os
@@ -30,13 +30,13 @@ PRINTED_JOINTS = ("nose", "left_wrist", "right_ankle")
 
 
 def run_demo(output_dir, config="demo", train_images=3000, val_images=500, steps=0):
-    """Runs the chain and prints a summary.
+    """Runs all steps and prints a summary.
 
     Args:
         output_dir: folder for all results. Results of an earlier demo are reused or replaced.
         config: the recipe.
         train_images, val_images: numbers of images.
-        steps: training steps; 0: as many as the recipe says.
+        steps: training steps; 0: the number in the recipe.
 
     Returns:
         The contents of metrics.json, a dict.
@@ -76,7 +76,7 @@ def run_demo(output_dir, config="demo", train_images=3000, val_images=500, steps
 
 
 def _make_records(output_dir, figures, train_images, val_images, seconds):
-    """Makes images and their records, with a contact sheet; returns the globs of both splits' records."""
+    """The globs of the records of both splits; makes them, their images and a contact sheet."""
     records = os.path.join(output_dir, "records")
     for split, count in (("train", train_images), ("val", val_images)):
         _run(seconds, "render", "tfrecords_tools.figures", output_dir=figures, num_images=count, split=split)

@@ -58,7 +58,7 @@ def test_recipes_are_found_by_path_by_file_name_and_by_name():
         ("optimizer.name", "adam", "optimizer.name is 'adam'"),
         ("schedule.name", "cosin", "schedule.name is 'cosin'"),
         ("skeleton", "octopus", "octopus"),
-        ("replicas", 3, "64 cannot be shared out among 3"),
+        ("replicas", 3, "64 cannot be divided among 3"),
         ("model.input_size", (224,), "2 positive integers"),
     ],
 )

@@ -6,6 +6,7 @@ import numpy as np
 
 from kpose.core import files
 from kpose.core.errors import InputError
+from kpose.metrics.coco import PERSON_CATEGORY
 
 # OKS needs the area of a person, which these sources do not have. In COCO a person covers about
 # half of its box.
@@ -36,7 +37,7 @@ def category(skeleton):
     """COCO's category `person` with the joints of a skeleton, and its limbs, which count from 1."""
     return {
         "supercategory": "person",
-        "id": 1,
+        "id": PERSON_CATEGORY,
         "name": "person",
         "keypoints": list(skeleton.joints),
         "skeleton": [[a + 1, b + 1] for a, b in skeleton.bones],
@@ -131,7 +132,7 @@ class Collection:
             {
                 "id": number,
                 "image_id": image_id,
-                "category_id": 1,
+                "category_id": PERSON_CATEGORY,
                 "bbox": box,
                 "area": round(AREA_OF_BOX * box[2] * box[3], 1),
                 "iscrowd": 0,

@@ -200,7 +200,7 @@ def convert(options):
         options: `CsvOptions`.
 
     Returns:
-        Lines of text that say what was written.
+        Lines of text: what was written.
 
     Raises:
         InputError: a bad table, a missing image, a file that is not an image, a person without a

@@ -31,7 +31,7 @@ ARCHIVES = {
 }
 LABELS = ("annotations/person_keypoints_train2017.json", "annotations/person_keypoints_val2017.json")
 
-TRIES = 8  # The download stops after this many failed requests in a row without one more byte.
+TRIES = 8  # The download stops after this many failed requests in a row that added no byte.
 FIRST_WAIT = 1.0  # Seconds before the second try; doubled before each further try.
 TIMEOUT = 60.0  # Seconds without an answer after which a request fails.
 BLOCK = 1 << 20  # Bytes that are read at once.
@@ -122,7 +122,7 @@ def download(address, path, md5):
 
 
 def _fetch(address, part):
-    """Appends the rest of a file to `part`; if the server sends the whole file, replaces `part`."""
+    """Appends the rest of a file to `part`; replaces it if the server sends the complete file."""
     start = _size(part)
     request = urllib.request.Request(address, headers={"User-Agent": "kpose", "Accept-Encoding": "identity"})
     if start:
@@ -188,7 +188,10 @@ def unpack(archive, member, folder):
 FLAGS = cli.flag_set()
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder for the files.", required=True, flag_values=FLAGS)
 _FILES = flags.DEFINE_list(
-    "files", list(ARCHIVES), "Which files: train (19.3 GB), val (0.8 GB), annotations (0.3 GB).", flag_values=FLAGS
+    "files",
+    list(ARCHIVES),
+    "Which files, separated by commas: train (19.3 GB), val (0.8 GB), annotations (0.3 GB).",
+    flag_values=FLAGS,
 )
 _BASE = flags.DEFINE_string("base", BASE, "Address of the folder with zips/ and annotations/.", flag_values=FLAGS)
 _CHECKSUMS = flags.DEFINE_list(

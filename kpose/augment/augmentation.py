@@ -87,8 +87,8 @@ class Augmentation:
         skeleton: the `Skeleton` of the labels.
         config: the recipe's `augment` section.
         input_size: (height, width) of the network's input in pixels.
-        stored_share: side of the region that the network sees without augmentation, as a fraction
-            of the side of the stored crop.
+        stored_share: side of the region of the network's input without augmentation, as a
+            fraction of the side of the stored crop.
     """
 
     def __init__(self, skeleton, config, input_size, stored_share=1.0):

@@ -1,8 +1,7 @@
 """The image steps of `augmentation.Augmentation`, compiled for the CPU by Numba.
 
-All steps of an image run while it is in the cache, and only those that were drawn for it.
-Operations of TensorFlow and keras_cv process whole batches in float32, and each step reads and
-writes the whole batch.
+All steps of an image run while it is in the cache, and only those that were drawn for it. In
+TensorFlow and keras_cv each step reads and writes the complete batch, in float32.
 """
 
 import numba
@@ -276,7 +275,7 @@ def _sharpen(levels, before, height, width, factor):
         for i in range(line - 6):
             level = np.float32(here[i])
             total = np.float32(left[i] + middle[i] + right[i]) + np.float32(4) * level
-            # A whole number divided by 13 is never close to a half, so this rounds like a division.
+            # An integer divided by 13 is never close to a half, so this rounds like a division.
             smooth = np.float32(np.int32(total * thirteenth + half))
             value = min(max(level + away * (smooth - level) + half, lowest), highest)
             changed[i] = np.uint8(np.int32(value))

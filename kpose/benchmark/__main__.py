@@ -31,8 +31,10 @@ def main(name):
 
     if bool(_ANNOTATIONS.value) != bool(_IMAGES.value):
         raise cli.InputError("--annotations and --images must be given together: give both or neither")
-    figures = measure.measure(name, _RUNS.value, _ANNOTATIONS.value, _IMAGES.value)
-    print(json.dumps({key: round(value, 3) if isinstance(value, float) else value for key, value in figures.items()}))
+    measurements = measure.measure(name, _RUNS.value, _ANNOTATIONS.value, _IMAGES.value)
+    print(
+        json.dumps({key: round(value, 3) if isinstance(value, float) else value for key, value in measurements.items()})
+    )
 
 
 def console():

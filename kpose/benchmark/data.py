@@ -103,7 +103,8 @@ def people(annotations, images):
     """A temporary folder, a COCO keypoint file and its image folder; logs are off inside.
 
     Args:
-        annotations, images: of the caller; None: synthetic images are rendered.
+        annotations, images: COCO keypoint file and image folder; None: synthetic images are
+            rendered.
     """
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.WARNING)

@@ -1,7 +1,7 @@
 """Runs one benchmark: measurements of kpose and of baselines, in alternation on one machine.
 
-Without images of the caller, synthetic images are rendered (`tfrecords_tools.figures`), so anyone
-can repeat the measurements.
+If no images are given, synthetic images are rendered (`tfrecords_tools.figures`), so anyone can
+repeat the measurements.
 """
 
 import contextlib

@@ -30,11 +30,11 @@ def serve(runs):
     Args:
         runs: how often each is timed.
     """
-    figures = {}
+    measurements = {}
     with_onnx = not skipped("ONNX Runtime", "onnxruntime", "tf2onnx")
     for name in NETWORKS:
-        figures |= {f"{name}_{key}": value for key, value in _network(name, runs, with_onnx).items()}
-    return figures
+        measurements |= {f"{name}_{key}": value for key, value in _network(name, runs, with_onnx).items()}
+    return measurements
 
 
 def _network(name, runs, with_onnx):
@@ -76,12 +76,12 @@ def _network(name, runs, with_onnx):
             latencies[way].append(seconds_of(run))
     middle = {way: statistics.median(times) for way, times in latencies.items()}
     seconds = alternate(runs, ways(BATCH_SIZE))
-    figures = {}
+    measurements = {}
     for way, times in latencies.items():
-        figures[f"{way}_p50_ms"] = 1000 * middle[way]
-        figures[f"{way}_p95_ms"] = 1000 * float(np.quantile(times, 0.95))
-        figures[f"{way}_persons_per_second_at_{BATCH_SIZE}"] = BATCH_SIZE / seconds[way]
-    return figures | {
+        measurements[f"{way}_p50_ms"] = 1000 * middle[way]
+        measurements[f"{way}_p95_ms"] = 1000 * float(np.quantile(times, 0.95))
+        measurements[f"{way}_persons_per_second_at_{BATCH_SIZE}"] = BATCH_SIZE / seconds[way]
+    return measurements | {
         "throughput_ratio_to_onnx": ratio(seconds, "onnx", "alone"),
         "latency_ratio_to_onnx": middle["alone"] / middle["onnx"] if onnx else None,
         "share_of_preprocessing": 1 - seconds["alone"] / seconds["whole"],

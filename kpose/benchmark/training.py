@@ -45,17 +45,17 @@ def train(runs):
     else:
         logging.warning("mixed_bfloat16: skipped, this machine has no hardware for it")
     with_torch = not skipped("PyTorch", "torch")
-    figures = {"batch_size": BATCH_SIZE}
+    measurements = {"batch_size": BATCH_SIZE}
     for precision in precisions:
         rate = _matrix_rate(runs, precision)
-        figures[f"matrix_gflops_{_short(precision)}"] = rate / 1e9
+        measurements[f"matrix_gflops_{_short(precision)}"] = rate / 1e9
         for name in NETWORKS:
             measured = _network(name, precision, runs, rate, with_torch)
-            figures |= {f"{name}_{_short(precision)}_{key}": value for key, value in measured.items()}
+            measurements |= {f"{name}_{_short(precision)}_{key}": value for key, value in measured.items()}
             shown = ", ".join(f"{key} {value:.3g}" for key, value in measured.items() if value is not None)
             logging.info("%s in %s: %s", name, _short(precision), shown)
             gc.collect()
-    return figures
+    return measurements
 
 
 def _short(precision):

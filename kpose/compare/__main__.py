@@ -19,7 +19,7 @@ _OUTPUT_DIR = flags.DEFINE_string(
 _RECIPES = flags.DEFINE_list(
     "recipes",
     None,
-    "Names of recipes (default: all but the demo's and those for unstretched crops).",
+    "Names of recipes, separated by commas (default: all except demo and those for unstretched crops).",
     flag_values=FLAGS,
 )
 _STEPS = flags.DEFINE_integer("steps", 400, "Training steps of each recipe.", lower_bound=1, flag_values=FLAGS)

@@ -1,4 +1,4 @@
-"""Trains recipes with the same budget on synthetic images, and puts their metrics into one table."""
+"""Trains recipes with the same budget on synthetic images and writes a table of their metrics."""
 
 import dataclasses
 import os
@@ -44,7 +44,7 @@ def compare(output_dir, recipes, budget):
         in one line.
 
     Raises:
-        InputError: there is no such recipe, or the data cannot be made.
+        InputError: a recipe does not exist, or the data cannot be made.
     """
     recipes = with_bases(recipes or comparable())
     os.makedirs(output_dir, exist_ok=True)
@@ -60,7 +60,7 @@ def compare(output_dir, recipes, budget):
 
 
 def comparable():
-    """Returns the recipes for stretched crops, which is what the records here hold, without the demo's."""
+    """Returns the recipes for stretched crops, which the records here hold; without `demo`."""
     return [name for name in config_lib.shipped() if name != "demo" and not config_lib.load_recipe(name).data.aspect]
 
 

@@ -10,6 +10,7 @@ that reads a field knows its meaning. When it is imported, it registers a furthe
 
 from kpose.core.errors import InputError
 
+# Module state, because each module adds its checks when it is imported.
 _registered = []
 
 

@@ -40,9 +40,6 @@ def run(main, flag_values, doc, prepare=None, tensorflow=True, choices=(), argum
         arguments: name of a flag that takes several values. Arguments without a flag's name are
             added to its values. At least one value is required.
     """
-    if {"--help", "-h", "-help"} & set(sys.argv[1:]):
-        print(_usage(flag_values, doc))
-        sys.exit(0)
 
     def guarded(argv):
         words = _positional(argv[1:], flag_values, choices, arguments)
@@ -56,6 +53,9 @@ def run(main, flag_values, doc, prepare=None, tensorflow=True, choices=(), argum
             _fail(error)
 
     try:
+        if {"--help", "-h", "-help"} & set(sys.argv[1:]):
+            print(_usage(flag_values, doc), flush=True)
+            sys.exit(0)
         app.run(guarded, flags_parser=lambda argv: _parse(argv, flag_values, prepare))
     except KeyboardInterrupt:
         _fail("interrupted")
@@ -149,8 +149,11 @@ def _usage(flag_values, doc):
     lines = [(doc or "").strip(), "", "Flags:"]
     for name in sorted(flag_values):
         flag = flag_values[name]
-        default = "" if flag.default in (None, "") else f" (default: {flag.default})"
-        lines += [f"  --{name}", f"      {flag.help}{default}"]
+        default = ",".join(flag.default) if isinstance(flag.default, list) else flag.default
+        shown = "" if default in (None, "") else f" (default: {default})"
+        # absl adds a second line to the help of flags that may be repeated.
+        text = flag.help.partition(";\n")[0]
+        lines += [f"  --{name}", f"      {text}{shown}"]
     return "\n".join(lines)
 
 

@@ -50,7 +50,7 @@ class Runtime:
             return -(-config.batch_size // replicas) * replicas
         if config.batch_size % replicas:
             raise InputError(
-                f"config.batch_size {config.batch_size} cannot be shared out among {replicas} replicas: "
+                f"config.batch_size {config.batch_size} cannot be divided among {replicas} replicas: "
                 f"give a multiple of {replicas}"
             )
         return config.batch_size
@@ -111,6 +111,7 @@ class Runtime:
         return f"{replicas} replica{'s' * (replicas > 1)} on {devices}{among}, {self.precision}, {compiled}{batch_norm}"
 
 
+# Cached, because each `tf.function` is traced again.
 @functools.cache
 def _summing(strategy):
     """A function that returns the sum of a tensor over all replicas."""
@@ -200,16 +201,17 @@ def make_strategy(replicas=0):
     return _mirrored("CPU", wanted)
 
 
+# Cached: a process can start only one server.
 @functools.cache
 def _multi_worker():
     # It opens this worker's server and waits for the other workers, so it must come first.
     return tf.distribute.MultiWorkerMirroredStrategy()
 
 
+# Cached: every strategy numbers its all-reduces from the same start, and TensorFlow fails if a
+# number is used again with another shape, as by a second network.
 @functools.cache
 def _mirrored(kind, replicas):
-    # One strategy per process: every strategy numbers its all-reduces from the same start, and
-    # TensorFlow fails if a number is used again with another shape, as by a second network.
     return tf.distribute.MirroredStrategy([f"{kind}:{i}" for i in range(replicas)])
 
 

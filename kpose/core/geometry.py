@@ -68,7 +68,7 @@ def check_aspect(aspect, size):
 
 
 def region_of(box, padding, aspect=0.0):
-    """The region that the network sees of a box.
+    """The region of the network's input for a box.
 
     Args:
         box: [..., 4] xywh in original pixels (a tensor: [N, 4]).

@@ -105,7 +105,7 @@ class Progress:
         if self.shown:
             logging.info("%s", text)
 
-    def say(self, text):
+    def write(self, text):
         """Prints a message to stderr, above the bar."""
         if self.shown:
             tqdm.write(text, file=sys.stderr)
@@ -113,7 +113,7 @@ class Progress:
     def log(self, text):
         """Logs a message; on a terminal prints it above the bar, which a log line would break."""
         if self.on_terminal:
-            self.say(text)
+            self.write(text)
         elif self.shown:
             logging.info("%s", text)
 

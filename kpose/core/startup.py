@@ -38,8 +38,8 @@ def import_keras_cv():
 
 
 @contextlib.contextmanager
-def warnings():
-    """A context in which TensorFlow's Python logger shows only errors.
+def quiet_tensorflow():
+    """A context in which TensorFlow's Python logger shows errors only, and no warnings.
 
     Some functions of TensorFlow warn about other functions of TensorFlow.
     """

@@ -1,8 +1,8 @@
 """Reads image files and reports each kind of bad file with a clear error.
 
 Every image becomes RGB: grey-scale, CMYK, palette, alpha channel, 16 bits per channel, or a format
-that its name does not say. An image with more pixels than Pillow's limit for decompression bombs is
-refused before it is decoded.
+other than that of its name. An image with more pixels than Pillow's limit for decompression bombs
+is rejected before it is decoded.
 """
 
 import io
@@ -68,7 +68,7 @@ class EncodedImage:
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
                 return Image.open(io.BytesIO(data))
         except Image.DecompressionBombError as error:
-            raise InputError(f"{self.name}: refused by its header: {error}") from None
+            raise InputError(f"{self.name}: rejected because of its header: {error}") from None
         except UnidentifiedImageError:
             raise InputError(f"{self.name}: not an image, or its format is not known") from None
         except (OSError, SyntaxError, ValueError) as error:
@@ -81,7 +81,7 @@ class EncodedImage:
         """Chooses the stored or the EXIF-turned pixels by the size of the labelled image.
 
         COCO's labels are for the stored pixels. Other tools label the image as a viewer shows it.
-        If the turned image has another shape, the size says which of the two was labelled.
+        If the turned image has another shape, the size shows which of the two was labelled.
 
         Returns:
             Whether the stored or the turned image has this size.
@@ -93,7 +93,7 @@ class EncodedImage:
         if self._orientation in _TURNED and (width, height) == (self.height, self.width):
             self._upright = True
             self.width, self.height = width, height
-            self.kinds.add("turned as EXIF says: the labels fit that")
+            self.kinds.add("turned by its EXIF orientation: the labels fit the turned pixels")
             return True
         return False
 
@@ -104,7 +104,7 @@ class EncodedImage:
         self._upright = True
         if self._orientation in _TURNED:
             self.width, self.height = self.height, self.width
-        self.kinds.add("turned as EXIF says")
+        self.kinds.add("turned by its EXIF orientation")
 
     def decode(self, bottom=None, shrink=1):
         """The pixels as a PIL image in RGB.
@@ -120,8 +120,8 @@ class EncodedImage:
         image = self._image
         try:
             if image.format == "JPEG" and not self._upright and shrink >= 2:
-                # The rows that are needed decide about the scale, in whole blocks of up to 32 rows:
-                # all rows of an image may be an odd number, which cannot be halved.
+                # The needed rows give the scale, in complete blocks of up to 32 rows. The height of
+                # the image may be odd, and cannot be halved.
                 rows = image.height if bottom is None else min(image.height, max(int(bottom) // 32 + 2, 1) * 32)
                 scale = min(side // -(-side // int(shrink)) for side in (image.width, rows))
                 image.draft(None, (image.width // scale, image.height // scale))

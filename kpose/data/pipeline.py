@@ -10,7 +10,7 @@ A batch is a dict:
     normals      [B, K, 2] float32, standard normal: displacements for a cascade (cascades only)
 
 Training samples, their order and their random numbers depend only on the seed and the position. A
-resumed run therefore sees the same batches as an uninterrupted one, with any number of replicas or
+resumed run therefore gets the same batches as an uninterrupted one, with any number of replicas or
 workers. Samples are parsed and decoded one by one; all other operations run on batches, for speed.
 """
 
@@ -128,7 +128,7 @@ def shuffled_batches(
         InputError: the batch size is not a multiple of `workers`.
     """
     if batch_size % workers:
-        raise InputError(f"config.batch_size {batch_size} cannot be shared out among {workers} workers")
+        raise InputError(f"config.batch_size {batch_size} cannot be divided among {workers} workers")
     part = batch_size // workers
     samples = _mixed(training_set, seed, start_step * batch_size, shuffle_buffer, cached=cache is not None)
     if workers > 1:
@@ -260,7 +260,7 @@ def ordered_batches(files, *, input_size, padding, batch_size, num_records, iden
     Args:
         files: `records.RecordFiles`.
         input_size: (height, width) of the network's input in pixels.
-        padding: the network sees the box enlarged by this factor.
+        padding: factor by which the box is enlarged for the network's input.
         batch_size: samples per batch.
         num_records: number of records in `files`.
         identity: add the annotations: `image_id` and `annotation_id` [B] int64, `box` [B, 4]

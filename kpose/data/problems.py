@@ -13,11 +13,11 @@ EXAMPLES = 3
 # The kinds of problem, as the manifest counts them.
 DUPLICATE_IMAGE = "an image with the id of another"
 DUPLICATE_PERSON = "a person with the id of another"
-BAD_ENTRY = "an entry without what it needs"
+BAD_ENTRY = "an entry without a required field"
 NO_IMAGE_ENTRY = "a person of an image that is not listed"
-BAD_KEYPOINTS = "keypoints that are not as many numbers as the skeleton wants"
+BAD_KEYPOINTS = "keypoints that do not fit the skeleton"
 OTHER_JOINTS = "keypoints of other joints"
-OUTSIDE = "a box wholly outside its image"
+OUTSIDE = "a box outside its image"
 BAD_IMAGE = "an image that is missing, damaged or too large"
 OTHER_SIZE = "an image of another size than its labels were made for"
 
@@ -30,7 +30,7 @@ class Problems:
 
     Attributes:
         counts: Counter of kind -> number skipped.
-        examples: kind -> messages of the first ones, at most `EXAMPLES`.
+        examples: kind -> its first messages, at most `EXAMPLES`.
 
     Raises:
         InputError: `on_error` is not one of `POLICIES`.
@@ -38,7 +38,7 @@ class Problems:
 
     def __init__(self, on_error="stop"):
         if on_error not in POLICIES:
-            raise InputError(f"on_error is {on_error!r}: it is one of {', '.join(POLICIES)}")
+            raise InputError(f"on_error is {on_error!r}: use one of {', '.join(POLICIES)}")
         self.on_error = on_error
         self.counts = collections.Counter()
         self.examples = {}

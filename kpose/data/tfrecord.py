@@ -60,6 +60,7 @@ def encode_example(features):
     return _field(1, b"".join(entries))
 
 
+# Cached: every record has the same names.
 @functools.cache
 def _key(name):
     return _field(1, name.encode())

@@ -31,7 +31,7 @@ class LabelSummary:
     Attributes:
         counts: number of records of each file.
         mean_pose: [K, 2] float32, mean of the normalised labels of each joint; (0, 0) if a joint is
-            never labelled. It is the baseline: every model must be better than this prediction.
+            never labelled. It is the baseline that a model must exceed.
         spread: standard deviation of the labels around the mean pose, over all labelled joints.
     """
 
@@ -52,7 +52,7 @@ class TrainingSet:
     Attributes:
         files: `records.RecordFiles` of each data set.
         skeleton: the `Skeleton` that the network learns.
-        padding: the network sees the box enlarged by this factor.
+        padding: factor by which the box is enlarged for the network's input.
         weights: share of the samples of each data set; the sum is 1.
         labels: `LabelSummary` of all records.
         crop_size: (height, width) in pixels to which all crops are resampled before batching, at
@@ -81,7 +81,7 @@ class TrainingSet:
 
     @property
     def window(self):
-        """Side of the region that the network sees, as a fraction of the side of the crop."""
+        """Side of the region of the network's input, as a fraction of the side of the crop."""
         return self.padding / self.crop_padding
 
     @functools.cached_property
@@ -98,7 +98,7 @@ class TrainingSet:
 
 
 def check_shape(files, aspect):
-    """Raises `InputError` if the crops show another aspect than the network sees.
+    """Raises `InputError` if the aspect of the crops is not that of the network's input.
 
     Args:
         files: `records.RecordFiles`.
@@ -118,9 +118,10 @@ def find_training_set(patterns, skeleton, padding, weights=(), aspect=0.0):
     Args:
         patterns: globs of the data sets, separated by commas.
         skeleton: the `Skeleton` that the network learns.
-        padding: the network sees the box enlarged by this factor.
+        padding: factor by which the box is enlarged for the network's input.
         weights: weight of each data set, of any sum; (): its number of records.
-        aspect: width / height of the rectangles that the network sees; 0: the boxes.
+        aspect: width / height of the rectangles around the boxes for the network's input; 0: the
+            boxes.
 
     Raises:
         InputError: records are missing or damaged, crops show too little or have another aspect, no
@@ -173,11 +174,11 @@ def _check_joints(found, skeleton):
 
 
 def stored_share(files, padding):
-    """Side of the region that the network sees, as a fraction of the side of the stored crop.
+    """Side of the region of the network's input, as a fraction of the side of the stored crop.
 
     Args:
         files: `records.RecordFiles`.
-        padding: the network sees the box enlarged by this factor.
+        padding: factor by which the box is enlarged for the network's input.
 
     Raises:
         InputError: the stored crop shows less than the region.
@@ -191,13 +192,13 @@ def stored_share(files, padding):
 
 
 def add_labels(features, files, skeleton, padding):
-    """Parsed features with the region that the network sees and the normalised labels.
+    """Parsed features with the region of the network's input and the normalised labels.
 
     Args:
         features: dict from `records.parse`, of one person or of a batch.
         files: the `records.RecordFiles` of the features.
         skeleton: the `Skeleton` of the result; joints that the files lack become (0, 0, 0).
-        padding: the network sees the box enlarged by this factor.
+        padding: factor by which the box is enlarged for the network's input.
 
     Returns:
         The dict with `region` [..., 4] float32 xywh in original pixels, and `keypoints` [..., K, 3]
@@ -217,7 +218,7 @@ def add_labels(features, files, skeleton, padding):
 
 
 def decode_record(training_set, source, serialised):
-    """image, keypoints and region of one record, with the crop resampled to the training set's size.
+    """The sample of one record, with the crop resampled to the size of the training set.
 
     Args:
         training_set: `TrainingSet`.

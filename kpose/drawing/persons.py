@@ -34,7 +34,7 @@ BONE_LIMITS = (1.4, 40.0)
 OCCLUDED_STRENGTH = 0.6
 FAINTEST = 0.08
 
-# `draw_people` leaves out joints with lower scores.
+# `draw_people` does not draw joints with lower scores.
 JOINT_THRESHOLD = 0.15
 
 # Limits of the font size of a box's label.
@@ -173,7 +173,7 @@ def _bone_colour(skeleton, bone):
 
 
 def _narrowed(width, length):
-    """Width of a bone in pixels; short bones, as in a face, are narrower, so that they stay apart."""
+    """Width of a bone in pixels; short bones, as in a face, are narrower, and stay separate."""
     return float(np.clip(0.3 * length, 0.55 * width, width))
 
 
@@ -285,8 +285,8 @@ def draw_people(pixels, people, skeleton):
     for index in np.argsort(people.boxes[:, 2:].prod(1), kind="stable"):
         person = people.keypoints[index]
         # A model without scores for joints has the same score for all of them
-        # (`decoding.resolution_score`). This score follows from the person's size, so it says
-        # nothing about the joints.
+        # (`decoding.resolution_score`). This score depends on the person's size only, and
+        # gives no information about the joints.
         confidence = person[:, 2] if np.ptp(person[:, 2]) else None
         pixels = draw_skeleton(
             pixels,

@@ -18,10 +18,15 @@ FLAGS = cli.flag_set()
 _WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
-    "Folder of the training run, or the name of a shipped model.",
+    "Folder of the training run, or the name of a shipped model. Required, except with --results or --compare.",
     flag_values=FLAGS,
 )
-_RECORDS = flags.DEFINE_string("records", None, "Glob of the records to evaluate on, in quotes.", flag_values=FLAGS)
+_RECORDS = flags.DEFINE_string(
+    "records",
+    None,
+    "Glob of the records to evaluate on, in quotes. Required, except with --results or --compare.",
+    flag_values=FLAGS,
+)
 _COMPARE = flags.DEFINE_list(
     "compare",
     [],
@@ -37,7 +42,10 @@ _RESULTS = flags.DEFINE_string(
     flag_values=FLAGS,
 )
 _ANNOTATIONS = flags.DEFINE_string(
-    "annotations", None, "COCO file from which the records were written; adds OKS AP.", flag_values=FLAGS
+    "annotations",
+    None,
+    "COCO file with the persons of --records; adds OKS AP. With --results: the labels; required.",
+    flag_values=FLAGS,
 )
 _OUTPUT_DIR = flags.DEFINE_string(
     "output_dir",
@@ -47,7 +55,7 @@ _OUTPUT_DIR = flags.DEFINE_string(
     flag_values=FLAGS,
 )
 _FLIP_TEST = flags.DEFINE_bool(
-    "flip_test", False, "Average each prediction with that for the mirrored image.", flag_values=FLAGS
+    "flip_test", False, "Average each prediction with the prediction for the mirrored image.", flag_values=FLAGS
 )
 _BEST = flags.DEFINE_bool(
     "best", False, "Use the checkpoint with the best validation score instead of the newest one.", flag_values=FLAGS

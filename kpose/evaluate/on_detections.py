@@ -63,7 +63,7 @@ def evaluate(results_path, annotations_path, output_dir):
         "min_overlap": MIN_OVERLAP,
         "box_source": f"those of {results_path}",
         "annotations": annotations_path,
-        # The file of results does not say how they were made.
+        # The file of results does not contain these facts.
         "flip_test": None,
         "records": None,
         "checkpoint": None,

@@ -8,7 +8,6 @@ import tensorflow as tf
 from absl import logging
 
 from kpose.core import files
-from kpose.core.errors import InputError
 from kpose.core.progress import Progress
 from kpose.data import pipeline, records
 from kpose.drawing.persons import save_image
@@ -41,13 +40,10 @@ def evaluate(workdir, records_pattern, annotations=None, output_dir=None, flip_t
         The dict of metrics.json.
 
     Raises:
-        InputError: there is no such run or no such records, or the annotations are those of other
-            persons.
+        InputError: the run or the records do not exist, or the annotations are of other persons.
     """
     trained = load_trained(workdir, best)
-    if not (output_dir or trained.folder):
-        raise InputError("--output_dir is missing: a shipped model has no folder of its own for the evaluation")
-    output_dir = output_dir or os.path.join(trained.folder, "evaluation")
+    output_dir = trained.output_folder(output_dir, "evaluation")
     found = records.find(records_pattern, trained.skeleton)
     batches = pipeline.evaluation_batches(trained.config, found, BATCH_SIZE, identity=True)
 

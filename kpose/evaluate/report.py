@@ -103,7 +103,7 @@ def _facts(metrics):
     }
     if "pcp_of_all" in metrics:
         facts["labelled persons"] = metrics["num_labelled_persons"]
-        facts["strict PCP, those not found counted as wrong"] = percent(metrics["pcp_of_all"]["strict"]["average"])
+        facts["strict PCP, persons not found counted as wrong"] = percent(metrics["pcp_of_all"]["strict"]["average"])
     return {name: value for name, value in facts.items() if value is not None}
 
 
@@ -130,12 +130,12 @@ def _joint_table(metrics):
     intervals, floor = metrics["intervals"], metrics["mean_pose_joint_errors"]
     columns = [
         "joint",
-        "PCK@0.2 of the box",
-        "of the mean pose",
+        "PCK@0.2",
+        "PCK@0.2, mean pose",
         "mean error, pixels",
-        "of the mean pose",
-        "median",
-        "mean, torso diameters",
+        "mean error, mean pose",
+        "median error, pixels",
+        "mean error, torso diameters",
     ]
     rows = [
         [
@@ -157,10 +157,10 @@ def _subset_table(metrics):
         "persons",
         "number",
         "PCP strict",
-        "of the mean pose",
+        "PCP strict, mean pose",
         "PCP mean rule",
         "PDJ@0.2",
-        "of the mean pose",
+        "PDJ@0.2, mean pose",
         "OKS AP",
     ]
     rows = [

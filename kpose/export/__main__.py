@@ -53,13 +53,13 @@ _QUANTIZE = flags.DEFINE_enum(
     "quantize",
     "none",
     ("none", "float16", "int8"),
-    "For tflite: type of the weights. With --records it also prints the change in PCP.",
+    "For tflite: type of the weights. With --records, PCP is printed with these weights and with Keras.",
     flag_values=FLAGS,
 )
 _RECORDS = flags.DEFINE_string(
     "records",
     None,
-    "For tflite and onnx: glob of records, to print PCP of the file and of Keras.",
+    "For tflite and onnx: glob of records, in quotes, to print PCP of the file and of Keras.",
     flag_values=FLAGS,
 )
 
@@ -81,7 +81,7 @@ def main():
     from kpose.export import saved_model
 
     if _QUANTIZE.value != "none" or _RECORDS.value:
-        raise cli.InputError("--quantize and --records need --format=tflite or --format=onnx")
+        raise cli.InputError("--quantize needs --format=tflite; --records needs --format=tflite or --format=onnx")
     saved_model.export(_WORKDIR.value, _OUTPUT_DIR.value, _FLIP_TEST.value, _BEST.value)
 
 

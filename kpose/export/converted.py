@@ -45,14 +45,13 @@ def export(workdir, output_dir, kind, quantize="none", records_pattern=None, fli
         and "pcp_keras" (strict PCP in 0..1).
 
     Raises:
-        InputError: there is no such run; `output_dir` is missing for a shipped model; a converter
+        InputError: the run does not exist; `output_dir` is missing for a shipped model; a converter
             is not installed or fails; the result differs from Keras.
     """
     if quantize != "none" and kind != "tflite":
         raise InputError(f"--quantize={quantize}: only tflite is quantised")
     trained = load_trained(workdir, best)
-    if not (output_dir or trained.folder):
-        raise InputError("--output_dir is missing: a shipped model has no folder of its own for the export")
+    output_dir = trained.output_folder(output_dir)
     network = folding.fold_batch_norm(trained.network)
     server = KeypointServer.from_config(network, trained.config, trained.skeleton, flip_test)
     crops = _Crops(trained.config, trained.skeleton, records_pattern)
@@ -67,7 +66,7 @@ def export(workdir, output_dir, kind, quantize="none", records_pattern=None, fli
             f"{kind}: its keypoints differ from those of Keras by {largest:.2f} pixels of the crop, more than "
             f"{limit:.2f}: the file was not written"
         )
-    path = os.path.join(output_dir or workdir, f"model.{kind}")
+    path = os.path.join(output_dir, f"model.{kind}")
     with files.replacing(path, "wb") as file:
         file.write(content)
     found = {"path": path, "bytes": len(content), "largest_difference": float(largest)}
@@ -122,7 +121,10 @@ class _Crops:
 
 
 def _to_tflite(server, size, quantize):
-    """Returns `serve_images` as a .tflite file (bytes), and a function of crops [1, H, W, 3] that runs it."""
+    """Returns `serve_images` as a .tflite file (bytes), and a function that runs it.
+
+    The function maps crops [1, H, W, 3] to keypoints [1, K, 3].
+    """
     function = server.serve_images.get_concrete_function(tf.TensorSpec([1, *size, 3], tf.float32, name="images"))
     content = tflite.convert_function(function, server, quantize)
     interpreter = tflite.interpreter(content)

@@ -1,8 +1,8 @@
 """The graph that is exported: images and boxes in, keypoints in pixels of the images out.
 
 The graph serves untrusted clients. Every request ends in an answer or in one InvalidArgument error.
-The error says what is wrong and, unless it comes from a decoder, in which item. No request crashes
-the server or takes more memory than `MAX_PIXELS`, `MAX_SIDE` and `CHUNK` allow:
+The error gives the reason and, unless it comes from a decoder, the number of the item. No request
+crashes the server or takes more memory than `MAX_PIXELS`, `MAX_SIDE` and `CHUNK` allow:
 
     bytes that are no JPEG or PNG, are cut short, or      error with the item's number
       declare too many pixels
@@ -44,8 +44,8 @@ class KeypointServer(tf.Module):
 
     def __init__(self, network, skeleton, input_size, padding, flip_test=False, aspect=0.0):
         super().__init__(name="kpose")
-        # TensorFlow's variables, not Keras'. Of a Keras variable, a SavedModel holds a copy beside
-        # the variable that the graph reads, and the loader of TF Serving fills only the copy.
+        # TensorFlow's variables, not Keras'. For a Keras variable, a SavedModel holds the variable
+        # that the graph reads and a copy, and the loader of TF Serving fills only the copy.
         self.variables_of_network = [variable.value for variable in network.variables]
         self._predict = functools.partial(decoding.predict, network, skeleton=skeleton, flip_test=flip_test)
         self._joints = skeleton.num_joints
@@ -167,7 +167,7 @@ class KeypointServer(tf.Module):
         return {"keypoints": keypoints, "scores": scores}
 
     def _crop(self, index, image_bytes, box):
-        """Returns the crop [H, W, 3] uint8 of a box, and whether the box contains a pixel of the image."""
+        """Returns the crop [H, W, 3] uint8 of a box, and whether the box overlaps the image."""
         region = geometry.region_of(box[None], self._padding, self._aspect)[0]
         part, corner, sides = decode_part(index, image_bytes, region, self._input_size)
         crop = resampling.crop_image(part, region - tf.pad(corner, [[0, 2]]), self._input_size)

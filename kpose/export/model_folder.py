@@ -14,7 +14,7 @@ DESCRIPTION_FILE = "assets.extra/kpose.json"
 
 
 def versions(base):
-    """Returns the names of the versions in a model's base folder, oldest first; [] if there is no folder."""
+    """Returns the versions in a model's base folder, oldest first; [] without the folder."""
     names = os.listdir(base) if os.path.isdir(base) else ()
     # "10" is newer than "9".
     return sorted((name for name in names if name.isdigit()), key=int)

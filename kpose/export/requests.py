@@ -38,7 +38,7 @@ def decode(index, image_bytes):
 def decode_part(index, image_bytes, region, size):
     """Decodes the part of an encoded image that the crop of a region needs.
 
-    Of a JPEG, the other pixels are not decoded.
+    A JPEG is decoded only in this part, a PNG completely.
 
     Args:
         index: the item's number, for errors.
@@ -76,7 +76,7 @@ def decode_part(index, image_bytes, region, size):
 def _checked(index, image_bytes):
     """Checks the header and the end of an encoded image: (the same bytes, whether it is a JPEG).
 
-    Only JPEG and PNG are accepted, known by their first bytes. TensorFlow's own detection also
+    Only JPEG and PNG are accepted. Their first bytes identify them. TensorFlow's own detection also
     accepts GIF and BMP, whose headers do not limit the size of the decoded image.
     """
     is_jpeg = tf.strings.substr(image_bytes, 0, 3) == b"\xff\xd8\xff"
@@ -122,7 +122,10 @@ def _jpeg_sides(image_bytes):
 
 
 def _png_header(image_bytes, start, length):
-    """Returns bytes of a PNG's header: at 8 the first chunk's length and type, at 16 width and height."""
+    """Returns bytes of a PNG's header.
+
+    Length and type of the first chunk start at byte 8, width and height at byte 16.
+    """
     # Padded, because a damaged file may be shorter.
     header = tf.strings.join([tf.strings.substr(image_bytes, 0, PNG_HEADER), tf.constant(b"\0" * PNG_HEADER)])
     return tf.strings.substr(header, start, length)
@@ -142,7 +145,7 @@ def _png_sides(image_bytes):
 
 
 def inside(sides, boxes):
-    """Returns [N] bool: whether boxes [N, 4] contain a pixel of an image of sides [2] (height, width)."""
+    """Returns [N] bool: whether boxes [N, 4] overlap an image of sides [2] (height, width)."""
     height, width = tf.unstack(tf.cast(sides, tf.float32))
     x, y, w, h = tf.unstack(boxes, axis=-1)
     return (x < width) & (y < height) & (x + w > 0) & (y + h > 0)

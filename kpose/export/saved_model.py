@@ -7,7 +7,6 @@ import tempfile
 import tensorflow as tf
 from absl import logging
 
-from kpose.core.errors import InputError
 from kpose.export import model_folder, tf_serving
 from kpose.export.graph import KeypointServer
 from kpose.models import folding
@@ -30,13 +29,11 @@ def export(workdir, output_dir=None, flip_test=False, best=False):
         The version's folder.
 
     Raises:
-        InputError: there is no such run or no checkpoint, or `output_dir` is missing for a shipped
+        InputError: the run or its checkpoint does not exist, or `output_dir` is missing for a shipped
             model.
     """
     trained = load_trained(workdir, best)
-    if not (output_dir or trained.folder):
-        raise InputError("--output_dir is missing: a shipped model has no folder of its own for the export")
-    output_dir = output_dir or os.path.join(workdir, "serving")
+    output_dir = trained.output_folder(output_dir, "serving")
     network, skeleton = folding.fold_batch_norm(trained.network), trained.skeleton
     server = KeypointServer.from_config(network, trained.config, skeleton, flip_test)
     os.makedirs(output_dir, exist_ok=True)

@@ -50,8 +50,8 @@ def ship(workdir, name, facts=None, output_dir=None, best=False):
         The paths of the files.
 
     Raises:
-        InputError: there is no such run; it is a cascade; the name is no file name; a fact has the
-            name of an entry that the card has anyway.
+        InputError: the run does not exist or is a cascade; the name contains a folder; a fact has
+            the name of another entry of the card.
     """
     # Imported here, because --help must not wait for TensorFlow.
     from kpose.models.layers import OUTPUTS_OF_LOSS

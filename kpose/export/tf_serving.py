@@ -18,7 +18,7 @@ from kpose.data import tfrecord
 MODEL_NAME = "kpose"
 WARM_UP_FILE = "assets.extra/tf_serving_warmup_requests"
 # The server joins requests up to the largest size and pads a batch to the next size, so that the
-# graph sees few shapes.
+# graph is run with few shapes.
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 BATCH_TIMEOUT_MICROS = 2000
 QUEUED_BATCHES = 100
@@ -40,7 +40,7 @@ pad_variable_length_inputs: false
 """
 
 # TF Serving batches all signatures or none. A batched request must have as many boxes as images,
-# which requests of `serving_people` do not have. One bad request fails its whole batch.
+# which requests of `serving_people` do not have. One bad request makes its batch fail.
 _COMPOSE = """# docker compose up            serves on the CPU: gRPC on 8500, REST on 8501
 # docker compose --profile gpu up gpu
 # docker compose --profile batching up batching

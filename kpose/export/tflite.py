@@ -77,7 +77,7 @@ def interpreter(content, threads=None):
 
 
 class LiteNetwork:
-    """A file that `convert` made, with the interface of a Keras network, for `graph.KeypointServer`.
+    """A file from `convert` with the interface of a Keras network, for `graph.KeypointServer`.
 
     Args:
         content: the bytes of the .tflite file.

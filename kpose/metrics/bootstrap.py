@@ -129,7 +129,7 @@ def intervals(counts, skeleton):
 
 
 def paired_differences(first, second):
-    """How much the second of two predictions for the same persons is better.
+    """The gain of the second of two predictions for the same persons.
 
     Both are resampled with the same persons. So a person that is hard for both does not widen the
     interval.

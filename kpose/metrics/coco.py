@@ -7,10 +7,12 @@ import numpy as np
 
 from kpose.core.errors import InputError
 
+# The id of the category "person" in COCO.
+PERSON_CATEGORY = 1
 OKS_NAMES = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
 
 
-def coco_results(image_ids, boxes, keypoints, scores, category_id=1):
+def coco_results(image_ids, boxes, keypoints, scores):
     """Predictions as COCO keypoint results, in the order given.
 
     Args:
@@ -18,7 +20,6 @@ def coco_results(image_ids, boxes, keypoints, scores, category_id=1):
         boxes: N boxes, xywh in original pixels, as they were given.
         keypoints: [N, K, 3]: x, y in original pixels and the joint's score.
         scores: [N] the persons' scores.
-        category_id: COCO's id of the category "person".
 
     Returns:
         N dicts with image_id, category_id, bbox, keypoints (3K numbers) and score.
@@ -26,7 +27,7 @@ def coco_results(image_ids, boxes, keypoints, scores, category_id=1):
     return [
         {
             "image_id": image_id,
-            "category_id": category_id,
+            "category_id": PERSON_CATEGORY,
             "bbox": [float(value) for value in box],
             "keypoints": [round(float(value), 4) for value in np.ravel(person)],
             "score": float(score),

@@ -15,9 +15,9 @@ from kpose.metrics import pose
 class PCP(keras.metrics.Metric):
     """Percentage of correct parts at 0.5, as a fraction: the mean over the limb groups.
 
-    `pose.correct_limbs` says which limbs are correct and which count. The mean leaves out a group
-    without a counted limb. The result is exact on any number of replicas, because replicas sum
-    counts and do not average fractions.
+    `pose.correct_limbs` defines which limbs are correct and which count. The mean leaves out a
+    group without a counted limb. The result is exact on any number of replicas, because replicas
+    sum counts and do not average fractions.
 
     Args:
         skeleton: a `Skeleton`, or the name of one.
@@ -71,8 +71,8 @@ class PCP(keras.metrics.Metric):
 class PDJ(keras.metrics.Metric):
     """Percentage of detected joints, as a fraction.
 
-    `pose.detected_joints` says which joints are correct and which count. The result is exact on any
-    number of replicas, because replicas sum counts.
+    `pose.detected_joints` defines which joints are correct and which count. The result is exact on
+    any number of replicas, because replicas sum counts.
 
     Args:
         skeleton: a `Skeleton`, or the name of one.

@@ -180,5 +180,5 @@ def _sums(correct_and_counted):
     return [ops.convert_to_numpy(array).astype(np.float64).sum(0) for array in correct_and_counted]
 
 
-def _fraction(part, whole):
-    return float(part / whole) if whole else None
+def _fraction(part, total):
+    return float(part / total) if total else None

@@ -1,7 +1,7 @@
 """Regressors on backbones of keras_cv, which can start from ImageNet weights.
 
 Gupta and Gritton replaced the convolutions of DeepPose by a pretrained ResNet-18, and it learned to
-predict the mean pose for everyone. These networks avoid that: they use the preprocessing of the
+predict the mean pose for every person. These networks avoid that: they use the preprocessing of the
 weights, BatchNorm is frozen together with the backbone (`config.model.freeze_epochs`), and the
 spatial head keeps the positions of the features.
 """
@@ -192,9 +192,9 @@ def features(name, input_size, preprocessing="keras", batch_norm_momentum=0.9, s
     """
     spec = BACKBONES[name]
     keras_cv = startup.import_keras_cv()
-    whole = getattr(keras_cv.models, spec.family)(include_rescaling=False, input_shape=(*input_size, 3), **spec.options)
-    outputs = [whole.get_layer(whole.pyramid_level_inputs[f"P{level + 1}"]).output for level in LEVELS]
-    model = keras.Model(whole.input, outputs, name="backbone")
+    full = getattr(keras_cv.models, spec.family)(include_rescaling=False, input_shape=(*input_size, 3), **spec.options)
+    outputs = [full.get_layer(full.pyramid_level_inputs[f"P{level + 1}"]).output for level in LEVELS]
+    model = keras.Model(full.input, outputs, name="backbone")
     if spec.family == "ResNetBackbone" and preprocessing == "torchvision":
         model = _as_in_torchvision(model)
 

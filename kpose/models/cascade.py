@@ -282,8 +282,8 @@ def resized(images, size):
     if tuple(images.shape[1:3]) == tuple(size):
         return images
     # Matrix products, as in `SubImages`: XLA cannot compile the antialiased resize of TensorFlow.
-    whole = ops.ones(())
-    rows, columns = (sampling_weights(0 * whole, whole, size[i], images.shape[i + 1]) for i in (0, 1))
+    one = ops.ones(())
+    rows, columns = (sampling_weights(0 * one, one, size[i], images.shape[i + 1]) for i in (0, 1))
     # At the edges, part of the kernel is outside the image.
     rows, columns = (weights / ops.sum(weights, axis=-1, keepdims=True) for weights in (rows, columns))
     return ops.einsum("yh,bhwc,xw->byxc", rows, images, columns)

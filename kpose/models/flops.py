@@ -22,5 +22,5 @@ def forward(network, input_size):
     traced = tf.function(lambda images: network(images, training=False), autograph=False)
     graph = traced.get_concrete_function(tf.TensorSpec([1, *input_size, 3])).graph
     options = profiler.ProfileOptionBuilder(profiler.ProfileOptionBuilder.float_operation()).with_empty_output()
-    with startup.warnings():
+    with startup.quiet_tensorflow():
         return profiler.profile(graph, options=options.build()).total_float_ops

@@ -16,7 +16,7 @@ class BatchNormalization(layers.BatchNormalization):
     """BatchNormalization of Keras (Ioffe and Szegedy, ICML 2015) with TensorFlow's fused kernel.
 
     In training, Keras 3 uses about a dozen elementwise operations in float32, and each one reads
-    and writes the whole tensor. With the fused kernel, six 3 x 3 convolutions of 64 channels with
+    and writes the complete tensor. With the fused kernel, six 3 x 3 convolutions of 64 channels with
     BatchNorm train 2.7 times as fast in bfloat16 and 1.4 times as fast in float32 (CPU with
     AVX512_BF16). The results are the same up to rounding. Synchronised over replicas, on other
     backends and for inputs other than [B, H, W, C], the layer uses the operations of Keras.

@@ -24,8 +24,8 @@ FLAGS = cli.flag_set()
 _MODEL = flags.DEFINE_string(
     "model",
     None,
-    "Folder that kpose.export wrote (its newest version is loaded), or the name of a shipped model. By default "
-    "the model movenet_lightning_v1.",
+    "Folder that kpose.export wrote (its newest version is loaded), or the name of a shipped model (default: "
+    "movenet_lightning_v1).",
     flag_values=FLAGS,
 )
 _IMAGES = flags.DEFINE_multi_string(
@@ -52,7 +52,7 @@ _DETECTOR = flags.DEFINE_string(
 _MIN_SCORE = flags.DEFINE_float(
     "min_score",
     0.3,
-    "Skip persons with a lower score of the detector. For --boxes: only if this flag is given.",
+    "Skip detections with a lower score. With --boxes: only if this flag is given.",
     0,
     1,
     flag_values=FLAGS,

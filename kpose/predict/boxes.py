@@ -10,9 +10,7 @@ from absl import logging
 from kpose.core import files
 from kpose.core.errors import InputError
 from kpose.data import coco_files, problems
-
-# The category id of persons in COCO, and in detection results in its format.
-PERSON_CATEGORY = "1"
+from kpose.metrics.coco import PERSON_CATEGORY
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +47,8 @@ def read_boxes(path, image_paths, min_score=0.0):
         List of `PersonBox`, in the order of the file.
 
     Raises:
-        InputError: there is no such file; it has another format; it has no box for the images; two
-            images fit a box.
+        InputError: the file does not exist, has another format or has no box for the images; or a
+            box fits two images.
     """
     read = _annotated if isinstance(files.read_json(path, "boxes file"), dict) else _detected
     entries, total = read(path, image_paths)
@@ -135,6 +133,6 @@ def _detected(path, image_paths):
         else:
             images = by_number.get(row.image_id, [])
         if images:
-            is_person = row.box is not None and row.category in (None, PERSON_CATEGORY)
+            is_person = row.box is not None and row.category in (None, str(PERSON_CATEGORY))
             entries.append((row, images, row.image_id, is_person))
     return entries, len(rows)

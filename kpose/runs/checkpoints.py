@@ -30,8 +30,8 @@ class Checkpoints:
 
     Args:
         workdir: the run's folder.
-        regressor: the `regressor.Regressor`. Saved are its weights and their averages, BatchNorm
-            statistics, dropout seeds, the variables of the loss, the optimiser and the loss scale.
+        regressor: the `regressor.Regressor`. Its weights and their averages, BatchNorm statistics,
+            dropout seeds, the variables of the loss, the optimiser and the loss scale are saved.
         keep: number of newest checkpoints that are kept.
         written: folder to write to; None: `workdir`. Workers other than the chief must take part in
             writing, but write to another folder.
@@ -234,7 +234,7 @@ def _write_state(paths):
     times = [os.path.getmtime(f"{path}.index") if os.path.exists(f"{path}.index") else 0.0 for path in paths]
     # TensorFlow takes the names to be relative to the current folder if this one is.
     folder = os.path.abspath(os.path.dirname(paths[0]))
-    with startup.warnings():
+    with startup.quiet_tensorflow():
         tf.compat.v1.train.update_checkpoint_state(folder, names[-1], names, None, times, last_preserved_timestamp=0.0)
 
 
@@ -257,7 +257,7 @@ def latest(workdir, best=False):
         best: return the checkpoint with the best validation score.
 
     Raises:
-        InputError: there is no such checkpoint.
+        InputError: the checkpoint does not exist.
     """
     paths = [path for path in _listed(os.path.join(workdir, BEST_FOLDER if best else FOLDER)) if _is_complete(path)]
     if not paths:

@@ -35,7 +35,7 @@ def load_network(name=None):
         name: one of `names()`; None: the default model.
 
     Raises:
-        InputError: there is no such model, or its files are damaged.
+        InputError: the model does not exist, or its files are damaged.
     """
     card, config = read_card(name)
     content = read_checked(card, "npz")
@@ -59,11 +59,11 @@ def read_card(name):
         name: one of `names()`; None: the default model.
 
     Raises:
-        InputError: there is no such model, or its card is damaged.
+        InputError: the model does not exist, or its card is damaged.
     """
     name = name or DEFAULT
     if name not in names():
-        raise InputError(f"there is no model {name!r}: the shipped models are {', '.join(names()) or 'missing'}")
+        raise InputError(f"unknown model {name!r}: the shipped models are {', '.join(names()) or 'missing'}")
     card = files.read_json(os.path.join(FOLDER, f"{name}.json"), "card of a shipped model")
     config = config_lib.from_fields(card["recipe"])
     # Cards of older versions lack the field: there the name of the initial weights decides.

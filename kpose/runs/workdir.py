@@ -140,7 +140,7 @@ def copy_base(config, workdir):
             return
 
 
-def build_network(config, skeleton, workdir=None, synchronized=False, begin=False):
+def build_network(config, skeleton, workdir=None, synchronized=False, initial_weights=False):
     """The network of a run, under the current dtype policy.
 
     Args:
@@ -148,8 +148,8 @@ def build_network(config, skeleton, workdir=None, synchronized=False, begin=Fals
         skeleton: the `Skeleton` that it predicts.
         workdir: the run's folder; required for a cascade.
         synchronized: BatchNorm uses the statistics of all replicas together.
-        begin: load the initial weights: those of `config.model.weights`, and for a cascade those of
-            `config.model.base` too. If False, the caller restores a checkpoint.
+        initial_weights: load the initial weights: those of `config.model.weights`, and for a
+            cascade those of `config.model.base` too. If False, the caller restores a checkpoint.
 
     Raises:
         InputError: the initial weights are missing, damaged or of another network.
@@ -159,16 +159,16 @@ def build_network(config, skeleton, workdir=None, synchronized=False, begin=Fals
         folder = os.path.join(workdir, BASE_FOLDER)
         saved = load_config(folder)
         base = build_network(saved, skeleton, folder)
-        if begin:
+        if initial_weights:
             checkpoints.restore_network(base, checkpoints.latest(config.model.base), saved.optimizer.ema > 0)
     outputs = OUTPUTS_OF_LOSS.get(config.loss.name, ())
     network = models.build(config.model, skeleton, outputs, synchronized, base)
-    if begin:
-        _begin(network, config.model)
+    if initial_weights:
+        _load_initial_weights(network, config.model)
     return network
 
 
-def _begin(network, config):
+def _load_initial_weights(network, config):
     """Loads the initial weights of `config.weights`: a run, a shipped model or a file."""
     if not (os.path.isdir(config.weights) or _is_shipped(config.weights)):
         models.load_weights(network, config)
@@ -208,6 +208,22 @@ class Trained:
     mean_pose: np.ndarray
     origin: str
     folder: str | None
+
+    def output_folder(self, given, name=""):
+        """The folder for results: `given`, or else the folder `name` of the run.
+
+        Args:
+            given: value of --output_dir; None or "": the folder of the run.
+            name: a folder inside that of the run; "": the folder of the run itself.
+
+        Raises:
+            InputError: `given` is empty, and a shipped model has no folder.
+        """
+        if given:
+            return given
+        if not self.folder:
+            raise InputError("--output_dir is missing: a shipped model has no folder of its own for the results")
+        return os.path.join(self.folder, name) if name else self.folder
 
 
 def _is_shipped(source):

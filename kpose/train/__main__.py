@@ -3,9 +3,9 @@
 python -m kpose.train --config=configs/deeppose.py --workdir=run --config.data.train='records/train-*'
 
 --config is a recipe: a file, or one that kpose ships (configs/deeppose.py, or deeppose). Flags
-change its fields: --config.batch_size=32 --config.optimizer.learning_rate=0.01. To continue a
-training that was stopped, run the same command again. --config=RECIPE:quick trains a few small
-steps, as a test of the recipe.
+change its fields: --config.batch_size=32 --config.optimizer.learning_rate=0.01. kpose/config.py
+lists all fields. To continue a training that was stopped, run the same command again.
+--config=RECIPE:quick trains 20 small steps, as a test of the recipe.
 """
 
 from absl import flags

@@ -64,15 +64,15 @@ class Termination:
     """A context that handles SIGTERM, which clusters send before they stop a machine.
 
     Before the first step, the signal raises `Preempted`, because there is nothing to save. Later it
-    sets `asked`, and `SaveOnTermination` saves and ends the training.
+    sets `requested`, and `SaveOnTermination` saves and ends the training.
 
     Attributes:
-        asked: whether the signal came.
+        requested: whether the signal came.
         training: whether the first step has started; set by `SaveOnTermination`.
     """
 
     def __init__(self):
-        self.asked = self.training = False
+        self.requested = self.training = False
         self._before = None
 
     def __enter__(self):
@@ -86,7 +86,7 @@ class Termination:
             signal.signal(signal.SIGTERM, self._before)
 
     def _handle(self, *_):
-        self.asked = True
+        self.requested = True
         if not self.training:
             raise Preempted
 
@@ -107,20 +107,20 @@ class SaveOnTermination(keras.callbacks.Callback):
         self.saving = saving
         self.gather = gather
 
-    def _end_if_asked(self):
-        if any(self.gather(int(self.termination.asked))):
+    def _end_if_requested(self):
+        if any(self.gather(int(self.termination.requested))):
             self.saving.save()
             raise Preempted
 
     def on_train_begin(self, logs=None):
         self.termination.training = True
-        self._end_if_asked()
+        self._end_if_requested()
 
     def on_train_batch_end(self, batch, logs=None):
-        self._end_if_asked()
+        self._end_if_requested()
 
     def on_test_batch_end(self, batch, logs=None):
-        self._end_if_asked()
+        self._end_if_requested()
 
 
 class FreezeBackbone(keras.callbacks.Callback):

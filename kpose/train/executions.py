@@ -56,12 +56,12 @@ def looped(step):
     @tf.function(reduce_retracing=True, autograph=False)
     def execute(iterator, steps, first):
         def body(i, waited):
-            asked = tf.timestamp()
-            with tf.control_dependencies([asked]):
+            requested = tf.timestamp()
+            with tf.control_dependencies([requested]):
                 batch = next(iterator)
             with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
                 got = tf.timestamp()
-                waited += got - asked
+                waited += got - requested
             # Without this, a single thread could run the step before it reads the time.
             step(_after(got, batch), first + tf.cast(i, tf.int64))
             return i + 1, waited

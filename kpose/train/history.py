@@ -178,13 +178,13 @@ class History(keras.callbacks.Callback):
         """Prints the metrics of an evaluation, and a warning if the predictions hardly vary."""
         floor = f" (mean pose {100 * self.floor['pcp_strict']:.1f}% strict)" if self.floor else ""
         loss = f"loss {row['loss']:.4g}, " if "loss" in row else ""
-        self._progress.say(
+        self._progress.write(
             f"epoch {row['epoch']}, step {row['step']}: {loss}validation loss {row['val_loss']:.4g}, "
             f"PCP {100 * row['val_pcp_strict']:.1f}% strict, {100 * row['val_pcp_mean']:.1f}% mean rule{floor}"
         )
         spread = row.get("val_spread", 1.0)
         if spread < COLLAPSED_SPREAD:
-            self._progress.say(
+            self._progress.write(
                 "warning: the model predicts nearly the mean pose for every person: the spread of its predictions is "
                 f"{100 * spread:.0f}% of the spread of the labels. If this stays so, try another "
                 "optimizer.learning_rate, a spatial head (model.name=integral; for a backbone model.head=spatial), "
@@ -245,7 +245,7 @@ def no_room(path, reason):
 
 
 def _pcp_scalars(by_rule):
-    """dict of floats: the average of the `keras_metrics.PCP` of each rule, and strict PCP by limb."""
+    """dict of floats: the result of the `PCP` metric of each rule, and strict PCP by limb."""
     averages = {f"pcp_{rule}": float(metric.result()) for rule, metric in by_rule.items()}
     strict = by_rule["strict"].by_limb() if "strict" in by_rule else {}
     return averages | {f"pcp_strict_by_limb/{limb}": value for limb, value in strict.items()}

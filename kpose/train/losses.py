@@ -109,11 +109,11 @@ class SmoothL1Loss(KeypointLoss):
 
 @keras.saving.register_keras_serializable("kpose")
 class LaplaceLoss(KeypointLoss):
-    """Negative log-likelihood under a Laplace distribution of learned scale, averaged over the batch.
+    """Negative log-likelihood under a Laplace distribution of learned scale.
 
-    log(2 s) + |d| / s per coordinate, summed over joints. s is the output "scale" (Kendall and Gal,
-    "What Uncertainties Do We Need in Bayesian Deep Learning for Computer Vision?", NIPS 2017, L1
-    form).
+    It is averaged over the batch: log(2 s) + |d| / s per coordinate, summed over joints. s is the
+    output "scale" (Kendall and Gal, "What Uncertainties Do We Need in Bayesian Deep Learning for
+    Computer Vision?", NIPS 2017, L1 form).
     """
 
     outputs = OUTPUTS_OF_LOSS["laplace"]
@@ -181,7 +181,7 @@ def _scale(y_pred):
 
 
 def _in_units(values, y_pred):
-    """[B, K, 2] in the network's unit of length: its output "unit" [B, K, 2], by default the crop."""
+    """[B, K, 2] in the network's unit of length: its output "unit" [B, K, 2], or else the crop."""
     return values / ops.cast(y_pred["unit"], "float32") if "unit" in y_pred else values
 
 

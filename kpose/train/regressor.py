@@ -76,7 +76,8 @@ class Regressor(keras.Model):
         self.loss_tracker = keras.metrics.Mean(name="loss")
         self.gradient_norm_tracker = keras.metrics.Mean(name="gradient_norm")
         self.scales_loss = network.compute_dtype == "float16"
-        # Steps whose loss or gradient is not finite are skipped: the last one (-1: none), and how many.
+        # Steps whose loss or gradient is not finite are skipped: the last such step (-1: none), and
+        # their number.
         self.nonfinite_step = tf.Variable(-1, dtype=tf.int64, trainable=False)
         self.skipped_steps = tf.Variable(0, dtype=tf.int64, trainable=False)
         # Saved for every precision, so that all checkpoints hold the same variables.
@@ -189,7 +190,7 @@ class Regressor(keras.Model):
         return super().evaluate(x, **kwargs)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        """Does nothing; the method of Keras consumes a batch and does not work with several hosts."""
+        """Does nothing: that of Keras consumes a batch and does not work with several hosts."""
 
     def _train_step(self, batch, step):
         strategy = self.distribute_strategy
@@ -286,7 +287,7 @@ class Regressor(keras.Model):
     def _average(self):
         if not self.ema:
             return
-        # The decay is smaller at the start, so that the average forgets the initial weights.
+        # The decay is smaller at the start, so that the initial weights have little effect.
         step = tf.cast(self.optimizer.iterations.value, tf.float32)
         decay = tf.minimum(self.ema, (1.0 + step) / (10.0 + step))
         for average, variable in zip(self.averages, self.averaged, strict=True):
@@ -357,6 +358,6 @@ def _sum(strategy, value):
 
 
 def _reduce_state(strategy, value):
-    """The mean of BatchNorm statistics over the replicas; seeds, equal on all replicas, unchanged."""
+    """The mean of BatchNorm statistics over the replicas; seeds are equal on all, and unchanged."""
     local = strategy.experimental_local_results(value)[0]
     return local if local.dtype.is_integer else _sum(strategy, value) / strategy.num_replicas_in_sync

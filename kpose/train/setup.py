@@ -72,11 +72,11 @@ def build_regressor(config, skeleton, run, total_steps, workdir=None, stored_sha
     new = workdir is not None and not checkpoints.exist(workdir)
     augmentation = build_augmentation(config, skeleton, stored_share)
     with run.scope():
-        # A loss with weights draws them from the same random numbers as the network. This one is not
-        # used: it is there so that a seed gives the initial weights of release 0.1.
+        # A loss with weights draws them from the same random numbers as the network. This one is
+        # not used. It is built so that a seed gives the initial weights of release 0.1.
         losses.build(config.loss)
         regressor = Regressor(
-            build_network(config, skeleton, workdir, run.synchronized, begin=new),
+            build_network(config, skeleton, workdir, run.synchronized, initial_weights=new),
             losses.build(config.loss),
             pixel_metrics=[
                 *(keras_metrics.PCP(skeleton, rule) for rule in pose.RULES),

@@ -1,7 +1,6 @@
 """The binaries from the user's side: help, exit status, a one-line error on bad input."""
 
 import importlib.util
-import json
 import os
 import subprocess
 import sys
@@ -129,30 +128,6 @@ def test_installed_commands_and_recipes_work_outside_the_checkout(tmp_path):
     assert done.returncode == 0 and "--workdir" in done.stdout
     done = subprocess.run([command, "--config=deeppose", "--workdir=w"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1 and "kpose-train: error: config.data.train is empty" in done.stderr
-
-
-@pytest.mark.parametrize("name", ["write", *(pytest.param(n, marks=pytest.mark.slow) for n in ("input", "serve"))])
-def test_a_benchmark_ends_with_one_json_object(name, monkeypatch, capfd):
-    from kpose.benchmark import data, serving
-    from tests import tiny
-
-    monkeypatch.setattr(serving.config_lib, "load_recipe", lambda name: tiny.make_recipe("unused"))
-    monkeypatch.setattr(serving, "BATCH_SIZE", 2)
-    monkeypatch.setattr(serving, "REQUESTS", 2)
-    monkeypatch.setattr(data, "NUM_IMAGES", 40)
-    monkeypatch.setattr(data, "BATCHES", 1)
-    monkeypatch.setattr(data, "WARM_UP", 0)
-    status, out, _ = run(monkeypatch, capfd, "kpose.benchmark", name, "--runs=1")
-    figures = json.loads(out.strip().splitlines()[-1])
-    assert status == 0 and figures["benchmark"] == name and figures["cpu"]
-    rates = {key: value for key, value in figures.items() if "second" in key or key.startswith("ratio")}
-    # null if the package of the baseline is not installed.
-    assert len(rates) >= 2 and all(value is None or value > 0 for value in rates.values())
-    if name == "serve":
-        for network in serving.NETWORKS:
-            assert figures[f"{network}_whole_p95_ms"] >= figures[f"{network}_whole_p50_ms"] > 0
-            assert figures[f"{network}_alone_persons_per_second_at_2"] > 0
-            assert (figures[f"{network}_latency_ratio_to_onnx"] is None) == (f"{network}_onnx_p50_ms" not in figures)
 
 
 def test_a_reader_that_has_enough_ends_it_quietly():

@@ -64,14 +64,14 @@ def test_what_is_not_shown_logs_nothing(clock, lines, capsys):
         clock.now += 100
         assert not shown.line_is_due()
         shown.add(5)
-        shown.say("halfway")
+        shown.write("halfway")
         shown.log("halfway")
     assert lines() == [] and capsys.readouterr().err == ""
 
 
 def test_other_lines_go_to_stderr_or_the_log(lines, capsys):
     with progress.Progress(10, "files") as shown:
-        shown.say("halfway")
+        shown.write("halfway")
         shown.log("half the files")
     assert lines() == ["half the files"] and capsys.readouterr().err == "halfway\n"
 
@@ -84,6 +84,6 @@ def test_a_terminal_has_a_bar_instead_of_lines(clock, lines, monkeypatch):
         clock.now += 100
         assert not shown.line_is_due()
         shown.add(10, loss="0.5")
-        shown.say("halfway")
+        shown.write("halfway")
     assert lines() == []
     assert "photos" in terminal.getvalue() and "10/10" in terminal.getvalue() and "halfway\n" in terminal.getvalue()

@@ -81,7 +81,7 @@ def test_labels_decide_whether_exif_turns_the_image(orientation):
 
 
 def test_an_upside_down_image_is_read_as_stored():
-    """Its size is the same either way; COCO's labels are for the stored pixels."""
+    """The size is the same before and after turning; labels of COCO are for the stored pixels."""
     image = image_files.EncodedImage(_turned(3, _photo()), "a.jpg")
     assert image.fit(128, 96)
     assert _difference(image.decode(), _photo()) < 4
@@ -97,7 +97,7 @@ def test_the_scale_of_decoding_is_at_most_the_one_asked_for(height, width, botto
 
 
 def test_rows_that_are_not_needed_do_not_prevent_a_smaller_scale():
-    """Of 99 rows Pillow makes no half; of the 64 that row 20 needs, it does."""
+    """99 rows cannot be halved. Row 20 needs 64 rows, which can."""
     data = _encoded(_photo(99, 128), quality=80)
     assert image_files.EncodedImage(data, "a.jpg").decode(shrink=2).size == (128, 99)
     assert image_files.EncodedImage(data, "a.jpg").decode(bottom=20, shrink=2).size == (64, 50)
@@ -134,7 +134,7 @@ def _png_header(width, height):
 
 
 def test_a_decompression_bomb_is_refused_by_its_header():
-    with pytest.raises(InputError, match="bomb.png: refused by its header.*3600000000 pixels") as error:
+    with pytest.raises(InputError, match="bomb.png: rejected because of its header.*3600000000 pixels") as error:
         image_files.EncodedImage(_png_header(60_000, 60_000), "bomb.png")
     helpers.one_line(error)
 

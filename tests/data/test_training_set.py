@@ -139,7 +139,7 @@ def test_workers_share_the_global_batches_without_loss_or_repetition(three, work
 
 
 def test_a_batch_that_workers_cannot_share_is_refused(three):
-    with pytest.raises(InputError, match="batch_size 8 cannot be shared out among 3 workers"):
+    with pytest.raises(InputError, match="batch_size 8 cannot be divided among 3 workers"):
         _batches(three, 1, workers=3)
 
 

@@ -61,7 +61,7 @@ def test_perfect_results_for_some_persons(labels, tmp_path):
     assert keys <= table.keys() and table["flip_test"] is None
     assert [subset["num_persons"] for subset in table["subsets"] if subset["name"] == "fully visible"] == [2]
     page = (tmp_path / "report.html").read_text()
-    assert "results.json" in page and "those not found counted as wrong" in page and "None" not in page
+    assert "results.json" in page and "persons not found counted as wrong" in page and "None" not in page
     lines = on_detections.describe(table)
     assert "of 3 labelled persons, 2 are found" in lines[0] and "66.7%" in lines[-1]
     assert 0 < table["mean_pose_pcp"]["strict"]["average"] < 1 or table["mean_pose_pcp"]["strict"]["average"] == 0

@@ -1,4 +1,4 @@
-"""Networks on keras_cv's backbones: what they give, how they are frozen, how they begin with weights."""
+"""Networks on backbones of keras_cv: outputs, freezing, initial weights."""
 
 import subprocess
 import sys
@@ -31,7 +31,7 @@ def small_resnet(monkeypatch):
     options = backbones.BACKBONES["resnet18"].options | {
         "stackwise_filters": [2, 2, 3, 4],
         "stackwise_blocks": [1, 1, 1, 1],
-        # The other kind begins with the stem's 64 channels.
+        # With the other block type, the stem has 64 channels.
         "block_type": "block",
     }
     spec = backbones.dataclasses.replace(backbones.BACKBONES["resnet18"], options=options)
@@ -40,7 +40,7 @@ def small_resnet(monkeypatch):
 
 @pytest.fixture
 def tiny_backbone(monkeypatch):
-    """Five convolutions in place of any backbone: freezing and weights mind only its name."""
+    """Five convolutions in place of any backbone: freezing and weights use only its name."""
 
     def features(name, input_size, preprocessing, batch_norm_momentum, synchronized):
         inputs = keras.Input((*input_size, 3))
@@ -65,7 +65,7 @@ def images(count, side=64):
     "backbone, head, precision, parameters",
     [
         ("resnet18", "pooled", "float32", 11_186_112),
-        # In float32: on maps of 2 x 1 TensorFlow's bfloat16 kernels now and then read memory that nobody wrote.
+        # In float32: on maps of 2 x 1, bfloat16 kernels of TensorFlow sometimes read uninitialised memory.
         ("resnet18", "spatial", "float32", 11_186_112),
         ("resnet50", "pooled", "mixed_bfloat16", 23_561_152),
         ("efficientnet_lite0", "spatial", "float32", 3_413_024),
@@ -78,7 +78,7 @@ def test_backbones_give_normalised_float32_keypoints(backbone, head, precision, 
     assert keypoints.dtype == "float32" and tuple(keypoints.shape) == (3, JOINTS, 2)
     assert np.isfinite(keypoints).all() and np.abs(keypoints).max() < 1
     inner = network.get_layer("backbone")
-    # As keras_cv and the papers count them, without classifiers.
+    # The numbers of keras_cv and of the papers, without classifiers.
     assert inner.count_params() == parameters
     assert [tuple(o.shape[1:3]) for o in inner.outputs] == [(16, 8), (8, 4), (4, 2), (2, 1)]
     assert inner.compute_dtype == ("float32" if precision == "float32" else "bfloat16")
@@ -147,7 +147,7 @@ def test_weights_of_torchvision_meet_its_strides_and_padding(name):
     assert other.name == "backbone"
     strided = [layer for layer in other.layers if getattr(layer, "strides", None) == (2, 2)]
     windows = {layer.name: getattr(layer, "kernel_size", None) or layer.pool_size for layer in strided}
-    # The stem, its pool; then of three stages a 3x3 and a shortcut.
+    # The stem and its pool; then a 3x3 convolution and a shortcut of each of three stages.
     assert sorted(windows.values()) == [(1, 1)] * 3 + [(3, 3)] * 4 + [(7, 7)]
     assert all(name.endswith("_0_conv") for name, window in windows.items() if window == (1, 1))
     for layer in strided:
@@ -226,7 +226,7 @@ def make_regressor(
 
 
 def train(regressor, epochs, side=32, **options):
-    # Two batches, which are an epoch.
+    # Two batches: one epoch.
     batches = tf.data.Dataset.from_tensor_slices(make_data(side)).batch(BATCH).repeat()
     options = {"steps_per_epoch": 2, "total_steps": 2 * epochs} | options
     return regressor.fit(batches.skip(options.get("start_step", 0)), verbose=0, **options).history
@@ -247,12 +247,12 @@ def test_a_step_lowers_the_loss(backbone, head, precision):
 
 @pytest.mark.slow
 def test_a_compiled_step_lowers_the_loss(small_resnet):
-    # Never efficientnet_lite0: XLA has no fast depthwise convolution on CPUs.
+    # Not efficientnet_lite0: XLA has no fast depthwise convolution on CPUs.
     check_that_a_step_lowers_the_loss("resnet18", "pooled", "float32", xla=True)
 
 
 def check_that_a_step_lowers_the_loss(backbone, head, precision, xla=False):
-    # The pooled head's curvature under the summed loss is some thousands.
+    # The curvature of the summed loss in the pooled head is several thousand.
     regressor = make_regressor(backbone, head, precision, xla=xla, optimizer=lambda: keras.optimizers.SGD(1e-4))
     batch = {name: value[:BATCH] for name, value in make_data(32).items()}
     batches = tf.data.Dataset.from_tensors(batch).repeat()
@@ -274,7 +274,7 @@ def arrays(layer):
     ],
 )
 def test_a_frozen_backbone_stays_bit_for_bit_and_then_moves(tiny_backbone, replicas, xla):
-    # Weight decay moves whatever it is applied to.
+    # Weight decay changes every weight to which it is applied.
     regressor = make_regressor(
         replicas=replicas, xla=xla, optimizer=lambda: keras.optimizers.AdamW(1e-3, weight_decay=0.1)
     )
@@ -344,7 +344,7 @@ def recipe(data, **fields):
 def test_a_run_resumed_frozen_and_unfrozen_ends_bit_for_bit_as_the_uninterrupted_one(
     tiny_backbone, tiny_data, tmp_path
 ):
-    # Three steps an epoch: interrupted in the midst of the frozen epoch and of a later one.
+    # Three steps per epoch: interrupted during the frozen epoch and during a later one.
     whole, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
     trainer.train(recipe(tiny_data, steps=8, model__freeze_epochs=1), whole)
     for steps in (2, 5, 8):
@@ -354,7 +354,7 @@ def test_a_run_resumed_frozen_and_unfrozen_ends_bit_for_bit_as_the_uninterrupted
 
 @pytest.mark.slow
 def test_a_run_begins_with_its_weights_and_needs_them_no_more_afterwards(tiny_backbone, tiny_data, tmp_path):
-    # Other numbers than the run's own.
+    # Numbers that differ from those of the run.
     keras.utils.set_random_seed(99)
     source = backbone_regressor("resnet18", "pooled", (32, 32)).get_layer("backbone")
     path, workdir = tmp_path / "backbone.weights.h5", str(tmp_path / "run")

@@ -1,4 +1,4 @@
-"""The cascade: sub-images where they should be, displacements as measured, one model in the end."""
+"""The cascade: places of sub-images, measured displacements, and one exported model."""
 
 import os
 import shutil
@@ -30,7 +30,7 @@ def picture(height=40, width=60, seed=0):
 
 
 def sub_image(image, box, size):
-    """What `SubImages` cuts for one box, (left, top, right, bottom) in pixels."""
+    """The sub-image of `SubImages` for one box, (left, top, right, bottom) in pixels."""
     height, width = image.shape[:2]
     left, top, right, bottom = box
     centre = np.float32([(left + right) / 2 / width - 0.5, (top + bottom) / 2 / height - 0.5])
@@ -51,7 +51,7 @@ def test_sub_images_agree_with_pillow(box, size):
     ]
     expected = np.stack([np.asarray(channel) for channel in channels], -1)
     found = sub_image(image, box, size)
-    # Pillow sees nothing beyond the box; at its edges the kernel differs.
+    # Pillow does not read pixels outside the box, so its kernel differs at the edges.
     np.testing.assert_allclose(found[2:-2, 2:-2], expected[2:-2, 2:-2], atol=3.0)
 
 
@@ -68,7 +68,7 @@ def test_the_stage_before_sees_the_image_as_pillow_shrinks_it():
 
 
 def constant_base(points, size=(32, 32)):
-    """A network that answers the same points for every image."""
+    """A network that returns the same points for every image."""
     images = keras.Input((*size, 3))
     x = keras.layers.GlobalAveragePooling2D()(images)
     x = keras.layers.Dense(34, kernel_initializer="zeros", name="points")(x)
@@ -93,7 +93,7 @@ def test_an_untrained_stage_leaves_the_estimate_as_it_is(precision):
     np.testing.assert_allclose(network(images)["keypoints"][0], POINTS, atol=1e-6 if precision == "float32" else 2e-3)
     estimate = POINTS[None] + 0.0123
     answer = network(images, estimate=estimate)
-    # Not rounded to bfloat16 on the way.
+    # Not rounded to bfloat16.
     np.testing.assert_array_equal(answer["keypoints"], estimate)
     assert tuple(answer["scale"].shape) == (1, 17, 2) and tuple(answer["visibility"].shape) == (1, 17)
     assert all(value.dtype == "float32" for value in answer.values())
@@ -120,7 +120,7 @@ def dots(count, seed):
         for x, y, _ in person[:8]:
             row, column = int((y + 0.5) * 48), int((x + 0.5) * 48)
             image[row - 1 : row + 2, column - 1 : column + 2] = 255
-    # Half of the joints have a dot; the others no label.
+    # Half of the joints have a dot; the others have no label.
     keypoints[:, [j for j in range(8, 17) if j != COCO.torso[1]]] = 0
     return images, keypoints.astype(np.float32)
 
@@ -154,7 +154,7 @@ def test_displacements_have_the_measured_mean_and_covariance():
         moved = (estimate[:, joint] - truth[:, joint, :2]) / diameter[:, None]
         np.testing.assert_allclose(moved.mean(0), errors.mean[joint], atol=0.02)
         np.testing.assert_allclose(np.cov(moved.T), errors.covariance[joint], atol=0.01)
-    # A joint without a label stands round the usual pose.
+    # The estimate of a joint without a label is near the mean prediction.
     np.testing.assert_allclose(np.median(estimate[:, 16], axis=0), POINTS[16], atol=0.15)
 
 
@@ -208,7 +208,7 @@ def test_a_stage_learns_to_find_what_it_sees(replicas, xla):
 
 @pytest.fixture(scope="module")
 def cascade_run(tiny_data, tiny_run, tmp_path_factory):
-    """A second stage trained after the tiny run, whose folder is gone afterwards."""
+    """A second stage after the tiny run, whose folder is removed after the training."""
     folder = tmp_path_factory.mktemp("cascade")
     base = str(folder / "base_run")
     shutil.copytree(tiny_run, base)

@@ -12,7 +12,7 @@ REGIONS = np.float32([[10, 20, 100, 200], [0, 0, 30, 30]])
 
 
 def network(**outputs):
-    """One that answers from the image's left half alone: the mean of its red channel moves every joint."""
+    """A network that reads only the left half of an image: its mean red level shifts all joints."""
 
     class Fixed(keras.Model):
         def call(self, images, training=False):

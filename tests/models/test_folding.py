@@ -1,4 +1,4 @@
-"""Folding BatchNorm away changes no answer."""
+"""Folding of BatchNorm does not change outputs."""
 
 import keras
 import numpy as np

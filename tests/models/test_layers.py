@@ -1,4 +1,4 @@
-"""BatchNorm by the fused kernel against Keras' own: outputs, gradients, statistics, in every mode."""
+"""BatchNorm with the fused kernel, compared with Keras: outputs, gradients, statistics."""
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ def _images(seed=0):
 
 
 def _run(layer, training, xla=False):
-    """(outputs, gradients by input, gamma, beta; moving mean and variance after) for weights that are no defaults."""
+    """(outputs; gradients of input, gamma and beta; new moving statistics), for random weights."""
     layer.build(SHAPE)
     values = [[0.5, 2.0, -1.0], [3.0, 0.0, 1.0], [0.9, -29.0, 0.1], [3.0, 0.2, 1.0]]
     layer.set_weights([np.float32(v) for v in values])

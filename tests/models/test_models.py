@@ -1,4 +1,4 @@
-"""The networks: the published shapes, and what they promise of their outputs."""
+"""The networks: published shapes, and shapes and ranges of their outputs."""
 
 import keras
 import numpy as np

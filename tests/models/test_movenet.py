@@ -1,4 +1,4 @@
-"""MoveNet's network: its weights from a graph model, its rule for picking joints, its gradients."""
+"""MoveNet: weights from a graph model, selection of joints, gradients."""
 
 import json
 
@@ -14,7 +14,7 @@ from kpose.core.errors import InputError
 from kpose.models.movenet import GuidedExpectation, movenet
 from kpose.models.weights import movenet_tfjs
 
-# How the published graph names the layers.
+# Names of the layers in the published graph.
 NODES = {"Conv_1": "model_1/model/out_relu/Relu6", "lateral_top": "model_1/conv2d/BiasAdd"}
 NODES |= {f"lateral_{b}": f"model_1/conv2d_{i}/BiasAdd" for i, b in ((1, 9), (2, 5), (3, 2))}
 
@@ -90,7 +90,7 @@ def test_other_or_damaged_weights_are_refused(network, tmp_path):
 
 
 def test_joints_are_where_movenet_s_rule_finds_them():
-    """Sharp maps: the expectation is MoveNet's argmax. Two persons: the one in the middle is meant."""
+    """With sharp maps the expectation is the argmax of MoveNet, for the person in the middle."""
     height, width, joints = 16, 12, 2
     rng = np.random.default_rng(3)
     heatmap, center = (rng.normal(-6, 0.5, (1, height, width, n)) for n in (joints, 1))

@@ -1,4 +1,4 @@
-"""Preprocessing of backbones: a saved choice, so that a network stays the same function wherever it is loaded from."""
+"""Preprocessing of backbones: it is saved, so that a network is the same function after loading."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ from kpose.models.weights import sources
 from kpose.runs import shipped, workdir
 from kpose.train import trainer
 from tests import helpers, tiny
-from tests.models.test_weights import add_torch_modules, resnet_state, tensors, write_zip
+from tests.models.pytorch_files import add_torch_modules, resnet_state, tensors, write_zip
 
 SIDE = 64
 WIDTHS = (2, 3, 4, 5)
@@ -36,7 +36,7 @@ def small_resnet():
 
 @pytest.fixture(scope="module")
 def pytorch_file(tmp_path_factory):
-    """A .pth file of the small network, with convolutions that keep the size of their input's numbers."""
+    """A .pth file of the small network, with convolutions that keep the scale of their input."""
     path = tmp_path_factory.mktemp("weights") / "resnet18.pth"
     state = resnet_state((1, 1, 1, 1), bottleneck=True, widths=WIDTHS)
     for name, array in state.items():
@@ -68,9 +68,9 @@ def keypoints(network):
     return np.asarray(network(images, training=False)["keypoints"])
 
 
-def begun(config):
+def initial(config):
     """The keypoints of a recipe's network before the first step."""
-    return keypoints(workdir.build_network(config, skeletons.COCO, begin=True))
+    return keypoints(workdir.build_network(config, skeletons.COCO, initial_weights=True))
 
 
 def make_old(path, key=None, **fields):
@@ -89,7 +89,7 @@ def test_a_run_saves_the_choice(run):
 
 def test_fine_tuning_starts_as_the_function_of_its_source_run(run, tiny_data):
     source = keypoints(workdir.load_trained(run).network)
-    assert np.abs(begun(recipe(tiny_data, run)) - source).max() < 1e-5
+    assert np.abs(initial(recipe(tiny_data, run)) - source).max() < 1e-5
     # The test can see a difference: this is the function with the preprocessing of Keras weights.
     config = workdir.load_config(run)
     network = workdir.load_trained(run).network
@@ -106,24 +106,36 @@ def test_fine_tuning_starts_as_the_function_of_a_shipped_model(run, tiny_data, t
     source = keypoints(shipped.load_network("resnet_v1")[1])
     # The weights are stored in float16.
     np.testing.assert_allclose(source, keypoints(workdir.load_trained(run).network), atol=5e-3)
-    assert np.abs(begun(recipe(tiny_data, "resnet_v1")) - source).max() < 1e-5
+    assert np.abs(initial(recipe(tiny_data, "resnet_v1")) - source).max() < 1e-5
     make_old(tmp_path / "resnet_v1.json", "recipe")
     np.testing.assert_array_equal(keypoints(shipped.load_network("resnet_v1")[1]), source)
 
 
-def test_a_run_of_an_older_version_loads_and_goes_on(run, tiny_data, pytorch_file, tmp_path):
+def test_a_run_of_an_older_version_loads_and_continues(run, tiny_data, pytorch_file, tmp_path):
     old = str(tmp_path / "old")
     shutil.copytree(run, old)
     make_old(tmp_path / "old" / "config.json")
     source = keypoints(workdir.load_trained(run).network)
     np.testing.assert_array_equal(keypoints(workdir.load_trained(old).network), source)
-    assert np.abs(begun(recipe(tiny_data, old)) - source).max() < 1e-5
+    assert np.abs(initial(recipe(tiny_data, old)) - source).max() < 1e-5
     assert trainer.train(recipe(tiny_data, pytorch_file, steps=2), old)["step"] == 2
+
+
+def test_a_cascade_starts_as_the_function_of_its_base(run, tiny_data, tmp_path):
+    source = keypoints(workdir.load_trained(run).network)
+    fields = {"model__name": "cascade", "model__weights": "", "model__hidden": (8,), "model__sub_image": 16}
+    config = recipe(tiny_data, "", **fields, model__base=run)
+    workdir.copy_base(config, str(tmp_path))
+    saved = json.loads((tmp_path / "base" / "config.json").read_text())
+    assert saved["model"]["preprocessing"] == "torchvision"
+    # An untrained stage does not change the keypoints of its base.
+    network = workdir.build_network(config, skeletons.COCO, str(tmp_path), initial_weights=True)
+    assert np.abs(keypoints(network) - source).max() < 1e-5
 
 
 @pytest.mark.slow
 def test_an_older_run_that_started_from_a_run_keeps_its_own_function(run, tiny_data, tmp_path):
-    """It was trained with the preprocessing of Keras weights, because its weights named a folder."""
+    """It was trained with the preprocessing of Keras, because its weights were a folder."""
     old = tmp_path / "old"
     trainer.train(recipe(tiny_data, ""), str(old))
     make_old(old / "config.json", weights=run)
@@ -133,7 +145,7 @@ def test_an_older_run_that_started_from_a_run_keeps_its_own_function(run, tiny_d
 
 
 @pytest.mark.slow
-def test_the_source_run_is_not_needed_to_go_on(run, tiny_data, tmp_path):
+def test_the_source_run_is_not_needed_to_continue(run, tiny_data, tmp_path):
     source, folder = str(tmp_path / "source"), str(tmp_path / "run")
     shutil.copytree(run, source)
     trainer.train(recipe(tiny_data, source), folder)
@@ -148,7 +160,7 @@ def test_an_explicit_choice_other_than_that_of_the_source_run_is_refused(run, ti
         trainer.train(config, str(tmp_path / "new"))
     helpers.one_line(error)
     assert not (tmp_path / "new").exists()
-    begun(recipe(tiny_data, run, model__preprocessing="torchvision"))
+    initial(recipe(tiny_data, run, model__preprocessing="torchvision"))
 
 
 @pytest.mark.parametrize(

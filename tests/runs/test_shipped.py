@@ -42,7 +42,7 @@ def test_the_shipped_model_is_small_and_refused_when_damaged(tmp_path, monkeypat
         path.unlink()
         with pytest.raises(InputError, match="missing: install kpose again"):
             load()
-    with pytest.raises(InputError, match="there is no model 'other': the shipped models are movenet"):
+    with pytest.raises(InputError, match="unknown model 'other': the shipped models are movenet"):
         model_lib.load("other")
 
 
@@ -111,7 +111,7 @@ def test_a_shipped_model_is_evaluated_and_exported_by_its_name(tiny_run, tiny_da
     with pytest.raises(InputError, match="--output_dir is missing") as error:
         on_records.evaluate("tiny_v1", tiny_data["val"])
     helpers.one_line(error)
-    # The default folder must not be one of the model's name in the working directory.
+    # The default folder must not be a folder in the working directory with the model's name.
     for export in (saved_model.export, lambda name: converted.export(name, None, "tflite")):
         with pytest.raises(InputError, match="--output_dir is missing") as error:
             export("tiny_v1")

@@ -1,4 +1,4 @@
-"""The whole chain with the LSP skeleton, selected only by its name."""
+"""Records, training and evaluation with the LSP skeleton, which only its name selects."""
 
 import glob
 import json

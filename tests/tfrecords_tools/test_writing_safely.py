@@ -256,7 +256,7 @@ def test_unusual_images_are_counted(tmp_path):
     assert manifest["kinds"] == {
         "grey-scale": 1,
         "PNG format": 1,
-        "turned as EXIF says: the labels fit that": 1,
+        "turned by its EXIF orientation: the labels fit the turned pixels": 1,
         "crops that reach beyond the image": 1,
     }
     parsed = [

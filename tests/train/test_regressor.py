@@ -1,7 +1,5 @@
 """The training engine: equal results for any number of replicas, compilation and execution length."""
 
-import time
-
 import keras
 import numpy as np
 import pytest
@@ -12,8 +10,7 @@ from kpose.core import devices, skeletons
 from kpose.metrics import keras_metrics, tables
 from kpose.models import decoding, layers
 from kpose.models.layers import BatchNormalization
-from kpose.train import callbacks, losses
-from kpose.train.history import History
+from kpose.train import losses
 from kpose.train.regressor import Regressor
 
 JOINTS = skeletons.COCO.num_joints
@@ -260,58 +257,6 @@ def test_xla_really_compiles():
         train(compiled, data, steps=1, steps_per_epoch=1)
 
 
-@pytest.mark.parametrize(
-    "replicas, steps_per_execution", [(1, 1), *(pytest.param(n, 4, marks=pytest.mark.slow) for n in (1, 2))]
-)
-def test_time_spent_waiting_for_data_is_told(replicas, steps_per_execution):
-    """It is the time of slow batches without the time of a slow step, also with a single thread."""
-
-    def slowly(batch):
-        with tf.control_dependencies([tf.py_function(lambda: time.sleep(0.2), [], [])]):
-            return {name: tf.identity(value) for name, value in batch.items()}
-
-    def waited(data, **options):
-        regressor = make_regressor(replicas, steps_per_execution=steps_per_execution, **options)
-        regressor.fit(data, steps_per_epoch=8, total_steps=8, verbose=0)
-        return float(regressor.data_wait)
-
-    def wide():
-        images = keras.Input((SIDE, SIDE, 3))
-        x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255.0)(images))
-        for _ in range(3):
-            x = keras.layers.Dense(1500)(x)
-        return keras.Model(images, {"keypoints": keras.layers.Reshape((JOINTS, 2))(keras.layers.Dense(2 * JOINTS)(x))})
-
-    data = batches(make_data()).repeat()
-    assert 3 * waited(data.prefetch(16), network=wide) < waited(data.map(slowly))
-
-
-def test_executions_never_overrun_an_epoch_or_the_training():
-    seen = []
-
-    class Watch(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            seen.append((epoch, self.model.steps.done))
-
-    regressor = make_regressor(steps_per_execution=4)
-    train(regressor, make_data(), steps=13, steps_per_epoch=5, callbacks=[Watch()])
-    assert seen == [(0, 5), (1, 10), (2, 13)]
-    assert int(regressor.optimizer.iterations.numpy()) == 13
-
-
-def test_a_training_resumed_in_mid_epoch_ends_its_epochs_where_the_whole_one_does():
-    seen = []
-
-    class Watch(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            seen.append((epoch, self.model.steps.done))
-
-    regressor = make_regressor(steps_per_execution=2)
-    train(regressor, make_data(), steps=12, steps_per_epoch=5, start_step=7, callbacks=[Watch()])
-    assert seen == [(1, 10), (2, 12)]
-    assert int(regressor.optimizer.iterations.numpy()) == 5
-
-
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_metrics_count_each_sample_once_and_padding_never(replicas):
     data = make_data()
@@ -402,59 +347,3 @@ def test_dropout_masks_differ_between_replicas_and_steps():
     for i in range(4):
         for j in range(i):
             assert not np.array_equal(masks[i], masks[j])
-
-
-@pytest.mark.parametrize(
-    "slope, replicas", [(0.0, 1), (0.1, 1), (1.0, 1), pytest.param(0.1, 2, marks=pytest.mark.slow)]
-)
-def test_a_model_that_predicts_one_pose_for_everyone_is_told_once_an_evaluation(tmp_path, capsys, slope, replicas):
-    # The first pixels hold the label. The network predicts it with this slope around 0.1.
-    data = make_data()
-    data["image"] = np.zeros((SAMPLES, SIDE, SIDE, 3), np.uint8)
-    data["image"].reshape(SAMPLES, -1)[:, : 2 * JOINTS] = np.random.default_rng(0).integers(
-        0, 256, (SAMPLES, 2 * JOINTS)
-    )
-    data["keypoints"][..., :2] = data["image"].reshape(SAMPLES, -1)[:, : 2 * JOINTS].reshape(-1, JOINTS, 2) / 255 - 0.5
-
-    def network():
-        images = keras.Input((SIDE, SIDE, 3))
-        x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255.0, -0.5)(images))
-        kernel = slope * np.eye(SIDE * SIDE * 3, 2 * JOINTS, dtype=np.float32)
-        bias = keras.initializers.Constant(0.1 * (slope < 1))
-        x = keras.layers.Dense(2 * JOINTS, kernel_initializer=lambda *_, **__: kernel, bias_initializer=bias)(x)
-        return keras.Model(images, {"keypoints": keras.layers.Reshape((JOINTS, 2))(x)})
-
-    regressor = make_regressor(replicas, network=network, optimizer=lambda: keras.optimizers.SGD(0.0))
-    history = History(str(tmp_path), floor=None, total_steps=6, batch_size=BATCH, log_every=10)
-    logs = train(regressor, data, callbacks=[history])
-    np.testing.assert_allclose(logs["spread"] + logs["val_spread"], slope, atol=1e-3)
-    lines = [line for line in capsys.readouterr().err.splitlines() if "the mean pose for every person" in line]
-    assert len(lines) == (2 if slope < 0.2 else 0)
-    assert all(
-        line.startswith("warning: ") and f"{100 * slope:.0f}% of the spread of the labels" in line for line in lines
-    )
-
-
-@pytest.mark.parametrize("first, last, traced", [(5, 6, (4, 8)), (0, 1, (0, 4)), (4, 9, (4, 10)), (20, 30, None)])
-def test_a_profile_takes_the_executions_that_hold_the_steps(first, last, traced, tmp_path, monkeypatch, caplog):
-    """Executions of four steps in epochs of ten: the last execution has two steps."""
-    seen = []
-    regressor = make_regressor(steps_per_execution=4)
-    for name in ("start", "stop"):
-        monkeypatch.setattr(tf.profiler.experimental, name, lambda *_: seen.append(regressor.steps.done))
-    profile = callbacks.Profile(str(tmp_path), first, last)
-    with caplog.at_level("INFO", logger="absl"):
-        train(regressor, make_data(), steps=12, steps_per_epoch=10, validation=False, callbacks=[profile])
-    if traced:
-        assert tuple(seen) == traced and f"profile of steps {traced[0]} to {traced[1]}" in caplog.text
-    else:
-        assert not seen and "--profile=20:30: no such step ran" in caplog.text
-
-
-def test_on_a_terminal_the_start_and_the_memory_are_told_too(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    history = History(str(tmp_path), floor=None, total_steps=2, batch_size=BATCH, log_every=10)
-    train(make_regressor(), make_data(), steps=2, steps_per_epoch=2, validation=False, callbacks=[history])
-    history.close()
-    said = capsys.readouterr().err
-    assert "first step after " in said and "peak memory " in said

@@ -1,4 +1,4 @@
-"""A teacher's answers beside the labels: where they go, what they weigh, and that figures stay the labels'."""
+"""Teacher: its keypoints as targets, their weight in the loss, and metrics from the labels only."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_it_teaches_the_joints_without_labels_or_all(everywhere, teacher_file):
     taught = teacher.build(config, skeletons.COCO)(batch)["taught"].numpy()
     labelled = batch["keypoints"][..., 2].numpy() > 0
     expected = np.ones_like(labelled) if everywhere else ~labelled
-    expected[-1] = False  # Of no person.
+    expected[-1] = False  # A padded sample, without a person.
     np.testing.assert_array_equal(taught[..., 2] > 0, expected)
     network = movenet((64, 64), width=0.25)
     movenet_tfjs.assign(network, teacher_file)
@@ -76,14 +76,14 @@ def test_its_share_of_the_loss_is_added_to_the_labels():
     np.testing.assert_allclose(regressor._loss_values([], batch, outputs), expected, rtol=1e-5)
 
 
-def test_a_recipe_trains_with_it_and_leaves_nothing_of_it(teacher_file, tiny_data, tiny_run, tmp_path):
-    """The same figures are told, of the same network, and evaluation needs no teacher."""
+def test_a_recipe_trains_with_it_and_the_saved_network_does_not_contain_it(teacher_file, tiny_data, tiny_run, tmp_path):
+    """The network and its metrics are the same, and evaluation needs no teacher."""
     logs = trainer.train(
         tiny.make_recipe(tiny_data["train"], tiny_data["val"], steps=1, **_fields(teacher_file)), str(tmp_path)
     )
     found, plain = (workdir.load_trained(folder).network for folder in (str(tmp_path), tiny_run))
     assert [v.shape for v in found.variables] == [v.shape for v in plain.variables]
-    # That of the labels and of the teacher, beside that of the labels alone.
+    # The training loss includes the teacher; the validation loss has the labels only.
     assert logs["loss"] > 1.1 * logs["val_loss"]
 
 
@@ -97,7 +97,7 @@ def test_a_recipe_trains_with_it_and_leaves_nothing_of_it(teacher_file, tiny_dat
         ({"skeleton": "lsp"}, "skeleton is 'lsp'"),
     ],
 )
-def test_a_recipe_that_no_teacher_suits_is_refused(fields, message):
+def test_a_recipe_without_a_possible_teacher_is_rejected(fields, message):
     config = tiny.make_recipe("", **({"teacher__weights": "thunder.json"} | fields))
     with pytest.raises(InputError, match=message) as error:
         config_lib.check(config)
@@ -108,7 +108,7 @@ def test_a_run_begins_with_another_s_weights(tiny_run):
     config = config_lib.load_recipe("movenet")
     config.model.weights, config.model.frozen_blocks = DEFAULT, 3
     config.model.input_size = (64, 32)
-    network = workdir.build_network(config, skeletons.COCO, begin=True)
+    network = workdir.build_network(config, skeletons.COCO, initial_weights=True)
     _, shipped = load_network()
     for new, old in zip(network.variables, shipped.variables, strict=True):
         np.testing.assert_array_equal(new.numpy(), old.numpy(), err_msg=new.path)
@@ -117,4 +117,4 @@ def test_a_run_begins_with_another_s_weights(tiny_run):
     assert all(name.startswith(("Conv1/", "expanded_conv", "block_1_", "block_2_")) for name in frozen)
     config.model.weights = tiny_run
     with pytest.raises(InputError, match="which are not those of this recipe's movenet"):
-        workdir.build_network(config, skeletons.COCO, begin=True)
+        workdir.build_network(config, skeletons.COCO, initial_weights=True)

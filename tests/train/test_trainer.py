@@ -218,7 +218,7 @@ def test_bad_records_and_recipes_are_refused_before_the_workdir_is_touched(tiny_
     cases = [
         ({"train": ""}, {}, "data.train is empty"),
         ({"train": "nowhere/train-*"}, {}, "no records match"),
-        ({"train": tiny_data["train"]}, {"batch_size": 7, "replicas": 2}, "cannot be shared out"),
+        ({"train": tiny_data["train"]}, {"batch_size": 7, "replicas": 2}, "cannot be divided"),
         ({"train": tiny_data["train"]}, {"loss__name": "l17"}, "loss.name"),
     ]
     for patterns, fields, message in cases:

@@ -1,13 +1,13 @@
 """Renders synthetic images of people with COCO keypoint annotations, so the demo needs no download.
 
-    python -m tfrecords_tools.figures --output_dir=DIR --num_images=2000 --seed=0 --split=train
+python -m tfrecords_tools.figures --output_dir=DIR --num_images=2000 --seed=0 --split=train
 
 writes `DIR/images/train/000000000001.jpg`, ... and `DIR/annotations/person_keypoints_train.json`.
 The other tools read them as they read COCO.
 
 Each person is a 3D skeleton in a random pose, covered with shaded solids and projected
 orthographically into an image with a depth buffer. A second buffer holds which part of which person
-each pixel shows. They give the visibility flags:
+each pixel shows. The two buffers give the visibility flags:
 
     v=2  the pixel of the joint shows the person's own part at about the joint's depth;
     v=1  it shows something else (another person, an object, the person's own torso, hair, far side ...);

@@ -27,7 +27,7 @@ class Solid:
         bulge: pixels added to the half width in the middle.
         thick: half depth as a multiple of the half width.
         cap: factor by which the ends are flatter than a circle.
-        trim: second colour, used as `cut` and `bands` say.
+        trim: second colour, used where `cut` and `bands` place it.
         cut: fraction of the axis where the second colour starts.
         bands: number of bands of alternating colours along the axis; 0: none.
     """

@@ -49,7 +49,7 @@ _ARMS = {
 }
 _ANY_ARMS = ("hang", "raised", "raised", "aside", "aside", "akimbo", "wave", "wave", "ahead", "folded", "behind")
 
-# Legs: for each leg, ranges of spread, swing and knee bend in degrees. Which leg is the left one is
+# Legs: for each leg, ranges of spread, swing and knee bend in degrees. The left leg is chosen at
 # random.
 _STRAIGHT = ((2, 14), (-8, 8), (0, 10))
 _LEGS = {

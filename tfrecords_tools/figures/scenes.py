@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from kpose.core import skeletons
+from kpose.metrics.coco import PERSON_CATEGORY
 from tfrecords_tools.figures.canvas import (
     CHEST,
     EAR,
@@ -160,6 +161,7 @@ def _develop(rng, rgb):
     return image
 
 
+# Cached: the table is the same for every person.
 @functools.cache
 def _shown_by():
     """For each joint: (body parts that show it, largest depth below their surface in heights)."""
@@ -201,7 +203,7 @@ def _annotations(scene, image_id):
             {
                 "id": 10 * image_id + person,
                 "image_id": image_id,
-                "category_id": 1,
+                "category_id": PERSON_CATEGORY,
                 "bbox": [float(v) for v in (xs[0], ys[0], np.ptp(xs) + 1, np.ptp(ys) + 1)],
                 "area": float(mask.sum()),
                 "iscrowd": 0,

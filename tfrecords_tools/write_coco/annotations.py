@@ -4,7 +4,7 @@ import collections
 
 from kpose.core.errors import InputError
 
-# Why a person is not selected, in the order of the checks. The first reason that holds is counted.
+# The reasons why a person is not selected, in the order of the checks. Only the first is counted.
 CROWD = "a crowd"
 NO_JOINT = "no joint labelled"
 UNLABELLED_JOINT = "some joint not labelled"
@@ -50,10 +50,10 @@ def select_persons(labels, select):
         (list of `coco_files.Person` in file order, Counter of reason -> persons).
 
     Raises:
-        InputError: there is no such selection.
+        InputError: the selection is unknown.
     """
     if select not in SELECTIONS:
-        raise InputError(f"no selection is named {select!r}: it is one of {', '.join(SELECTIONS)}")
+        raise InputError(f"unknown selection {select!r}: use one of {', '.join(SELECTIONS)}")
     selected, dropped = [], collections.Counter()
     for person in labels.persons:
         reason = drop_reason(person, select)

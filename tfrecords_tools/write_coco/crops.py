@@ -71,6 +71,7 @@ def _inside(side, start, length, count):
     return np.where((centres >= 0) & (centres <= side), share, 0), first, last
 
 
+# Cached, because a resizer keeps its buffers from image to image. Each process has its own.
 @functools.cache
 def _resizer():
     return resizer.Resizer()

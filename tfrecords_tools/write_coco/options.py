@@ -77,7 +77,7 @@ def _annotations_sha256(options):
 
 @dataclasses.dataclass(frozen=True)
 class WriteOptions:
-    """What to write. Each field is a flag of write_coco; the help text says what it means.
+    """What to write. Each field is a flag of write_coco, whose help text describes it.
 
     The fields hold the values of the flags, except `crop_size`, which is (height, width) in pixels,
     and `skeleton`, which is a `Skeleton`.

@@ -25,8 +25,7 @@ def write_shard(persons, images, options, path, progress=lambda count: None):
 
     Returns:
         Summary of the shard: dict of `file`, `persons`, `images`, `bytes`, `sha256`, `skipped` and
-            `skipped_examples`
-        (by kind of problem), `kinds` (Counter of unusual properties of images).
+        `skipped_examples` (by kind of problem), `kinds` (number of images by unusual property).
 
     Raises:
         InputError: bad input, unless it is skipped; the shard cannot be written.

@@ -31,7 +31,7 @@ def verify(directory, split):
     for shard in manifest["shards"]:
         total += _verify_shard(os.path.join(directory, shard["file"]), shard)
     if total != manifest["persons"]:
-        raise InputError(f"{path}: the shards hold {total} persons, but the manifest says {manifest['persons']}")
+        raise InputError(f"{path}: the shards hold {total} persons, but the manifest lists {manifest['persons']}")
     known = {shard["file"] for shard in manifest["shards"]}
     found = files.matching(glob.escape(os.path.join(directory, split)) + "-?????-of-?????")
     for name in sorted(os.path.basename(shard) for shard in found):
@@ -45,7 +45,7 @@ def verify(directory, split):
 
 
 def _verify_shard(path, shard):
-    """The number of records in a shard; `InputError` if the manifest says something else."""
+    """The number of records in a shard; `InputError` if the manifest lists another number."""
     size = files.size(path)
     if size is None:
         raise InputError(f"{path}: missing: write the records again")
@@ -59,5 +59,5 @@ def _verify_shard(path, shard):
         raise InputError(f"{path}: changed after it was written (another SHA-256): write the records again")
     persons = sum(1 for _ in tfrecord.read(path))
     if persons != shard["persons"]:
-        raise InputError(f"{path}: {persons} records, but the manifest says {shard['persons']}")
+        raise InputError(f"{path}: {persons} records, but the manifest lists {shard['persons']}")
     return persons

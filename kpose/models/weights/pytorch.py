@@ -1,7 +1,7 @@
 """Reads the tensors of a PyTorch file without PyTorch, and without running code from the file.
 
 PyTorch files are pickles, which can run any code when they are loaded. The reader accepts only the
-few names that tensors need and refuses all others.
+few names that tensors need and rejects all others.
 """
 
 import collections
@@ -100,7 +100,7 @@ def _read_zip(path, content):
 
 
 class _TensorUnpickler(pickle.Unpickler):
-    """Reads tensors and containers of tensors; refuses other names before anything is called."""
+    """Reads tensors and containers of tensors; rejects other names before anything is called."""
 
     def __init__(self, stream, path, storages):
         super().__init__(stream, encoding="utf-8")
@@ -119,7 +119,7 @@ class _TensorUnpickler(pickle.Unpickler):
         if module == "torch" and name in _STORAGES:
             return _STORAGES[name]
         raise InputError(
-            f"{self._path}: refused, because it asks for {module}.{name}, which is not part of a state dict. "
+            f"{self._path}: rejected, because it loads {module}.{name}, which is not part of a state dict. "
             "Save only the weights: torch.save(model.state_dict(), ...)"
         )
 

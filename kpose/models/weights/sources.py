@@ -197,7 +197,7 @@ def _read_hdf5(file):
     groups = {}
     file.visititems(lambda path, item: groups.update({path: item}) if path.endswith("/vars") else None)
     named = {path: str(item.attrs.get("name", path)) for path, item in groups.items()}
-    # If the file is of a whole network, only the backbone is read.
+    # If the file holds a complete network, only its backbone is read.
     roots = [path.removesuffix("vars") for path, name in named.items() if name == "backbone"]
     layers = {}
     for path, item in groups.items():

@@ -1,4 +1,4 @@
-"""Drawn persons and contact sheets: positions, colours, confidence, invalid coordinates, files."""
+"""Drawn persons and boxes: positions, colours, confidence, invalid coordinates, image files."""
 
 import os
 
@@ -6,21 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kpose.core import skeletons
-from kpose.drawing import persons, sheets
+from kpose.drawing import persons
+from kpose.predict.model import People
+from tests.drawing.samples import COCO, GREY, PERSON, flags
 
-COCO = skeletons.COCO
 LEFT_WRIST, RIGHT_WRIST = COCO.joints.index("left_wrist"), COCO.joints.index("right_wrist")
-GREY = np.full((120, 100, 3), 128, np.uint8)
-# A person facing us, all joints well apart, in an image of GREY's size.
-PERSON = np.array(
-    [
-        *[(50, 14), (56, 8), (44, 8), (62, 12), (38, 12)],
-        *[(66, 32), (34, 32), (78, 50), (22, 50), (82, 68), (18, 68)],
-        *[(60, 66), (40, 66), (62, 86), (38, 86), (64, 108), (36, 108)],
-    ],
-    np.float64,
-)
 
 
 def _pixel(picture, point):
@@ -29,17 +19,6 @@ def _pixel(picture, point):
 
 def _change(picture, point, before=GREY):
     return np.abs(_pixel(picture, point) - _pixel(before, point)).sum()
-
-
-def _flags(**changes):
-    flags = np.full(COCO.num_joints, 2)
-    for joint, flag in changes.items():
-        flags[COCO.joints.index(joint)] = flag
-    return flags
-
-
-def _dot(colour, size):
-    return np.full((*size, 3), colour, np.uint8)
 
 
 def test_joints_are_painted_where_they_are():
@@ -76,7 +55,7 @@ def test_left_is_warm_and_right_is_cool():
 
 
 def test_a_joint_without_label_is_not_drawn_nor_its_bone():
-    picture = persons.draw_skeleton(GREY, PERSON, COCO, visibility=_flags(left_wrist=0))
+    picture = persons.draw_skeleton(GREY, PERSON, COCO, visibility=flags(left_wrist=0))
     assert _change(picture, PERSON[LEFT_WRIST]) == 0
     assert _change(picture, (PERSON[LEFT_WRIST] + PERSON[COCO.joints.index("left_elbow")]) / 2) == 0
     assert _change(picture, PERSON[RIGHT_WRIST]) > 60
@@ -85,7 +64,7 @@ def test_a_joint_without_label_is_not_drawn_nor_its_bone():
 
 def test_an_occluded_joint_is_hollow_and_its_bone_fainter():
     full = persons.draw_skeleton(GREY, PERSON, COCO, scale=300)
-    hollow = persons.draw_skeleton(GREY, PERSON, COCO, visibility=_flags(left_wrist=1), scale=300)
+    hollow = persons.draw_skeleton(GREY, PERSON, COCO, visibility=flags(left_wrist=1), scale=300)
     assert _pixel(hollow, PERSON[LEFT_WRIST]).min() > 230 > _pixel(full, PERSON[LEFT_WRIST]).min()
     middle = PERSON[[COCO.joints.index("left_elbow"), LEFT_WRIST]].mean(0)
     assert 0 < _change(hollow, middle) < _change(full, middle)
@@ -114,7 +93,7 @@ def test_below_the_threshold_nothing_is_drawn():
 def test_impossible_coordinates_are_left_out(bad):
     points = PERSON.copy()
     points[LEFT_WRIST] = (bad, 50)
-    expected = persons.draw_skeleton(GREY, PERSON, COCO, visibility=_flags(left_wrist=0))
+    expected = persons.draw_skeleton(GREY, PERSON, COCO, visibility=flags(left_wrist=0))
     assert np.array_equal(persons.draw_skeleton(GREY, points, COCO), expected)
     assert np.array_equal(persons.draw_skeleton(GREY, np.full((17, 2), bad), COCO), GREY)
 
@@ -151,12 +130,12 @@ def test_grey_and_float_images(image):
 
 
 def test_arguments_are_not_modified():
-    image, points, flags = GREY.copy(), PERSON.copy(), _flags(nose=1)
-    picture = persons.draw_skeleton(image, points, COCO, visibility=flags)
+    image, points, visibility = GREY.copy(), PERSON.copy(), flags(nose=1)
+    picture = persons.draw_skeleton(image, points, COCO, visibility=visibility)
     persons.draw_box(image, (10, 10, 50, 50))[:] = 0
     persons.draw_skeleton(image, points, COCO, visibility=np.zeros(17))[:] = 0
     picture[:] = 0
-    assert np.array_equal(image, GREY) and np.array_equal(points, PERSON) and np.array_equal(flags, _flags(nose=1))
+    assert np.array_equal(image, GREY) and np.array_equal(points, PERSON) and np.array_equal(visibility, flags(nose=1))
 
 
 def test_wrong_shapes_are_refused():
@@ -198,100 +177,6 @@ def test_impossible_boxes_draw_nothing(box):
     assert np.array_equal(persons.draw_box(GREY, box), GREY)
 
 
-@pytest.mark.parametrize(
-    ("region", "shape"),
-    [
-        ((5, 5, 100, 200), (256, 128)),
-        ((5, 5, 300, 100), (85, 256)),
-        ((0, 0, 7, 7), (256, 256)),
-        ((0, 0, 1, 900), (256, 1)),
-    ],
-)
-def test_unstretching_gives_the_region_its_shape_back(region, shape):
-    points = np.array([[-0.5, -0.5], [0.5, 0.5], [0.0, 0.25]])
-    picture, pixels = sheets.unstretch(GREY, points, np.array(region, float))
-    assert picture.shape == (*shape, 3) and picture.dtype == np.uint8
-    height, width = shape
-    np.testing.assert_allclose(pixels, [[0, 0], [width, height], [width / 2, 0.75 * height]])
-
-
-def test_unstretching_moves_picture_and_points_together():
-    image = np.zeros((64, 64, 3), np.uint8)
-    image[16:24, 40:48] = 255
-    picture, pixels = sheets.unstretch(image, np.array([[44.0, 20.0]]) / 64 - 0.5, (0, 0, 50, 100))
-    white = np.argwhere(picture[..., 0] > 127)
-    np.testing.assert_allclose(pixels[0], white.mean(0)[::-1] + 0.5, atol=1)
-
-
-def test_side_by_side_pads_or_resizes():
-    images = [_dot((255, 0, 0), (20, 30)), _dot((0, 0, 255), (40, 10))]
-    joined = sheets.side_by_side(images)
-    assert joined.shape == (40, 40 + sheets.GUTTER, 3)
-    assert joined[20, 5].tolist() == [255, 0, 0] and joined[20, -1].tolist() == [0, 0, 255]
-    assert joined[2, 5].tolist() == list(sheets.BACKGROUND)
-    assert sheets.side_by_side(images, height=80).shape == (80, 120 + sheets.GUTTER + 20, 3)
-    labelled = sheets.side_by_side(images, labels=["one", "a label far too long for its picture"])
-    assert labelled.shape == (40 + sheets.CAPTION_HEIGHT, *joined.shape[1:])
-    assert labelled[40:, :30].min() < 100 and np.array_equal(labelled[:40], joined)
-    with pytest.raises(ValueError, match="labels"):
-        sheets.side_by_side(images, labels=["one"])
-
-
-def test_contact_sheet_places_tiles():
-    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255)]
-    tiles = [_dot(colour, (30, 30)) for colour in colours]
-    sheet = sheets.contact_sheet(tiles, 3, 60, captions=["caption"] * 5, title="five colours")
-    step_x, step_y = 60 + sheets.GUTTER, 60 + sheets.GUTTER + sheets.CAPTION_HEIGHT
-    top = sheets.TITLE_HEIGHT + sheets.GUTTER
-    assert sheet.dtype == np.uint8 and sheet.shape == (top + 2 * step_y, sheets.GUTTER + 3 * step_x, 3)
-    for index, colour in enumerate(colours):
-        x, y = sheets.GUTTER + index % 3 * step_x, top + index // 3 * step_y
-        assert (sheet[y : y + 60, x : x + 60] == colour).all()
-        assert sheet[y + 60 : y + step_y, x : x + 60].min() < 100, "its caption"
-    assert (sheet[top + step_y :, sheets.GUTTER + 2 * step_x :] == sheets.BACKGROUND).all()
-    assert sheet[: sheets.TITLE_HEIGHT].min() < 100
-
-
-def test_contact_sheet_keeps_shapes():
-    tall, wide = _dot((255, 0, 0), (40, 10)), _dot((0, 0, 255), (25, 100))
-    sheet = sheets.contact_sheet([tall, wide], 2, 80)
-    assert sheet.shape == (80 + 2 * sheets.GUTTER, 2 * 80 + 3 * sheets.GUTTER, 3)
-    assert (sheet == (255, 0, 0)).all(2).sum() == 80 * 20 and (sheet == (0, 0, 255)).all(2).sum() == 20 * 80
-    # Wide pictures alone make low rows.
-    assert sheets.contact_sheet([wide], 1, 80).shape[0] == 20 + 2 * sheets.GUTTER
-
-
-def test_contact_sheet_of_nothing_and_of_nonsense():
-    assert sheets.contact_sheet([], 2, 32, title="none").shape[2] == 3
-    with pytest.raises(ValueError, match="captions"):
-        sheets.contact_sheet([GREY], 1, 32, captions=["a", "b"])
-    with pytest.raises(ValueError, match="columns"):
-        sheets.contact_sheet([GREY], 0, 32)
-
-
-def test_truth_is_left_and_prediction_right():
-    flags = _flags(left_wrist=0)
-    tile = sheets.truth_and_prediction(GREY, PERSON, PERSON + 3, COCO, truth_visibility=flags)
-    assert tile.shape == (120, 200 + sheets.GUTTER, 3)
-    scale = np.ptp(PERSON[flags > 0], axis=0).max()
-    truth = persons.draw_skeleton(GREY, PERSON, COCO, visibility=flags, scale=scale)
-    assert np.array_equal(tile[:, :100], truth)
-    assert np.array_equal(tile[:, -100:], persons.draw_skeleton(GREY, PERSON + 3, COCO, scale=scale))
-    nothing = sheets.truth_and_prediction(GREY, PERSON * np.nan, PERSON, COCO, labels=["truth", "prediction"])
-    assert np.array_equal(nothing[:120, :100], GREY) and len(nothing) == 120 + sheets.CAPTION_HEIGHT
-
-
-def test_prediction_grid_shows_persons_in_their_own_shape():
-    normalised = PERSON / (100, 120) - 0.5
-    truth = np.concatenate([normalised, _flags()[:, None]], axis=1)
-    images = np.full((3, 64, 64, 3), 128, np.uint8)
-    grid = sheets.prediction_grid(images, [truth] * 3, [normalised] * 3, COCO, np.array([[0, 0, 50, 100]] * 3), 2)
-    assert grid.shape[1] == 2 * 256 + 3 * sheets.GUTTER
-    left, right = grid[:, : 256 // 2 + sheets.GUTTER], grid[:, 256 // 2 + sheets.GUTTER : 256 + sheets.GUTTER]
-    for half in (left, right):
-        assert (np.ptp(half.astype(int), axis=2) > 100).sum() > 200, "a coloured skeleton"
-
-
 @pytest.mark.parametrize(("name", "kind"), [("picture.png", "PNG"), ("picture.jpg", "JPEG"), ("picture", "PNG")])
 def test_save_image(tmp_path, name, kind):
     path = str(tmp_path / "new" / "folder" / name)
@@ -324,3 +209,33 @@ def test_a_save_that_breaks_off_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         persons.save_image(str(path), GREY[:8])
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["picture.png"]
+
+
+def _people_at(score, box=(20, 10, 60, 100), box_scores=None):
+    points = np.stack([np.linspace(25, 75, 17), np.linspace(15, 105, 17), np.full(17, score)], axis=1)
+    # The nose has another score: equal scores of all joints are not drawn as transparency.
+    points[0, 2] = 1.0
+    return People(points[None].astype(np.float32), np.float32([score]), np.float32([box]), box_scores)
+
+
+def test_the_less_sure_the_fainter_and_below_the_threshold_not_at_all():
+    bare = persons.draw_people(GREY, _people_at(0.0), COCO).astype(int)
+    change = [
+        np.abs(persons.draw_people(GREY, _people_at(score), COCO).astype(int) - bare).sum()
+        for score in (0.1, 0.3, 0.6, 1.0)
+    ]
+    assert change[0] == 0 and 0 < change[1] < 0.35 * change[3] < change[2] < change[3]
+
+
+def test_joints_that_a_model_does_not_tell_apart_are_not_faded():
+    people = [_people_at(score) for score in (0.1, 1.0)]
+    people[0].keypoints[:, :, 2] = 0.1
+    faint, sure = (persons.draw_people(GREY, some, COCO) for some in people)
+    np.testing.assert_array_equal(faint, sure)
+
+
+def test_detected_boxes_show_their_score_and_others_none():
+    box = (20, 40, 60, 60)
+    given, detected = _people_at(0.5, box), _people_at(0.5, box, np.float32([0.5]))
+    gap = persons.draw_people(GREY, detected, COCO) != persons.draw_people(GREY, given, COCO)
+    np.testing.assert_array_equal(gap, persons.draw_box(GREY, box, label="0.50") != persons.draw_box(GREY, box))
