@@ -20,8 +20,8 @@ def read_labels(path, skeleton):
     found = problems.Problems("skip")
     labels = coco_files.read_labels(path, skeleton, found)
     if not labels.persons:
-        reasons = [examples[0] for examples in found.examples.values()]
-        raise InputError(f"{path}: no annotation can be used: {reasons[0]}")
+        (first, *_), *_ = found.examples.values()
+        raise InputError(f"{first}; no other annotation can be used")
     found.log()
     return labels
 

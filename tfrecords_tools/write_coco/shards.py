@@ -74,7 +74,7 @@ def _persons_of_image(folder, entry, group, options, found, kinds):
     """Yields the `records.Person` of each person of an image that has no problem."""
     try:
         if entry.file_name is None:
-            raise InputError(f"image {entry.source_id!r} has no file name")
+            raise InputError(f"{options.annotations}: image {entry.source_id!r} has no file name")
         image = folder.open(entry.file_name)
         if entry.size is not None and not image.fit(*entry.size):
             found.report(
