@@ -22,7 +22,7 @@ _TRAIN_IMAGES = flags.DEFINE_integer(
     "train_images", 3000, "Number of training images.", lower_bound=1, flag_values=FLAGS
 )
 _VAL_IMAGES = flags.DEFINE_integer("val_images", 500, "Number of validation images.", lower_bound=1, flag_values=FLAGS)
-_STEPS = flags.DEFINE_integer("steps", 0, "Training steps; 0: as many as the recipe says.", flag_values=FLAGS)
+_STEPS = flags.DEFINE_integer("steps", 0, "Training steps; 0: the number in the recipe.", flag_values=FLAGS)
 
 CROP_SIZE = 96
 # Joints that the summary prints.

@@ -165,7 +165,12 @@ def _md5(path):
 
 
 def unpack(archive, member, folder):
-    """Unpacks one file of a .zip archive to `folder`/`member`.
+    """Unpacks one file of a .zip archive to `folder`/`member`, unless it exists in its full size.
+
+    Args:
+        archive: the .zip file.
+        member: path of the file in the archive.
+        folder: where to unpack it.
 
     Raises:
         InputError: the archive is damaged or has no such file.

@@ -235,6 +235,11 @@ class Augmentation:
 def draws(seed, position, count):
     """Random numbers for the samples that start at `position`.
 
+    Args:
+        seed: int.
+        position: int64 [], number of the first sample.
+        count: number of samples.
+
     Returns:
         [count, NUM_DRAWS] float32, uniform in [0, 1).
     """

@@ -43,7 +43,15 @@ def colour_matrix(grey, brightness, contrast, saturation, hue):
 
 
 def recolour(images, matrix, pivot):
-    """Applies the map of `colour_matrix` to images [B, H, W, 3] uint8."""
+    """Images with changed colours: applies the map of `colour_matrix`.
+
+    Args:
+        images: [B, H, W, 3] uint8.
+        matrix, pivot: [B, 3, 3] and [B], from `colour_matrix`.
+
+    Returns:
+        [B, H, W, 3] uint8.
+    """
     # One row for each pixel: this matrix product is faster than one over the axes of the image.
     pixels = tf.reshape(tf.cast(images, tf.float32), [-1, images.shape[1] * images.shape[2], 3])
     mean_luma = tf.reduce_sum(tf.reduce_mean(pixels, axis=1) * tf.constant(LUMA), axis=1)

@@ -119,7 +119,12 @@ def people(annotations, images):
 
 
 def write_options(folder, annotations, images, **changes):
-    """The `WriteOptions` of a benchmark's records, which are written to `folder`/records."""
+    """The `WriteOptions` of a benchmark's records, which are written to `folder`/records.
+
+    Args:
+        folder, annotations, images: from `people`.
+        **changes: options that differ from those of the benchmarks.
+    """
     settings = {"padding": 1.0, "shards": 8, "workers": 1, "seed": 0}
     return WriteOptions(
         annotations=annotations,

@@ -12,7 +12,15 @@ from kpose.core import startup
 
 
 def write_crops(annotations, persons, images, size, folder):
-    """Writes a JPEG file for each person: reads the image, crops, resizes, writes."""
+    """Writes a JPEG file for each person: reads the image, crops, resizes, writes.
+
+    Args:
+        annotations: `write_coco.annotations.Annotations`.
+        persons: list of its annotations.
+        images: folder of the images.
+        size: (height, width) of the files in pixels.
+        folder: folder for the files.
+    """
     import cv2
 
     cv2.setNumThreads(1)
@@ -24,7 +32,16 @@ def write_crops(annotations, persons, images, size, folder):
 
 
 def decoded_batches(paths, crop_size, batch_size):
-    """A minimal tf.data pipeline: decoding and batching only."""
+    """A minimal tf.data pipeline: decoding and batching only.
+
+    Args:
+        paths: record files.
+        crop_size: (height, width) of the stored crops in pixels.
+        batch_size: samples in a batch.
+
+    Returns:
+        Endless `tf.data.Dataset` of [B, H, W, 3] uint8.
+    """
     spec = {"crop/jpeg": tf.io.FixedLenFeature([], tf.string)}
 
     def decode(serialised):
@@ -36,7 +53,16 @@ def decoded_batches(paths, crop_size, batch_size):
 
 
 def keras_cv_batches(dataset, size, augment):
-    """Batches [B, h, w, 3] augmented by layers of keras_cv, one for each step of `augment`."""
+    """Batches augmented by layers of keras_cv, one layer for each step of `augment`.
+
+    Args:
+        dataset: `tf.data.Dataset` of [B, H, W, 3] uint8.
+        size: (height, width) of the result in pixels; the middle of each image is used.
+        augment: a recipe's `augment` section.
+
+    Returns:
+        `tf.data.Dataset` of [B, *size, 3] float32.
+    """
     layers = startup.import_keras_cv().layers
     levels, jitter = (0, 255), augment.jitter
 

@@ -1,7 +1,7 @@
 """Checks of a recipe, registered by the modules that read its fields.
 
 `kpose.config` checks that every field is known, has the right type and is in its range. The module
-that reads a field knows its meaning. When it is imported, it registers a further check:
+that reads a field checks its meaning. It registers this check when it is imported:
 
     @checks.register
     def check_recipe(config):

@@ -44,7 +44,13 @@ class Problems:
         self.examples = {}
 
     def report(self, kind, message, count=1):
-        """Raises `InputError` with the message, or counts `count` problems of a kind."""
+        """Raises `InputError` with the message, or counts the problem.
+
+        Args:
+            kind: one of the kinds above.
+            message: what is wrong and where, in one line.
+            count: number of problems to count.
+        """
         if self.on_error == "stop":
             raise InputError(f"{message} (--on_error=skip skips and counts such input)")
         self.counts[kind] += count

@@ -44,8 +44,8 @@ pad_variable_length_inputs: false
 _COMPOSE = """# docker compose up            serves on the CPU: gRPC on 8500, REST on 8501
 # docker compose --profile gpu up gpu
 # docker compose --profile batching up batching
-#     joins requests into batches: only serving_default works (serving_people is refused),
-#     and one bad request fails its whole batch, so use it for trusted clients only
+#     joins requests into batches: only serving_default works (serving_people is rejected),
+#     and one bad request makes its batch fail, so use it for trusted clients only
 x-serving: &serving
   ports: ["8500:8500", "8501:8501"]
   volumes: [".:/models/{name}:ro"]

@@ -44,6 +44,11 @@ def confidence(outputs, regions, input_size):
     Residual Log-likelihood Estimation", ICCV 2021). With a regressed visibility, it is the
     visibility. The score of a person is the mean over the joints. For a plain regressor, all scores
     are the `resolution_score`.
+
+    Args:
+        outputs: dict of the network's outputs.
+        regions: [N, 4] xywh in original pixels.
+        input_size: (height, width) of the network's input in pixels.
     """
     if "scale" in outputs:
         joints = 1.0 - ops.clip(ops.mean(outputs["scale"], axis=-1), 0.0, 1.0)

@@ -11,14 +11,14 @@ import os
 
 import numpy as np
 
-import kpose
 from kpose import config as config_lib
 from kpose import models
 from kpose.core import devices, files, skeletons
 from kpose.core.errors import InputError
 from kpose.models.weights import sources
 
-FOLDER = os.path.join(os.path.dirname(kpose.__file__), "models_shipped")
+# In the folder of the package; `import kpose` would be a cycle, because `kpose.load` reads this.
+FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "models_shipped")
 DEFAULT = "movenet_lightning_v1"
 
 

@@ -175,7 +175,7 @@ class History(keras.callbacks.Callback):
         write_history(self.workdir, self.rows)
 
     def _print_evaluation(self, row):
-        """Prints the metrics of an evaluation, and a warning if the predictions hardly vary."""
+        """Prints the metrics of an evaluation, and a warning if the predictions vary little."""
         floor = f" (mean pose {100 * self.floor['pcp_strict']:.1f}% strict)" if self.floor else ""
         loss = f"loss {row['loss']:.4g}, " if "loss" in row else ""
         self._progress.write(

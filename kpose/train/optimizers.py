@@ -95,7 +95,13 @@ def build(optimizer, schedule, total_steps):
 
 
 def build_schedule(schedule, learning_rate, total_steps):
-    """The learning rate of a recipe: a float, or a `Schedule`."""
+    """The learning rate of a recipe: a float, or a `Schedule`.
+
+    Args:
+        schedule: the recipe's `schedule` section.
+        learning_rate: the peak.
+        total_steps: number of steps of the training.
+    """
     if schedule.name == "constant" and not schedule.warmup_steps:
         return learning_rate
     return Schedule(

@@ -150,6 +150,7 @@ class Regressor(keras.Model):
             self.make_train_function(force=True)
 
     def make_train_function(self, force=False):
+        """Sets `train_function`, which runs one execution; `fit` calls it."""
         if self.train_function is not None and not force:
             return
         execute = looped(self._train_step)
@@ -167,6 +168,7 @@ class Regressor(keras.Model):
         self.train_function = train_function
 
     def make_test_function(self, force=False):
+        """Sets `test_function`, which runs one execution; `evaluate` calls it."""
         if self.test_function is not None and not force:
             return
         execute = looped(self._test_step)

@@ -29,7 +29,10 @@ def training_set_of(config, skeleton):
 
 
 def training_batches(config, training_set, start_step=0, worker=0, workers=1):
-    """`pipeline.training_batches`, with the teacher's keypoints if the recipe has a teacher."""
+    """`pipeline.training_batches`, with the teacher's keypoints if the recipe has a teacher.
+
+    Arguments as for `pipeline.training_batches`.
+    """
     batches = pipeline.training_batches(config, training_set, start_step, worker, workers)
     teach = teacher.build(config, training_set.skeleton)
     return batches.map(teach).prefetch(tf.data.AUTOTUNE) if teach else batches

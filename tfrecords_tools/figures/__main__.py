@@ -22,7 +22,6 @@ An image depends only on (seed, split, index), not on the other images or the nu
 from absl import flags
 
 from kpose.core import cli
-from tfrecords_tools.figures.dataset import render_dataset
 
 FLAGS = cli.flag_set()
 _OUTPUT_DIR = flags.DEFINE_string(
@@ -37,6 +36,8 @@ _WORKERS = flags.DEFINE_integer("workers", 0, "Number of processes (0: one per c
 
 
 def main():
+    from tfrecords_tools.figures.dataset import render_dataset
+
     render_dataset(_OUTPUT_DIR.value, _NUM_IMAGES.value, _SEED.value, _SPLIT.value, _WORKERS.value)
 
 

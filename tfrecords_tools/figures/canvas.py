@@ -121,7 +121,14 @@ class Canvas:
         self._blend(window, np.clip(radius - distance + 0.5, 0, 1), surface, colour * shade, owner)
 
     def slab(self, box, depth, colour, owner):
-        """Draws an upright board, shaded across its width; box = (x0, y0, x1, y1) in pixels."""
+        """Draws an upright board, shaded across its width.
+
+        Args:
+            box: (x0, y0, x1, y1) in pixels.
+            depth: depth of the board in pixels.
+            colour: RGB, 0..255.
+            owner: number for the owner buffer.
+        """
         x0, y0, x1, y1 = box
         window = self._window(x0 - 1, y0 - 1, x1 + 1, y1 + 1)
         if window is None:
@@ -134,7 +141,13 @@ class Canvas:
         self._blend(window, inside, surface, np.array(colour, np.float32)[:, None, None] * shade, owner)
 
     def shadow(self, x, y, width, height, strength):
-        """Darkens the image in a soft ellipse around (x, y)."""
+        """Darkens the image in a soft ellipse.
+
+        Args:
+            x, y: the middle in pixels.
+            width, height: half axes in pixels.
+            strength: part of the light that the middle loses, 0..1.
+        """
         window = self._window(x - 2 * width, y - 2 * height, x + 2 * width, y + 2 * height)
         if window is not None:
             gx, gy = self._grid(window)

@@ -180,7 +180,12 @@ def _leg_joints(rng, limits, side, hip, view, build):
 
 
 def draw_pose(rng, yaw=None, roll=None):
-    """Samples a `Body`; `yaw` and `roll` in degrees replace the sampled ones."""
+    """A sampled `Body`.
+
+    Args:
+        rng: NumPy generator.
+        yaw, roll: angles in degrees in place of the sampled ones; None: sample them.
+    """
     build = _build(rng)
     _, legs, arms, lean = _FAMILIES[int(np.searchsorted(_FAMILY_SHARE, rng.random() * _FAMILY_SHARE[-1]))]
     sampled_yaw, sampled_roll = _view(rng), _roll(rng)

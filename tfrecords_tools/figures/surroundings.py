@@ -128,7 +128,15 @@ def choose_light(rng):
 
 
 def draw_object(canvas, rng, x, y, size, depth):
-    """Draws furniture, a pole, a bush or a ball of about `size` pixels at (x, y) and a depth."""
+    """Draws furniture, a pole, a bush or a ball.
+
+    Args:
+        canvas: `Canvas`.
+        rng: NumPy generator, which chooses kind, colour and shape.
+        x, y: the middle in pixels.
+        size: approximate size in pixels.
+        depth: depth in pixels.
+    """
     kind = rng.integers(4)
     colour = np.array(_tint(rng, 0.55, 0.8))
     if kind == 0:

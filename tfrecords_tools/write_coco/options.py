@@ -117,7 +117,7 @@ class WriteOptions:
     padding: float = _option(
         flags.DEFINE_float,
         1.0,
-        "Factor by which the box is enlarged. The network sees the enlarged box.",
+        "Factor by which the box is enlarged. The crop shows the enlarged box.",
         low=1,
         high=10,
     )

@@ -108,6 +108,7 @@ class _TensorUnpickler(pickle.Unpickler):
         self._storages = storages
 
     def find_class(self, module, name):
+        """The object for a name in the pickle, if tensors need it."""
         # A pickle can change attributes of the objects that are returned here; strings, bound
         # methods and a class written in C have none that can be changed.
         if (module, name) == ("collections", "OrderedDict"):
@@ -124,6 +125,7 @@ class _TensorUnpickler(pickle.Unpickler):
         )
 
     def persistent_load(self, identifier):
+        """The `_Storage` for an identifier in the pickle; its bytes are filled in later."""
         what, kind, key, _, numel = identifier[:5]
         if what != "storage" or kind not in _STORAGES.values() or any(v is not None for v in identifier[5:]):
             raise ValueError(f"{what!r} is not a storage")
@@ -145,6 +147,7 @@ class _Storage:
         self.kind, self.numel, self.values = kind, numel, None
 
     def fill(self, content, numel):
+        """Sets the elements from bytes; raises `ValueError` if their number is wrong."""
         if numel != self.numel or len(content) != numel * _itemsize(self.kind):
             raise ValueError("a storage of wrong length")
         if self.kind == "bfloat16":
