@@ -8,7 +8,7 @@ from absl import logging
 
 from kpose.core import files, geometry, skeletons
 from kpose.core.errors import InputError
-from kpose.data import coco_files
+from kpose.data import coco_files, coco_names
 from kpose.evaluate import report, summary
 from kpose.metrics import bootstrap, coco, tables
 from kpose.models import decoding
@@ -206,7 +206,7 @@ def _in_images_of(labels, rows, names, path):
     Raises:
         InputError: a result is of an image that the labels do not have.
     """
-    ids = coco_files.match_images(labels, rows, names)
+    ids = coco_names.match_images(labels, rows, names)
     for row, name, image_id in zip(rows, names, ids, strict=True):
         if image_id is None:
             raise InputError(

@@ -9,7 +9,7 @@ from absl import logging
 
 from kpose.core import files
 from kpose.core.errors import InputError
-from kpose.data import coco_files, problems
+from kpose.data import coco_files, coco_names, problems
 from kpose.metrics.coco import PERSON_CATEGORY
 
 
@@ -96,11 +96,11 @@ def _annotated(path, image_paths):
     by_image = collections.defaultdict(list)
     for image in labels.images.values():
         if image.file_name:
-            by_image[coco_files.base_name(image.file_name)].append((image.file_name, image.id))
+            by_image[coco_names.base_name(image.file_name)].append((image.file_name, image.id))
     paths_of = collections.defaultdict(list)
     for image_path in image_paths:
-        candidates = by_image.get(coco_files.base_name(image_path), ())
-        ids = coco_files.match_by_name(candidates, os.path.abspath(image_path))
+        candidates = by_image.get(coco_names.base_name(image_path), ())
+        ids = coco_names.match_by_name(candidates, os.path.abspath(image_path))
         if len(ids) > 1:
             first, second = (labels.images[image_id].file_name for image_id in ids[:2])
             raise InputError(f"{path}: {image_path} fits both its images {first} and {second}")
@@ -108,7 +108,7 @@ def _annotated(path, image_paths):
             paths_of[image_id].append(image_path)
     for image_id, fitting in paths_of.items():
         pairs = [(os.path.abspath(image_path), image_path) for image_path in fitting]
-        paths_of[image_id] = coco_files.match_by_name(pairs, labels.images[image_id].file_name)
+        paths_of[image_id] = coco_names.match_by_name(pairs, labels.images[image_id].file_name)
     entries = []
     for row in labels.persons:
         is_person = not row.crowd and row.box is not None and (not named or row.category == coco_files.PERSON)
@@ -122,14 +122,14 @@ def _detected(path, image_paths):
     rows, names = coco_files.read_results(path, "detection results")
     by_number, by_base = collections.defaultdict(list), collections.defaultdict(list)
     for image_path in image_paths:
-        by_base[coco_files.base_name(image_path)].append((os.path.abspath(image_path), image_path))
+        by_base[coco_names.base_name(image_path)].append((os.path.abspath(image_path), image_path))
         number = re.search(r"(\d+)\.\w+$", os.path.basename(image_path))
         if number:
             by_number[int(number[1])].append(image_path)
     entries = []
     for row, name in zip(rows, names, strict=True):
         if name:
-            images = coco_files.match_by_name(by_base.get(coco_files.base_name(name), ()), name)
+            images = coco_names.match_by_name(by_base.get(coco_names.base_name(name), ()), name)
         else:
             images = by_number.get(row.image_id, [])
         if images:

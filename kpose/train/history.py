@@ -58,6 +58,7 @@ class History(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._begin(self.model.steps.done)
+        self._progress.log("preparing the first step, which takes longer than the others")
 
     def _begin(self, start):
         """Opens the event files and the progress bar, at step `start`."""

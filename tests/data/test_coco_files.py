@@ -12,7 +12,7 @@ from PIL import Image
 
 from kpose.core.errors import InputError
 from kpose.core.skeletons import COCO
-from kpose.data import coco_files, problems
+from kpose.data import coco_files, coco_names, problems
 from kpose.evaluate import on_detections
 from kpose.predict.boxes import read_boxes
 from tests import helpers
@@ -238,10 +238,10 @@ def test_an_ambiguous_name_is_refused_unless_the_id_decides(tmp_path):
         rows, names = coco_files.read_results(
             write(tmp_path, results_of(plain(), image_id=image_id, file_name="f.png"), "r.json")
         )
-        assert coco_files.match_images(labels, rows, names) == expected
+        assert coco_names.match_images(labels, rows, names) == expected
     rows, names = coco_files.read_results(write(tmp_path, results_of(plain(), image_id=9, file_name="f.png"), "r.json"))
     with pytest.raises(InputError, match="fits both A/f.png and B/f.png") as error:
-        coco_files.match_images(labels, rows, names)
+        coco_names.match_images(labels, rows, names)
     helpers.one_line(error)
 
 
@@ -251,7 +251,7 @@ def test_an_id_that_is_another_image_by_chance_does_not_win_over_the_name(tmp_pa
     rows, names = coco_files.read_results(
         write(tmp_path, results_of(plain(), image_id=1, file_name="B/f.png"), "r.json")
     )
-    assert coco_files.match_images(labels, rows, names) == [2]
+    assert coco_names.match_images(labels, rows, names) == [2]
 
 
 def test_images_without_names_match_by_id(tmp_path):
@@ -261,7 +261,7 @@ def test_images_without_names_match_by_id(tmp_path):
     labels = coco_files.read_labels(write(tmp_path, data), COCO)
     results = [r for p in (2, 1) for r in results_of(plain(), image_id=p, file_name="whatever.jpg")]
     rows, names = coco_files.read_results(write(tmp_path, results, "r.json"))
-    assert coco_files.match_images(labels, rows, names) == [2, 1]
+    assert coco_names.match_images(labels, rows, names) == [2, 1]
 
 
 def test_boxes_of_crowds_are_left_out_and_images_without_boxes_are_said(tmp_path, caplog):
