@@ -3,7 +3,7 @@
 config.json      the recipe
 starts.json      for each start: time, command, code and package versions
 mean_pose.json   the training set's mean pose
-history.csv      the metrics of each evaluation
+history.csv      the metrics of each epoch
 checkpoints/     weights and all other state that the next step depends on
 base/            for a cascade: the recipe of the previous stage and its measured errors
 """

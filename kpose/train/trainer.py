@@ -58,7 +58,7 @@ def train(config, workdir, profile=None):
     """Trains a recipe. If the workdir holds checkpoints, continues from the last one.
 
     Writes into `workdir`: config.json, starts.json, mean_pose.json (the training set's mean pose),
-    checkpoints/, history.csv (one row per evaluation), learning_curve.png and TensorBoard files.
+    checkpoints/, history.csv (one row per epoch), learning_curve.png and TensorBoard files.
 
     Args:
         config: a recipe (see `kpose.config`); it is not changed.
