@@ -101,7 +101,20 @@ class Labels:
     counts: collections.Counter
 
 
-def read_labels(path, skeleton=None, found=None, category=""):
+def load(path, what):
+    """The JSON of a COCO-style file, plain or .gz, without segmentation.
+
+    Args:
+        path: the file.
+        what: a noun for its content, for errors.
+
+    Raises:
+        InputError: the file is missing, unreadable or not JSON.
+    """
+    return files.read_json(path, what, _compact)
+
+
+def read_labels(path, skeleton=None, found=None, category="", data=None):
     """The `Labels` of a COCO annotation file, plain or .gz.
 
     Args:
@@ -111,12 +124,13 @@ def read_labels(path, skeleton=None, found=None, category=""):
         found: `problems.Problems`; None: the first problem raises an error.
         category: name of the category whose annotations are the persons; "": with a skeleton all
             that have keypoints.
+        data: what `load` returned for the file; None: load it.
 
     Raises:
         InputError: not a COCO file, no annotation with keypoints, or keypoints of other joints.
     """
     found = found or problems.Problems()
-    data = files.read_json(path, "annotation file", _compact)
+    data = load(path, "annotation file") if data is None else data
     if not isinstance(data, dict) or not all(isinstance(data.get(key), list) for key in ("images", "annotations")):
         raise InputError(f"{path}: not a COCO annotation file: it needs the lists 'images' and 'annotations'")
     reader = _Reader(path, skeleton, found)
@@ -140,12 +154,13 @@ def read_labels(path, skeleton=None, found=None, category=""):
     return Labels(path, reader.images, persons, skeleton, reader.counts)
 
 
-def read_results(path, what="keypoint results"):
+def read_results(path, what="keypoint results", data=None):
     """The rows of a file of detections or keypoint results, a JSON list.
 
     Args:
         path: the file, plain or .gz.
         what: a noun for its content, for errors.
+        data: what `load` returned for the file; None: load it.
 
     Returns:
         (list of `Person`, list of file names or None): the `image_id` of a row is the id as the file
@@ -154,7 +169,7 @@ def read_results(path, what="keypoint results"):
     Raises:
         InputError: not a list of objects with an image and numbers.
     """
-    data = files.read_json(path, what, _compact)
+    data = load(path, what) if data is None else data
     if not isinstance(data, list):
         raise InputError(f"{path}: not a list of {what}")
     rows, names = [], []
@@ -266,6 +281,7 @@ class _Reader:
         where = f"{self.path}: annotation {entry.get('id', number)!r}"
         image = self._image_of.get(coco_values.key_of(entry.get("image_id")))
         category, crowd = coco_values.key_of(entry.get("category_id")), coco_values.flag_of(entry.get("iscrowd"))
+        box = coco_values.box_of(entry.get("bbox"))
         keypoints, problem = None, None
         if image is None:
             problem = problems.NO_IMAGE_ENTRY, f"its image {entry.get('image_id')!r} is not in the file"
@@ -277,12 +293,11 @@ class _Reader:
             problem = problems.OTHER_JOINTS, self._foreign[category]
         elif self.skeleton is not None:
             # A box outside the image is the writer's to report, not its joints.
-            size = image.size if coco_values.overlaps(coco_values.box_of(entry.get("bbox")), image.size) else None
+            size = image.size if coco_values.overlaps(box, image.size) else None
             keypoints, problem = self._keypoints(entry["keypoints"], category, size)
         if problem:
             self.found.report(problem[0], f"{where}: {problem[1]}")
             return None
-        box = coco_values.box_of(entry.get("bbox"))
         return Person(
             id=number,
             image_id=image.id,

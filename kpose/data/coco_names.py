@@ -33,6 +33,23 @@ def match_by_name(names, wanted):
     return found
 
 
+class NamedFiles:
+    """Files by the last part of their names, for many calls of `match_by_name`.
+
+    Args:
+        pairs: iterable of (file name, value).
+    """
+
+    def __init__(self, pairs):
+        self._by_base = collections.defaultdict(list)
+        for name, value in pairs:
+            self._by_base[base_name(name)].append((name, value))
+
+    def match(self, wanted):
+        """The values that `match_by_name` finds among all files."""
+        return match_by_name(self._by_base.get(base_name(wanted), ()), wanted)
+
+
 def match_images(labels, rows, names):
     """The `coco_files.Image.id` of each row of results.
 
@@ -50,15 +67,12 @@ def match_images(labels, rows, names):
     Raises:
         InputError: a name that several images fit.
     """
-    by_base = collections.defaultdict(list)
-    for image in labels.images.values():
-        if image.file_name:
-            by_base[parts_of(image.file_name)[-1]].append((image.file_name, image))
+    named = NamedFiles((image.file_name, image) for image in labels.images.values() if image.file_name)
     by_key = {coco_values.key_of(image.source_id): image for image in labels.images.values()}
     ids = []
     for row, name in zip(rows, names, strict=True):
         by_id = by_key.get(coco_values.key_of(row.image_id))
-        candidates = match_by_name(by_base.get(parts_of(name)[-1], ()), name) if name else []
+        candidates = named.match(name) if name else []
         if by_id is not None and (by_id in candidates or not name or not by_id.file_name):
             ids.append(by_id.id)
         elif len(candidates) > 1:

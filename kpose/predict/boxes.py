@@ -7,7 +7,6 @@ import re
 
 from absl import logging
 
-from kpose.core import files
 from kpose.core.errors import InputError
 from kpose.data import coco_files, coco_names, problems
 from kpose.metrics.coco import PERSON_CATEGORY
@@ -50,8 +49,8 @@ def read_boxes(path, image_paths, min_score=0.0):
         InputError: the file does not exist, has another format or has no box for the images; or a
             box fits two images.
     """
-    read = _annotated if isinstance(files.read_json(path, "boxes file"), dict) else _detected
-    entries, total = read(path, image_paths)
+    data = coco_files.load(path, "boxes file")
+    entries, total = (_annotated if isinstance(data, dict) else _detected)(path, data, image_paths)
     if not entries:
         raise InputError(f"{path}: none of its {total} boxes belongs to one of the {len(image_paths)} images")
     persons = [(row, images, source_id) for row, images, source_id, is_person in entries if is_person]
@@ -82,7 +81,7 @@ def read_boxes(path, image_paths, min_score=0.0):
     return [PersonBox(source_id, image, row.box.tolist(), row.score) for row, (image,), source_id in kept]
 
 
-def _annotated(path, image_paths):
+def _annotated(path, data, image_paths):
     """The boxes of COCO annotations.
 
     Returns:
@@ -90,17 +89,13 @@ def _annotated(path, image_paths):
         of boxes in the file).
     """
     found = problems.Problems("skip")
-    labels = coco_files.read_labels(path, found=found)
+    labels = coco_files.read_labels(path, found=found, data=data)
     found.log()
     named = any(person.category == coco_files.PERSON for person in labels.persons)
-    by_image = collections.defaultdict(list)
-    for image in labels.images.values():
-        if image.file_name:
-            by_image[coco_names.base_name(image.file_name)].append((image.file_name, image.id))
+    named_images = coco_names.NamedFiles((i.file_name, i.id) for i in labels.images.values() if i.file_name)
     paths_of = collections.defaultdict(list)
     for image_path in image_paths:
-        candidates = by_image.get(coco_names.base_name(image_path), ())
-        ids = coco_names.match_by_name(candidates, os.path.abspath(image_path))
+        ids = named_images.match(os.path.abspath(image_path))
         if len(ids) > 1:
             first, second = (labels.images[image_id].file_name for image_id in ids[:2])
             raise InputError(f"{path}: {image_path} fits both its images {first} and {second}")
@@ -117,19 +112,19 @@ def _annotated(path, image_paths):
     return entries, len(labels.persons)
 
 
-def _detected(path, image_paths):
+def _detected(path, data, image_paths):
     """The boxes of detection results; returns as `_annotated`."""
-    rows, names = coco_files.read_results(path, "detection results")
-    by_number, by_base = collections.defaultdict(list), collections.defaultdict(list)
+    rows, names = coco_files.read_results(path, "detection results", data)
+    named_paths = coco_names.NamedFiles((os.path.abspath(image_path), image_path) for image_path in image_paths)
+    by_number = collections.defaultdict(list)
     for image_path in image_paths:
-        by_base[coco_names.base_name(image_path)].append((os.path.abspath(image_path), image_path))
         number = re.search(r"(\d+)\.\w+$", os.path.basename(image_path))
         if number:
             by_number[int(number[1])].append(image_path)
     entries = []
     for row, name in zip(rows, names, strict=True):
         if name:
-            images = coco_names.match_by_name(by_base.get(coco_names.base_name(name), ()), name)
+            images = named_paths.match(name)
         else:
             images = by_number.get(row.image_id, [])
         if images:
