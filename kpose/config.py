@@ -15,6 +15,9 @@ from ml_collections import ConfigDict
 from kpose.core import checks, files, geometry, skeletons
 from kpose.core.errors import InputError
 
+# Values of `config.data.coordinates`.
+CONTINUOUS, INDICES = "continuous", "indices"
+
 
 def default():
     """Every field of a recipe, with its default: the published network and data, one epoch."""
@@ -56,6 +59,9 @@ def _data_fields():
     data.errors = ""  # For cascade: records that measure the error of the previous stage; empty: data.train.
     data.padding = 1.0  # The network's input shows the box enlarged by this factor.
     data.aspect = 0.0  # Width / height of the rectangle around the box that is shown; 0: the box, stretched.
+    # Frame of the labels: continuous (that of kpose.core.geometry), indices (pixel indices, half a
+    # pixel less). Runs of kpose 0.1 have indices, and keep them when they are resumed.
+    data.coordinates = CONTINUOUS
     data.shuffle_buffer = 10_000  # Number of encoded records in the shuffle buffer.
     return data
 
@@ -162,6 +168,7 @@ CHOICES = {
     "precision": ("auto", "float32", "mixed_bfloat16", "mixed_float16"),
     "xla": ("auto", "on", "off"),
     "augment.on": ("host", "device"),
+    "data.coordinates": (CONTINUOUS, INDICES),
     "on_nan": ("stop", "skip", "rollback"),
     "model.preprocessing": ("auto", "keras", "torchvision"),
 }
@@ -406,8 +413,12 @@ def load(path):
 
 
 def from_fields(saved):
-    """The config of a dict of fields as JSON holds them; missing fields get their defaults."""
+    """The config of a dict of fields as JSON holds them; missing fields get their defaults.
+
+    Only `data.coordinates` becomes "indices": kpose 0.1, which lacked it, had these.
+    """
     config = default()
+    config.data.coordinates = INDICES
     for name, value in _with_tuples(saved).items():
         if isinstance(value, dict) and isinstance(config.get(name), ConfigDict):
             config[name] = ConfigDict(config[name].to_dict() | value)

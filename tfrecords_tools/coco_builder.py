@@ -1,16 +1,22 @@
-"""Builds COCO keypoint files from joints and image sizes."""
+"""Builds COCO keypoint files from joints and image sizes.
+
+Points are in the original frame of `kpose.core.geometry`. The file has pixel indices, as COCO's.
+"""
 
 import collections
 
 import numpy as np
 
-from kpose.core import files
+from kpose.core import files, geometry
 from kpose.core.errors import InputError
 from kpose.metrics.coco import PERSON_CATEGORY
 
 # OKS needs the area of a person, which these sources do not have. In COCO a person covers about
 # half of its box.
 AREA_OF_BOX = 0.53
+
+# Decimals of the joints' coordinates.
+DECIMALS = 4
 
 # Labels that are not used; their numbers are printed at the end.
 NOT_FINITE = "joints without finite coordinates"
@@ -48,7 +54,7 @@ def box_of_joints(points, flags, size, margin):
     """The box around the labelled joints of a person, with a margin.
 
     Args:
-        points: [K, 2] x, y in pixels.
+        points: [K, 2] x, y in the original frame.
         flags: [K] visibility flags; joints with flag 0 are ignored.
         size: (width, height) of the image in pixels; the box is clipped to it.
         margin: the margin on each side, as a share of the longer side of the joints' own box.
@@ -89,9 +95,10 @@ class Collection:
         Such joints are added to `counts`.
 
         Args:
-            points: [K, 2] x, y in pixels.
+            points: [K, 2] x, y in the original frame.
             flags: [K] visibility flags.
-            size: (width, height) of the image in pixels; a joint on its edge is inside.
+            size: (width, height) of the image in pixels; a joint on its edge, or half a pixel
+                further, is inside.
 
         Returns:
             [K] int flags.
@@ -99,7 +106,7 @@ class Collection:
         labelled = np.asarray(flags) > 0
         finite = np.isfinite(points).all(-1)
         # Also False for infinite coordinates and NaN.
-        inside = ((points >= 0) & (points <= size)).all(-1)
+        inside = ((points >= 0) & (points <= np.add(size, geometry.HALF_PIXEL))).all(-1)
         self.counts[NOT_FINITE] += int((labelled & ~finite).sum())
         self.counts[OUTSIDE] += int((labelled & finite & ~inside).sum())
         return np.where(labelled & inside, flags, 0).astype(int)
@@ -120,13 +127,14 @@ class Collection:
         Args:
             number: its id.
             image_id: the id of its image.
-            points: [K, 2] x, y in pixels, of the skeleton's joints.
+            points: [K, 2] x, y in the original frame, of the skeleton's joints.
             flags: [K] visibility flags from `usable_flags`; unlabelled joints are written as 0, 0,
                 0.
             box: [x, y, width, height] in pixels.
         """
         keypoints = []
-        for (x, y), flag in zip(np.asarray(points).tolist(), np.asarray(flags).tolist(), strict=True):
+        indices = np.round(geometry.to_indices(np.asarray(points, np.float64)), DECIMALS)
+        for (x, y), flag in zip(indices.tolist(), np.asarray(flags).tolist(), strict=True):
             keypoints += [x, y, flag] if flag else [0, 0, 0]
         self._persons.append(
             {

@@ -6,8 +6,8 @@ The first line names the columns, in any order. Each other line is a person:
 
     file_name                           its image; an image may have several persons
     x, y, width, height                 its box in pixels (optional; default: the labelled joints with a margin)
-    nose_x, nose_y, left_eye_x, ...     each joint of the skeleton in pixels from the top left corner of the image; the
-                                        cells of an unlabelled joint are empty
+    nose_x, nose_y, left_eye_x, ...     the pixel of each joint of the skeleton, as in COCO: the top left pixel of the
+                                        image is 0, 0; the cells of an unlabelled joint are empty
     nose_v, left_eye_v, ...             2: visible, 1: occluded, 0: unlabelled (optional; default: 2)
 
 Labelled joints outside their image become unlabelled and are counted.
@@ -21,7 +21,7 @@ import math
 import numpy as np
 from absl import flags
 
-from kpose.core import cli, skeletons
+from kpose.core import cli, geometry, skeletons
 from kpose.core.errors import InputError
 from kpose.data.image_files import ImageFolder
 from tfrecords_tools import coco_builder
@@ -90,7 +90,7 @@ class Line:
         raise InputError(f"{self.where}, column {column}: {complaint}")
 
     def joint(self, name):
-        """(x, y, visibility flag) of a joint, in pixels; (0, 0, 0) if it is not labelled.
+        """(x, y, visibility flag) of a joint, pixel indices; (0, 0, 0) if it is not labelled.
 
         Raises:
             InputError: a cell of the joint is missing, or the flag is not 0, 1 or 2.
@@ -219,7 +219,8 @@ def convert(options):
             collection.add_image(images[name][0], name, images[name][1])
         image_id, size = images[name]
         joints = np.array([line.joint(joint) for joint in options.skeleton.joints])
-        points, flags = joints[:, :2], collection.usable_flags(joints[:, :2], joints[:, 2], size)
+        points = geometry.from_indices(joints[:, :2])
+        flags = collection.usable_flags(points, joints[:, 2], size)
         box = line.box() or coco_builder.box_of_joints(points, flags, size, options.margin)
         if box is None:
             raise InputError(

@@ -6,6 +6,10 @@ Coordinate frames, all with x to the right and y down:
     crop        pixels of an image that shows the region, stretched to [height, width]
     normalised  origin at the region's centre; the region spans [-0.5, 0.5] in x and in y
 
+COCO's files give a joint as the index of its pixel: whole numbers from 0 to width - 1. Its place in
+the original frame is the middle of that pixel, half a pixel further (`from_indices`). Boxes are in
+the original frame in COCO's files too.
+
 A region is a rectangle xywh in original pixels: the person's box, or the smallest rectangle of a
 fixed aspect around it, enlarged by the padding. It may exceed the image.
 
@@ -13,6 +17,19 @@ The functions use only arithmetic, so they accept NumPy arrays, TensorFlow and K
 """
 
 from kpose.core.errors import InputError
+
+# From the index of a pixel to its middle.
+HALF_PIXEL = 0.5
+
+
+def from_indices(points):
+    """Points in original pixels from pixel indices, of any shape."""
+    return points + HALF_PIXEL
+
+
+def to_indices(points):
+    """Pixel indices, as COCO's files have them, of points in original pixels, of any shape."""
+    return points - HALF_PIXEL
 
 
 def pad_box(box, padding):

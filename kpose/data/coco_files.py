@@ -9,6 +9,9 @@ what is accepted, and what is reported as a problem:
 - Categories are compared by name. Joints are ordered by the names that the category lists.
 - Numbers may be text. Optional fields may be missing or null.
 - A labelled joint outside its image becomes unlabelled, and is counted.
+
+In the file a joint is the index of its pixel, in a row it is a point in the original frame
+(`kpose.core.geometry`): half a pixel further.
 """
 
 import collections
@@ -18,7 +21,7 @@ import math
 import numpy as np
 from absl import logging
 
-from kpose.core import files, skeletons
+from kpose.core import files, geometry, skeletons
 from kpose.core.errors import InputError
 from kpose.data import coco_values, problems
 
@@ -61,7 +64,8 @@ class Person:
         box: [4] float64 xywh in pixels; None: there is none, or one without an area.
         area: in square pixels: the file's, or that of the box; 0.0 without either.
         crowd: whether it marks a crowd.
-        keypoints: [K, 3] float64: x, y in pixels and the flag (of results: a score); None: none.
+        keypoints: [K, 3] float64: x, y in the original frame and the flag (of results: a score);
+            None: none. Joints that are not labelled are as the file has them, mostly 0, 0.
         score: of a detection or result; None: not given.
         place: position in the file, from 0.
     """
@@ -92,6 +96,7 @@ class Labels:
         persons: list of `Person`, in file order. Each `image_id` is in `images`.
         skeleton: the `Skeleton` of the keypoints; None: they were not read.
         counts: Counter of what was changed while reading -> how often.
+        pixel_offset: what was added to the coordinates of labelled joints.
     """
 
     path: str
@@ -99,6 +104,7 @@ class Labels:
     persons: list
     skeleton: skeletons.Skeleton | None
     counts: collections.Counter
+    pixel_offset: float = geometry.HALF_PIXEL
 
 
 def load(path, what):
@@ -114,7 +120,7 @@ def load(path, what):
     return files.read_json(path, what, _compact)
 
 
-def read_labels(path, skeleton=None, found=None, category="", data=None):
+def read_labels(path, skeleton=None, found=None, category="", data=None, pixel_offset=geometry.HALF_PIXEL):
     """The `Labels` of a COCO annotation file, plain or .gz.
 
     Args:
@@ -125,6 +131,8 @@ def read_labels(path, skeleton=None, found=None, category="", data=None):
         category: name of the category whose annotations are the persons; "": with a skeleton all
             that have keypoints.
         data: what `load` returned for the file; None: load it.
+        pixel_offset: added to the coordinates of labelled joints. 0.5: they are pixel indices, as
+            in COCO; 0: the tool that wrote the file already has them in the original frame.
 
     Raises:
         InputError: not a COCO file, no annotation with keypoints, or keypoints of other joints.
@@ -133,7 +141,7 @@ def read_labels(path, skeleton=None, found=None, category="", data=None):
     data = load(path, "annotation file") if data is None else data
     if not isinstance(data, dict) or not all(isinstance(data.get(key), list) for key in ("images", "annotations")):
         raise InputError(f"{path}: not a COCO annotation file: it needs the lists 'images' and 'annotations'")
-    reader = _Reader(path, skeleton, found)
+    reader = _Reader(path, skeleton, found, pixel_offset)
     reader.add_categories(data.get("categories"))
     reader.add_images(data["images"])
     entries = [(place, entry) for place, entry in enumerate(data["annotations"]) if isinstance(entry, dict)]
@@ -151,7 +159,7 @@ def read_labels(path, skeleton=None, found=None, category="", data=None):
             )
     persons = reader.persons(entries)
     reader.log()
-    return Labels(path, reader.images, persons, skeleton, reader.counts)
+    return Labels(path, reader.images, persons, skeleton, reader.counts, pixel_offset)
 
 
 def read_results(path, what="keypoint results", data=None):
@@ -182,8 +190,8 @@ def read_results(path, what="keypoint results", data=None):
 class _Reader:
     """Turns the entries of one annotation file into rows."""
 
-    def __init__(self, path, skeleton, found):
-        self.path, self.skeleton, self.found = path, skeleton, found
+    def __init__(self, path, skeleton, found, pixel_offset):
+        self.path, self.skeleton, self.found, self.pixel_offset = path, skeleton, found, pixel_offset
         self.images, self.counts = {}, collections.Counter()
         self._image_of, self._names, self._orders, self._foreign = {}, {}, {}, {}
 
@@ -331,14 +339,17 @@ class _Reader:
         if category in self._orders:
             keypoints = keypoints[self._orders[category]]
             self.counts["persons whose joints were put in order by name"] += 1
-        if size is not None and not (0 <= min(left, top) and right <= size[0] and bottom <= size[1]):
+        # The edges are inside. Some tools write the width itself as an index.
+        if size is not None and not (-self.pixel_offset <= min(left, top) and right <= size[0] and bottom <= size[1]):
             keypoints = self._without_outside(keypoints, size)
+        keypoints = keypoints.copy()
+        keypoints[keypoints[:, 2] > 0, :2] += self.pixel_offset
         return keypoints, None
 
     def _without_outside(self, keypoints, size):
         """Keypoints with those labelled joints that are outside the image unlabelled."""
         points = keypoints[:, :2]
-        outside = (keypoints[:, 2] > 0) & ((points < 0) | (points > size)).any(1)
+        outside = (keypoints[:, 2] > 0) & ((points < -self.pixel_offset) | (points > size)).any(1)
         if outside.any():
             self.counts["labelled joints outside their image, now unlabelled"] += int(outside.sum())
         return np.where(outside[:, None], 0.0, keypoints)
@@ -364,7 +375,7 @@ def _result(path, place, entry):
         keypoints = coco_values.numbers_of(entry["keypoints"])
         if keypoints is None or not np.isfinite(keypoints).all() or not keypoints.size or keypoints.size % 3:
             raise InputError(f"{path}: result {place}: 'keypoints' is not a list of three numbers for each joint")
-        keypoints = keypoints.reshape(-1, 3)
+        keypoints = keypoints.reshape(-1, 3) + [geometry.HALF_PIXEL, geometry.HALF_PIXEL, 0.0]
     numbers = coco_values.numbers_of(entry["bbox"]) if isinstance(entry.get("bbox"), list) else None
     if entry.get("bbox") is not None and (numbers is None or numbers.shape != (4,) or not np.isfinite(numbers).all()):
         raise InputError(f"{path}: result {place}: 'bbox' must be four numbers")

@@ -25,7 +25,15 @@ from kpose.core.errors import InputError
 from kpose.data import records
 from kpose.data.crop_cache import CropCache
 from kpose.data.resampling import resample
-from kpose.data.training_set import PERIOD, add_labels, check_shape, decode_record, stored_share, summarise_labels
+from kpose.data.training_set import (
+    PERIOD,
+    add_labels,
+    check_shape,
+    decode_record,
+    stored_share,
+    summarise_labels,
+    with_coordinates,
+)
 
 
 def training_batches(config, training_set, start_step=0, worker=0, workers=1):
@@ -79,6 +87,7 @@ def evaluation_batches(config, files, batch_size=None, identity=False):
         InputError: a record is damaged, or the crops have another aspect or less padding.
     """
     check_shape(files, config.data.aspect)
+    files = with_coordinates(files, config.data.coordinates)
     num_records = summarise_labels(files, config.data.padding).num_records
     return ordered_batches(
         files,

@@ -15,13 +15,16 @@ import os
 import re
 
 import numpy as np
+from absl import logging
 
-from kpose.core import files, skeletons
+from kpose.core import files, geometry, skeletons
 from kpose.core.errors import InputError, first_line
 from kpose.data import tfrecord
 
 # Increased by changes after which a reader of one version would misread records of another.
 SCHEMA_VERSION = 1
+# In place of the offset of records that lack it.
+NO_OFFSET = -9.0
 
 
 @dataclasses.dataclass
@@ -39,8 +42,10 @@ class Person:
         aspect: width / height of the rectangle around the box that was enlarged; 0: the box itself.
         region: [4] what the crop shows, xywh in pixels of the original image.
         area: area of the person in square pixels (the scale of OKS).
-        keypoints: [K, 3] x, y in pixels of the original image and the visibility flag: 0
-            unlabelled, 1 occluded, 2 visible.
+        keypoints: [K, 3] x, y in the original frame (`kpose.core.geometry`) and the visibility
+            flag: 0 unlabelled, 1 occluded, 2 visible.
+        pixel_offset: what was added to the source's coordinates to give those in the original
+            frame: 0.5 if they were pixel indices.
     """
 
     jpeg: bytes
@@ -54,6 +59,7 @@ class Person:
     area: float
     keypoints: np.ndarray
     aspect: float = 0.0
+    pixel_offset: float = geometry.HALF_PIXEL
 
 
 def encode(person, skeleton):
@@ -83,6 +89,7 @@ def encode(person, skeleton):
             "annotation/area": [float(person.area)],
             "annotation/box": np.asarray(person.box, np.float32).tolist(),
             "annotation/keypoints": keypoints.ravel().tolist(),
+            "annotation/pixel_offset": [float(person.pixel_offset)],
             "crop/jpeg": [person.jpeg],
             "crop/padding": [float(person.padding)],
             **({"crop/aspect": [float(person.aspect)]} if person.aspect else {}),
@@ -101,9 +108,10 @@ def parse(serialised, skeleton, image=True):
 
     Returns:
         `image_id`, `annotation_id` int64 []; `image_size` int64 [2] (height, width); `file_name`
-        string []; `area` float32 []; `box`, `region` float32 [4] xywh in pixels of the original
-        image; `keypoints` float32 [K, 2] in pixels of the original image; `visibility` float32 [K];
-        and, if `image`, `jpeg` string [].
+        string []; `area` float32 []; `box`, `region` float32 [4] xywh and `keypoints` float32 [K, 2]
+        in the original frame (`kpose.core.geometry`); `visibility` float32 [K]; and, if `image`,
+        `jpeg` string []. In records of kpose 0.1 the keypoints are as in the file of labels; they
+        are taken as pixel indices.
     """
     import tensorflow as tf
 
@@ -115,14 +123,18 @@ def parse(serialised, skeleton, image=True):
         "annotation/area": tf.io.FixedLenFeature([], tf.float32),
         "annotation/box": tf.io.FixedLenFeature([4], tf.float32),
         "annotation/keypoints": tf.io.FixedLenFeature([skeleton.num_joints, 3], tf.float32),
+        "annotation/pixel_offset": tf.io.FixedLenFeature([], tf.float32, default_value=NO_OFFSET),
         "crop/region": tf.io.FixedLenFeature([4], tf.float32),
     }
     if image:
         spec["crop/jpeg"] = tf.io.FixedLenFeature([], tf.string)
     batched = tf.convert_to_tensor(serialised).shape.rank == 1
     features = (tf.io.parse_example if batched else tf.io.parse_single_example)(serialised, spec)
-    features["annotation/visibility"] = features["annotation/keypoints"][..., 2]
-    features["annotation/keypoints"] = features["annotation/keypoints"][..., :2]
+    visibility = features["annotation/keypoints"][..., 2]
+    as_in_file = tf.equal(features.pop("annotation/pixel_offset"), NO_OFFSET)[..., None]
+    missing = tf.where(tf.logical_and(as_in_file, visibility > 0), geometry.HALF_PIXEL, 0.0)
+    features["annotation/visibility"] = visibility
+    features["annotation/keypoints"] = features["annotation/keypoints"][..., :2] + missing[..., None]
     rename = {"image/id": "image_id", "image/size": "image_size", "annotation/id": "annotation_id"}
     return {rename.get(key, key.split("/")[1]): value for key, value in features.items()}
 
@@ -159,6 +171,8 @@ class RecordFiles:
         crop_size: (height, width) of the stored crops in pixels.
         aspect: width / height of the rectangles around the boxes that were enlarged; 0: the boxes
             themselves.
+        pixel_offset: as for `Person`; None: records of kpose 0.1, which lack it.
+        label_shift: what `training_set.add_labels` adds to the labelled joints, in pixels.
     """
 
     pattern: str
@@ -167,6 +181,8 @@ class RecordFiles:
     padding: float
     crop_size: tuple
     aspect: float = 0.0
+    pixel_offset: float | None = geometry.HALF_PIXEL
+    label_shift: float = 0.0
 
 
 def find(pattern, wanted_skeleton=None):
@@ -179,7 +195,7 @@ def find(pattern, wanted_skeleton=None):
     Raises:
         InputError: no file matches, a shard is missing, a file is not TFRecord, all files are
             empty, another schema version, another skeleton, or files that differ in skeleton,
-            padding, crop size or aspect.
+            padding, crop size, aspect or pixel offset.
     """
     if not pattern:
         raise InputError("no records given: give a glob, such as --records='records/val-*'")
@@ -194,13 +210,18 @@ def find(pattern, wanted_skeleton=None):
     if len(kinds) > 1:
         first, second = sorted(kinds, key=str)[:2]
         raise InputError(
-            f"{pattern!r}: the records differ in (skeleton, padding, crop size, aspect): {first} and {second}: give "
-            "records of one kind"
+            f"{pattern!r}: the records differ in (skeleton, padding, crop size, aspect, pixel offset): {first} and "
+            f"{second}: give records of one kind"
         )
-    skeleton, padding, crop_size, aspect = kinds.pop()
+    skeleton, padding, crop_size, aspect, pixel_offset = kinds.pop()
+    if pixel_offset is None:
+        logging.info(
+            "%s: records of kpose 0.1, whose joints are as in the file of labels: they are taken as pixel indices",
+            pattern,
+        )
     if wanted_skeleton is not None and skeleton != wanted_skeleton.name:
         raise InputError(f"{pattern!r}: labels of skeleton {skeleton!r}, but {wanted_skeleton.name!r} is needed")
-    return RecordFiles(pattern, paths, skeletons.get(skeleton), padding, crop_size, aspect)
+    return RecordFiles(pattern, paths, skeletons.get(skeleton), padding, crop_size, aspect, pixel_offset)
 
 
 def _check_shards(paths, pattern):
@@ -222,7 +243,7 @@ def _check_shards(paths, pattern):
 
 
 def _head(path):
-    """(skeleton, padding, crop size, aspect) of the first record; None if there is no record."""
+    """(skeleton, padding, crop size, aspect, pixel offset) of the first record; None without records."""
     import tensorflow as tf
 
     try:
@@ -245,7 +266,8 @@ def _head(path):
     height, width, _ = tf.io.decode_jpeg(features["crop/jpeg"].bytes_list.value[0]).shape
     name = features["skeleton"].bytes_list.value[0].decode()
     aspect = next(iter(features["crop/aspect"].float_list.value), 0.0)
-    return name, features["crop/padding"].float_list.value[0], (height, width), aspect
+    offset = next(iter(features["annotation/pixel_offset"].float_list.value), None)
+    return name, features["crop/padding"].float_list.value[0], (height, width), aspect, offset
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from kpose.config import CONTINUOUS
 from kpose.core import geometry
 from kpose.core.errors import InputError
 from kpose.data import records
@@ -112,7 +113,7 @@ def check_shape(files, aspect):
         )
 
 
-def find_training_set(patterns, skeleton, padding, weights=(), aspect=0.0):
+def find_training_set(patterns, skeleton, padding, weights=(), aspect=0.0, coordinates=CONTINUOUS):
     """The `TrainingSet` of record files.
 
     Args:
@@ -122,6 +123,7 @@ def find_training_set(patterns, skeleton, padding, weights=(), aspect=0.0):
         weights: weight of each data set, of any sum; (): its number of records.
         aspect: width / height of the rectangles around the boxes for the network's input; 0: the
             boxes.
+        coordinates: `config.data.coordinates`.
 
     Raises:
         InputError: records are missing or damaged, crops show too little or have another aspect, no
@@ -137,7 +139,9 @@ def find_training_set(patterns, skeleton, padding, weights=(), aspect=0.0):
         raise InputError(
             f"config.data.weights is {tuple(weights)}: give a positive number for each of the {len(names)} data sets"
         )
-    found = tuple(records.find(name, None if len(names) > 1 else skeleton) for name in names)
+    found = tuple(
+        with_coordinates(records.find(name, None if len(names) > 1 else skeleton), coordinates) for name in names
+    )
     _check_joints(found, skeleton)
     for files in found:
         stored_share(files, padding)
@@ -160,6 +164,16 @@ def find_training_set(patterns, skeleton, padding, weights=(), aspect=0.0):
         crop_size=tuple(round(side * crop_padding / first.padding) for side in first.crop_size),
         crop_padding=crop_padding,
     )
+
+
+def with_coordinates(files, coordinates):
+    """`records.RecordFiles` whose labels are those of a recipe.
+
+    Args:
+        files: `records.RecordFiles`.
+        coordinates: `config.data.coordinates`.
+    """
+    return dataclasses.replace(files, label_shift=0.0 if coordinates == CONTINUOUS else -geometry.HALF_PIXEL)
 
 
 def _check_joints(found, skeleton):
@@ -207,7 +221,8 @@ def add_labels(features, files, skeleton, padding):
     box = features["box"]
     region = tf.reshape(geometry.region_of(tf.reshape(box, [-1, 4]), padding, files.aspect), tf.shape(box))
     visibility = features["visibility"][..., None]
-    points = geometry.normalise(features["keypoints"], region) * tf.cast(visibility > 0, tf.float32)
+    points = features["keypoints"] + files.label_shift
+    points = geometry.normalise(points, region) * tf.cast(visibility > 0, tf.float32)
     keypoints = tf.concat([points, visibility], -1)
     if files.skeleton.joints != skeleton.joints:
         theirs = {joint: index for index, joint in enumerate(files.skeleton.joints)}

@@ -47,6 +47,13 @@ _ANNOTATIONS = flags.DEFINE_string(
     "COCO file with the persons of --records; adds OKS AP. With --results: the labels; required.",
     flag_values=FLAGS,
 )
+_PIXEL_OFFSET = flags.DEFINE_float(
+    "pixel_offset",
+    None,
+    "With --results: added to the coordinates of the joints in --annotations. Default: 0.5, for pixel indices as in "
+    "COCO. Give the value that write_coco needs for this file; records have their own.",
+    flag_values=FLAGS,
+)
 _OUTPUT_DIR = flags.DEFINE_string(
     "output_dir",
     None,
@@ -103,6 +110,7 @@ def _evaluate_results():
         _RESULTS.value,
         _ANNOTATIONS.value,
         _OUTPUT_DIR.value or os.path.join(os.path.dirname(_RESULTS.value), "evaluation"),
+        _PIXEL_OFFSET.value,
     )
 
 

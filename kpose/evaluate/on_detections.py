@@ -21,7 +21,7 @@ MIN_OVERLAP = 0.5
 FAR_AWAY = -1e6
 
 
-def evaluate(results_path, annotations_path, output_dir):
+def evaluate(results_path, annotations_path, output_dir, pixel_offset=None):
     """Evaluates keypoint results on all labelled persons of the annotations.
 
     `match` assigns at most one result to each person. PCP and PDJ are those of the persons found.
@@ -34,6 +34,7 @@ def evaluate(results_path, annotations_path, output_dir):
         annotations_path: COCO file of the images. An image without a result counts as one where no
             person was found.
         output_dir: folder for metrics.json, report.html and pcp.png.
+        pixel_offset: of the annotations, as for `coco_files.read_labels`; None: that of COCO.
 
     Returns:
         The dict of metrics.json.
@@ -44,7 +45,7 @@ def evaluate(results_path, annotations_path, output_dir):
     """
     rows, names = coco_files.read_results(results_path)
     skeleton = _skeleton_of(rows, results_path)
-    labels = summary.read_labels(annotations_path, skeleton)
+    labels = summary.read_labels(annotations_path, skeleton, pixel_offset)
     results = _in_images_of(labels, rows, names, results_path)
     labelled = [p for p in labels.persons if p.num_labelled and not p.crowd and p.box is not None]
     pairs, missed = match(labelled, results)
@@ -217,7 +218,5 @@ def _in_images_of(labels, rows, names, path):
 
 def _coco_results(rows):
     """Rows of results as `coco.oks_ap` takes them."""
-    return [
-        {"image_id": r.image_id, "bbox": r.box.tolist(), "keypoints": r.keypoints.ravel().tolist(), "score": r.score}
-        for r in rows
-    ]
+    keypoints, scores = np.array([r.keypoints for r in rows]), [r.score for r in rows]
+    return coco.coco_results([r.image_id for r in rows], [r.box for r in rows], keypoints, scores)

@@ -7,7 +7,8 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from kpose.core import files
+from kpose.config import INDICES
+from kpose.core import files, geometry
 from kpose.core.progress import Progress
 from kpose.data import pipeline, records
 from kpose.drawing.persons import save_image
@@ -52,7 +53,7 @@ def evaluate(workdir, records_pattern, annotations=None, output_dir=None, flip_t
         persons["image_id"].tolist(), persons["box"], persons["keypoints"], persons["score"].tolist()
     )
     counts = bootstrap.person_counts(persons["truth"], persons["keypoints"][..., :2], trained.skeleton)
-    labels = summary.read_labels(annotations, trained.skeleton) if annotations else None
+    labels = summary.read_labels(annotations, trained.skeleton, found.pixel_offset) if annotations else None
     metrics = _score(trained, persons, results, counts, labels) | {
         "num_persons": len(persons["truth"]),
         "box_source": "ground truth",
@@ -89,9 +90,11 @@ def _predict(trained, batches, flip_test):
         joint's score) and `score` [N].
     """
 
+    offset = decoding.label_offset(trained.config)
+
     @tf.function(autograph=False)
     def step(images, regions):
-        return decoding.predict(trained.network, images, regions, trained.skeleton, flip_test)
+        return decoding.predict(trained.network, images, regions, trained.skeleton, flip_test, offset)
 
     columns = collections.defaultdict(list)
     with Progress(len(batches), "batches", name="predictions") as progress:
@@ -119,7 +122,8 @@ def _score(trained, persons, results, counts, labels):
         chosen_results = [result for result, wanted in zip(results, chosen, strict=True) if wanted]
         return coco.oks_ap(labels, chosen_results, persons["annotation_id"][chosen], skeleton)
 
-    mean_points = decoding.place(trained.mean_pose, persons["region"])
+    mean_offset = geometry.HALF_PIXEL if trained.config.data.coordinates == INDICES else 0.0
+    mean_points = decoding.place(trained.mean_pose, persons["region"], mean_offset)
     has_visibility = "visibility" in OUTPUTS_OF_LOSS.get(trained.config.loss.name, ())
     return summary.compute_metrics(persons, mean_points, counts, skeleton, ap_of) | {
         "oks_ap": ap_of(np.ones(len(truth), bool)),

@@ -1,5 +1,6 @@
 """The metrics of a set of predictions, and the lines that an evaluation prints."""
 
+from kpose.core import geometry
 from kpose.core.errors import InputError
 from kpose.data import coco_files, problems
 from kpose.metrics import bootstrap, tables
@@ -11,14 +12,20 @@ PERSONS_FILE = "persons.npz"
 VISIBILITY_NAMES = {"auc": "AUC", "f1": "F1", "accuracy": "accuracy"}
 
 
-def read_labels(path, skeleton):
+def read_labels(path, skeleton, pixel_offset=None):
     """The `coco_files.Labels` of an annotation file; bad entries are left out and logged.
+
+    Args:
+        path: the file.
+        skeleton: the `Skeleton` of its keypoints.
+        pixel_offset: as for `coco_files.read_labels`; None: that of COCO.
 
     Raises:
         InputError: there is no such file, or no person in it is of this skeleton.
     """
     found = problems.Problems("skip")
-    labels = coco_files.read_labels(path, skeleton, found)
+    offset = geometry.HALF_PIXEL if pixel_offset is None else pixel_offset
+    labels = coco_files.read_labels(path, skeleton, found, pixel_offset=offset)
     if not labels.persons:
         (first, *_), *_ = found.examples.values()
         raise InputError(f"{first}; no other annotation can be used")

@@ -1,5 +1,8 @@
 """The graph that is exported: images and boxes in, keypoints in pixels of the images out.
 
+Keypoints and boxes are in the original frame of `kpose.core.geometry`: pixel i covers [i, i + 1).
+COCO's files have pixel indices, half a pixel less.
+
 The graph serves untrusted clients. Every request ends in an answer or in one InvalidArgument error.
 The error gives the reason and, unless it comes from a decoder, the number of the item. No request
 crashes the server or takes more memory than `MAX_PIXELS`, `MAX_SIDE` and `CHUNK` allow:
@@ -40,14 +43,17 @@ class KeypointServer(tf.Module):
         padding: factor by which each box is enlarged.
         flip_test: average each prediction with the prediction for the mirrored image.
         aspect: width / height to which each box is extended; 0: the box keeps its shape.
+        offset: `decoding.label_offset` of the network's recipe, in pixels of the image.
     """
 
-    def __init__(self, network, skeleton, input_size, padding, flip_test=False, aspect=0.0):
+    def __init__(self, network, skeleton, input_size, padding, flip_test=False, aspect=0.0, offset=(0.0, 0.0)):
         super().__init__(name="kpose")
         # TensorFlow's variables, not Keras'. For a Keras variable, a SavedModel holds the variable
         # that the graph reads and a copy, and the loader of TF Serving fills only the copy.
         self.variables_of_network = [variable.value for variable in network.variables]
-        self._predict = functools.partial(decoding.predict, network, skeleton=skeleton, flip_test=flip_test)
+        self._predict = functools.partial(
+            decoding.predict, network, skeleton=skeleton, flip_test=flip_test, offset=offset
+        )
         self._joints = skeleton.num_joints
         self._input_size = tuple(input_size)
         self._padding = padding
@@ -63,8 +69,8 @@ class KeypointServer(tf.Module):
             skeleton: the `Skeleton` of its keypoints.
             flip_test: average each prediction with the prediction for the mirrored image.
         """
-        data = config.data
-        return cls(network, skeleton, config.model.input_size, data.padding, flip_test, data.aspect)
+        data, offset = config.data, decoding.label_offset(config)
+        return cls(network, skeleton, config.model.input_size, data.padding, flip_test, data.aspect, offset)
 
     @property
     def signatures(self):

@@ -5,6 +5,7 @@ import io
 
 import numpy as np
 
+from kpose.core import geometry
 from kpose.core.errors import InputError
 
 # The id of the category "person" in COCO.
@@ -18,12 +19,15 @@ def coco_results(image_ids, boxes, keypoints, scores):
     Args:
         image_ids: N ids.
         boxes: N boxes, xywh in original pixels, as they were given.
-        keypoints: [N, K, 3]: x, y in original pixels and the joint's score.
+        keypoints: [N, K, 3]: x, y in the original frame and the joint's score.
         scores: [N] the persons' scores.
 
     Returns:
-        N dicts with image_id, category_id, bbox, keypoints (3K numbers) and score.
+        N dicts with image_id, category_id, bbox, keypoints (3K numbers) and score. As in COCO's
+        labels, the keypoints are pixel indices: half a pixel less than in the original frame.
     """
+    keypoints = np.asarray(keypoints, np.float64).reshape(len(scores), -1, 3)
+    keypoints = np.concatenate([geometry.to_indices(keypoints[..., :2]), keypoints[..., 2:]], -1)
     return [
         {
             "image_id": image_id,
@@ -41,6 +45,7 @@ def oks_ap(labels, results, annotation_ids, skeleton, image_ids=None):
 
     COCOeval gets a copy in which images and annotations are numbered from 1 and all are of one
     category: it takes an annotation with the id 0 for none, and compares categories by their ids.
+    The joints of the copy are pixel indices again, as in COCO's files.
 
     Args:
         labels: `coco_files.Labels`.
@@ -94,6 +99,9 @@ def oks_ap(labels, results, annotation_ids, skeleton, image_ids=None):
 def _annotation(number, person, image_number, counted):
     """A row as COCOeval's annotation. 0 labelled joints leave a person out of the evaluation."""
     box = np.zeros(4) if person.box is None else person.box
+    keypoints = person.keypoints.copy()
+    labelled = keypoints[:, 2] > 0
+    keypoints[labelled, :2] = geometry.to_indices(keypoints[labelled, :2])
     return {
         "id": number,
         "image_id": image_number,
@@ -101,6 +109,6 @@ def _annotation(number, person, image_number, counted):
         "iscrowd": int(person.crowd),
         "area": person.area,
         "bbox": box.tolist(),
-        "keypoints": person.keypoints.ravel().tolist(),
+        "keypoints": keypoints.ravel().tolist(),
         "num_keypoints": person.num_labelled if counted else 0,
     }

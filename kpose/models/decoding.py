@@ -3,10 +3,27 @@
 import tensorflow as tf
 from keras import ops
 
+from kpose.config import INDICES
 from kpose.core import geometry
 
 
-def predict(network, images, regions, skeleton, flip_test=False):
+def label_offset(config):
+    """(dx, dy): from what a network predicts to the original frame, in original pixels.
+
+    (0, 0), except if the network learnt pixel indices (`config.data.coordinates`): half a pixel.
+    Mirroring an index about the middle of the crop gives one pixel more than the mirrored joint's
+    index. With flips of half of the samples, the network has therefore learnt the mean in x, which
+    is the joint's place in the original frame.
+
+    Args:
+        config: the network's recipe.
+    """
+    if config.data.coordinates != INDICES:
+        return 0.0, 0.0
+    return geometry.HALF_PIXEL - config.augment.flip, geometry.HALF_PIXEL
+
+
+def predict(network, images, regions, skeleton, flip_test=False, offset=(0.0, 0.0)):
     """Keypoints and scores for crops, in original pixels.
 
     Args:
@@ -16,19 +33,23 @@ def predict(network, images, regions, skeleton, flip_test=False):
         regions: [N, 4] xywh in original pixels: the part of the image that each crop shows.
         skeleton: the `Skeleton` that the network predicts.
         flip_test: average the outputs with those for the mirrored crops.
+        offset: `label_offset` of the network's recipe.
 
     Returns:
-        keypoints [N, K, 3] float32 (x, y in original pixels, score of the joint) and scores [N]
+        keypoints [N, K, 3] float32 (x, y in the original frame, score of the joint) and scores [N]
         float32 of the persons; all scores are in [0, 1].
     """
     images = ops.cast(images, "float32")
     outputs = network(images, training=False)
     if flip_test:
+        # The mean with the mirrored crops is in the original frame already, in x.
+        offset = (0.0, offset[1])
         mirrored = network(ops.flip(images, axis=2), training=False)
         outputs = {name: (value + _mirror_back(name, mirrored[name], skeleton)) / 2 for name, value in outputs.items()}
     points = outputs["keypoints"]
     joint_scores, scores = confidence(outputs, regions, images.shape[1:3])
-    return ops.concatenate([geometry.denormalise(points, regions), joint_scores[..., None]], axis=-1), scores
+    points = geometry.denormalise(points, regions) + ops.convert_to_tensor(offset, "float32")
+    return ops.concatenate([points, joint_scores[..., None]], axis=-1), scores
 
 
 def _mirror_back(name, value, skeleton):
@@ -72,9 +93,12 @@ def resolution_score(regions, input_size):
     return side / (side + float(max(input_size)))
 
 
-def place(pose, regions):
-    """The normalised pose [K, 2] in each of the regions [N, 4]: [N, K, 2] in original pixels."""
-    return geometry.denormalise(pose[None], regions)
+def place(pose, regions, offset=0.0):
+    """The normalised pose [K, 2] in each of the regions [N, 4]: [N, K, 2] in original pixels.
+
+    `offset` pixels are added.
+    """
+    return geometry.denormalise(pose[None], regions) + offset
 
 
 def to_pixels(batch, keypoints):

@@ -19,6 +19,7 @@ import sys
 
 import keras
 import numpy as np
+from absl import logging
 
 import kpose
 from kpose import config as config_lib
@@ -81,6 +82,21 @@ def resolve_preprocessing(config, workdir=None):
         choice = sources.preprocessing(weights)
     resolved.model.preprocessing = choice
     return resolved
+
+
+def resume_coordinates(config, workdir):
+    """Sets `config.data.coordinates` to that of the run in a folder, if it has checkpoints.
+
+    So a run of kpose 0.1 continues with the labels with which it started.
+    """
+    if not (checkpoints.exist(workdir) and os.path.exists(os.path.join(workdir, CONFIG_FILE))):
+        return
+    saved = load_config(workdir).data.coordinates
+    if saved != config.data.coordinates:
+        logging.info(
+            "%s: its labels are pixel indices, as in kpose 0.1; a new run has continuous coordinates", workdir
+        )
+        config.data.coordinates = saved
 
 
 def load_mean_pose(workdir):

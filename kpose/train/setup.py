@@ -25,7 +25,7 @@ def training_set_of(config, skeleton):
         InputError: records are missing, damaged or do not fit the recipe.
     """
     data = config.data
-    return find_training_set(data.train, skeleton, data.padding, tuple(data.weights), data.aspect)
+    return find_training_set(data.train, skeleton, data.padding, tuple(data.weights), data.aspect, data.coordinates)
 
 
 def training_batches(config, training_set, start_step=0, worker=0, workers=1):

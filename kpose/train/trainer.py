@@ -27,6 +27,7 @@ from kpose.runs.workdir import (
     note_start,
     read_history,
     resolve_preprocessing,
+    resume_coordinates,
 )
 from kpose.train import callbacks, nonfinite
 from kpose.train.history import History, no_room
@@ -158,6 +159,7 @@ def _prepare(config, workdir, stack):
     """
     config_lib.check(config)
     config = resolve_preprocessing(config, workdir)
+    resume_coordinates(config, workdir)
     # Workers must connect before TensorFlow runs anything else.
     runtime = devices.start(config)
     written = workdir

@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 from PIL import Image, ImageFilter
 
-from kpose.core import skeletons
+from kpose.core import geometry, skeletons
 from kpose.metrics.coco import PERSON_CATEGORY
 from tfrecords_tools.figures.canvas import (
     CHEST,
@@ -173,7 +173,7 @@ def _shown_by():
 
 
 def _keypoints(canvas, person, joints, body_height):
-    """[17, 3] x, y in pixels and the visibility flag of one person's joints."""
+    """[17, 3] x, y in the original frame and the visibility flag of one person's joints."""
     rows, columns = canvas.depth.shape
     keypoints = np.zeros((17, 3))
     for k, ((x, y, z), (parts, slack)) in enumerate(zip(joints.tolist(), _shown_by(), strict=True)):
@@ -196,7 +196,10 @@ def _annotations(scene, image_id):
             continue
         xs, ys = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
         keypoints = _keypoints(scene.canvas, person, joints, body_height)
-        labelled = int((keypoints[:, 2] > 0).sum())
+        visible = keypoints[:, 2] > 0
+        labelled = int(visible.sum())
+        # COCO's files have pixel indices.
+        keypoints[visible, :2] = np.round(geometry.to_indices(keypoints[visible, :2]), 2)
         if not labelled or np.ptp(xs) + 1 < MIN_BOX or np.ptp(ys) + 1 < MIN_BOX:
             continue
         annotations.append(

@@ -43,6 +43,7 @@ def inspect(pattern, sheet_path, persons=40, seed=0):
         f"{sum(size for _, size in shards.values()) / 1e6:.1f} MB",
         f"skeleton {skeleton.name} ({skeleton.num_joints} joints), crops {files.crop_size[0]} x {files.crop_size[1]} "
         f"pixels of the {shape}box times {files.padding:g}",
+        _coordinates(files),
         "box height in pixels: " + _quartiles(box[:, 3]) + "; width: " + _quartiles(box[:, 2]),
         f"fully visible: {(visibility == 2).all(1).sum():,} persons",
         "joint               visible  occluded  unlabelled",
@@ -53,6 +54,12 @@ def inspect(pattern, sheet_path, persons=40, seed=0):
     lines += [f"  {os.path.basename(path)}: {n:,} persons, {size / 1e6:.1f} MB" for path, (n, size) in shards.items()]
     save_image(sheet_path, _contact_sheet(files, count, min(persons, count), seed))
     return [*lines, f"contact sheet: {sheet_path}"]
+
+
+def _coordinates(files):
+    if files.pixel_offset is None:
+        return "joints: as in the file of labels (records of kpose 0.1), taken as pixel indices"
+    return f"joints: coordinates of the file of labels plus {files.pixel_offset:g}, in pixels from the corner"
 
 
 def _quartiles(values):
@@ -112,7 +119,9 @@ def inspect_augmentation(pattern, config, sheet_path, persons=8, seed=0):
     skeleton = skeletons.get(config.skeleton)
     if not augmentation_lib.build_augmentation(config, skeleton):
         raise InputError(f"recipe {config.name!r} has no augmentation: set fields of its augment section")
-    training_set = find_training_set(pattern, skeleton, config.data.padding, aspect=config.data.aspect)
+    training_set = find_training_set(
+        pattern, skeleton, config.data.padding, aspect=config.data.aspect, coordinates=config.data.coordinates
+    )
     augmentation = augmentation_lib.build_augmentation(config, skeleton, training_set.window)
     size = tuple(config.model.input_size)
 

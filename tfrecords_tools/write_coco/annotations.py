@@ -15,7 +15,7 @@ NO_BOX = "no box, or one without area or not of numbers"
 SELECTIONS = ("fully_visible", "labelled")
 
 
-def drop_reason(person, select):
+def drop_reason(person, select, pixel_offset):
     """The reason why a person is not selected; None if it is selected.
 
     Args:
@@ -23,6 +23,7 @@ def drop_reason(person, select):
         select: "fully_visible": every joint has v == 2 and no joint has a coordinate of 0 (4,037
             and 159 persons of COCO 2017's splits train and val); "labelled": at least one joint has
             v > 0. Neither selects crowds.
+        pixel_offset: `coco_files.Labels.pixel_offset`, which a coordinate of 0 has become.
     """
     if person.crowd:
         return CROWD
@@ -34,7 +35,7 @@ def drop_reason(person, select):
             return UNLABELLED_JOINT
         if (keypoints[:, 2] != 2).any():
             return OCCLUDED_JOINT
-        if (keypoints[:, :2] == 0).any():
+        if (keypoints[:, :2] == pixel_offset).any():
             return ZERO_COORDINATE
     return None if person.box is not None else NO_BOX
 
@@ -56,7 +57,7 @@ def select_persons(labels, select):
         raise InputError(f"unknown selection {select!r}: use one of {', '.join(SELECTIONS)}")
     selected, dropped = [], collections.Counter()
     for person in labels.persons:
-        reason = drop_reason(person, select)
+        reason = drop_reason(person, select, labels.pixel_offset)
         if reason is None:
             selected.append(person)
         else:

@@ -170,6 +170,14 @@ class WriteOptions:
         parse=skeletons.get,
         manifest={"skeleton": lambda o: o.skeleton.name},
     )
+    pixel_offset: float = _option(
+        flags.DEFINE_float,
+        geometry.HALF_PIXEL,
+        "Added to the joints' coordinates. 0.5: they are pixel indices, as in COCO. 0: the tool that wrote the file "
+        "counts from the corner of the image, such as CVAT or Label Studio.",
+        low=-1,
+        high=1,
+    )
     on_error: str = _option(
         flags.DEFINE_enum,
         "stop",

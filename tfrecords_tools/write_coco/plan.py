@@ -70,7 +70,9 @@ def select(options):
         InputError: a bad annotation file, or with `on_error` "stop" its first bad entry.
     """
     found = problems.Problems(options.on_error)
-    annotations = coco_files.read_labels(options.annotations, options.skeleton, found, options.category)
+    annotations = coco_files.read_labels(
+        options.annotations, options.skeleton, found, options.category, pixel_offset=options.pixel_offset
+    )
     candidates, dropped = select_persons(annotations, options.select)
     selected = [p for p in candidates if is_inside(p, annotations.images[p.image_id], found)]
     return annotations, selected, dropped, found

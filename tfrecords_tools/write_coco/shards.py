@@ -136,4 +136,5 @@ def make_person(decoded, image, entry, person, region, options):
         region=region,
         area=person.area,
         keypoints=person.keypoints,
+        pixel_offset=options.pixel_offset,
     )
