@@ -50,8 +50,10 @@ def keypoints_in(box, seed=0, flag=2):
 
 
 def annotation(number, image_id, box, keypoints, **fields):
-    """A COCO person annotation."""
-    keypoints = np.asarray(keypoints, float)
+    """A COCO person annotation of keypoints in the original frame; the file has pixel indices."""
+    keypoints = np.array(keypoints, float)
+    labelled = keypoints[..., 2] > 0
+    keypoints[labelled, :2] = np.round(keypoints[labelled, :2] - 0.5, 4)
     return {
         "id": number,
         "image_id": image_id,

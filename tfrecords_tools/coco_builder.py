@@ -1,22 +1,20 @@
 """Builds COCO keypoint files from joints and image sizes.
 
-Points are in the original frame of `kpose.core.geometry`. The file has pixel indices, as COCO's.
+Points are in the original frame of `kpose.core.geometry`. The file has pixel indices, as COCO's:
+half a pixel less.
 """
 
 import collections
 
 import numpy as np
 
-from kpose.core import files, geometry
+from kpose.core import files
 from kpose.core.errors import InputError
 from kpose.metrics.coco import PERSON_CATEGORY
 
 # OKS needs the area of a person, which these sources do not have. In COCO a person covers about
 # half of its box.
 AREA_OF_BOX = 0.53
-
-# Decimals of the joints' coordinates.
-DECIMALS = 4
 
 # Labels that are not used; their numbers are printed at the end.
 NOT_FINITE = "joints without finite coordinates"
@@ -95,10 +93,10 @@ class Collection:
         Such joints are added to `counts`.
 
         Args:
-            points: [K, 2] x, y in the original frame.
+            points: [K, 2] x, y in the original frame, or pixel indices.
             flags: [K] visibility flags.
-            size: (width, height) of the image in pixels; a joint on its edge, or half a pixel
-                further, is inside.
+            size: (width, height) of the image in pixels; a joint on its edge is inside. Some tools
+                write the width itself as an index.
 
         Returns:
             [K] int flags.
@@ -106,7 +104,7 @@ class Collection:
         labelled = np.asarray(flags) > 0
         finite = np.isfinite(points).all(-1)
         # Also False for infinite coordinates and NaN.
-        inside = ((points >= 0) & (points <= np.add(size, geometry.HALF_PIXEL))).all(-1)
+        inside = ((points >= 0) & (points <= size)).all(-1)
         self.counts[NOT_FINITE] += int((labelled & ~finite).sum())
         self.counts[OUTSIDE] += int((labelled & finite & ~inside).sum())
         return np.where(labelled & inside, flags, 0).astype(int)
@@ -121,20 +119,19 @@ class Collection:
         """
         self._images.append({"id": number, "file_name": file_name, "width": size[0], "height": size[1]})
 
-    def add_person(self, number, image_id, points, flags, box):
+    def add_person(self, number, image_id, indices, flags, box):
         """Adds a person.
 
         Args:
             number: its id.
             image_id: the id of its image.
-            points: [K, 2] x, y in the original frame, of the skeleton's joints.
+            indices: [K, 2] x, y of the skeleton's joints as pixel indices, which are written.
             flags: [K] visibility flags from `usable_flags`; unlabelled joints are written as 0, 0,
                 0.
             box: [x, y, width, height] in pixels.
         """
         keypoints = []
-        indices = np.round(geometry.to_indices(np.asarray(points, np.float64)), DECIMALS)
-        for (x, y), flag in zip(indices.tolist(), np.asarray(flags).tolist(), strict=True):
+        for (x, y), flag in zip(np.asarray(indices).tolist(), np.asarray(flags).tolist(), strict=True):
             keypoints += [x, y, flag] if flag else [0, 0, 0]
         self._persons.append(
             {

@@ -219,8 +219,9 @@ def convert(options):
             collection.add_image(images[name][0], name, images[name][1])
         image_id, size = images[name]
         joints = np.array([line.joint(joint) for joint in options.skeleton.joints])
-        points = geometry.from_indices(joints[:, :2])
-        flags = collection.usable_flags(points, joints[:, 2], size)
+        indices = joints[:, :2]
+        points = geometry.from_indices(indices)
+        flags = collection.usable_flags(indices, joints[:, 2], size)
         box = line.box() or coco_builder.box_of_joints(points, flags, size, options.margin)
         if box is None:
             raise InputError(
@@ -229,7 +230,7 @@ def convert(options):
             )
         if box[0] >= size[0] or box[1] >= size[1] or box[0] + box[2] <= 0 or box[1] + box[3] <= 0:
             raise InputError(f"{line.where}: the box {box} is outside {name} of {size[0]} x {size[1]} pixels")
-        collection.add_person(number, image_id, points, flags, box)
+        collection.add_person(number, image_id, indices, flags, box)
     return collection.write(options.output, f"{len(lines):,} persons of a table, {options.skeleton.name} joints")
 
 

@@ -14,7 +14,7 @@ import dataclasses
 import numpy as np
 from absl import flags
 
-from kpose.core import cli, skeletons
+from kpose.core import cli, geometry, skeletons
 from kpose.core.errors import InputError
 from kpose.data.image_files import ImageFolder
 from tfrecords_tools import coco_builder
@@ -171,16 +171,18 @@ def convert(options):
             continue
         size = folder.size(name)
         exact = points[number - 1]
-        rounded = np.round(exact, DECIMALS) + 0.0  # + 0.0 turns -0.0 into 0.0.
+        rounded = np.round(exact, DECIMALS)
         usable = collection.usable_flags(rounded, flags[number - 1], size)
         box = coco_builder.box_of_joints(exact, usable, size, options.margin)
         if box is None:
             no_box += 1
             continue
         collection.add_image(number, name, size)
-        own_points = [np.zeros(2) if j is None else rounded[j] for j in sources_of]
+        # + 0.0 turns -0.0 into 0.0.
+        indices = np.round(geometry.to_indices(rounded), DECIMALS) + 0.0
+        own_indices = [np.zeros(2) if j is None else indices[j] for j in sources_of]
         own_flags = [0 if j is None else usable[j] for j in sources_of]
-        collection.add_person(number, number, own_points, own_flags, box)
+        collection.add_person(number, number, own_indices, own_flags, box)
     title = "Leeds Sports Pose" + (" Extended" if form == LSPET else "")
     lines = collection.write(
         options.output,

@@ -93,9 +93,7 @@ def resume_coordinates(config, workdir):
         return
     saved = load_config(workdir).data.coordinates
     if saved != config.data.coordinates:
-        logging.info(
-            "%s: its labels are pixel indices, as in kpose 0.1; a new run has continuous coordinates", workdir
-        )
+        logging.info("%s: its labels are pixel indices, as in kpose 0.1; a new run has continuous coordinates", workdir)
         config.data.coordinates = saved
 
 

@@ -27,7 +27,7 @@ def plain():
     """One person of an image of 120 x 140 pixels."""
     return {
         "images": [helpers.image_entry(1, "a.png", (140, 120))],
-        "annotations": [helpers.annotation(1, 1, BOX, JOINTS)],
+        "annotations": [helpers.annotation(1, 1, BOX, JOINTS) | {"keypoints": JOINTS.ravel().tolist()}],
         "categories": [{"id": 1, "name": "person"}],
     }
 
@@ -117,7 +117,8 @@ def test_the_same_person_however_it_is_written(kind, tmp_path):
     path = write(tmp_path, changed(SAME[kind]))
     labels = coco_files.read_labels(path, COCO)
     (person,) = labels.persons
-    np.testing.assert_array_equal(person.keypoints, JOINTS)
+    # The file has pixel indices, a row the middles of these pixels.
+    np.testing.assert_array_equal(person.keypoints, JOINTS + [0.5, 0.5, 0])
     np.testing.assert_array_equal(person.box, BOX)
     assert not person.crowd and person.num_labelled == 17 and person.area > 0
     assert labels.images[person.image_id].size == (120, 140)
@@ -192,9 +193,10 @@ def test_deep_nesting_is_one_line(tmp_path):
 
 def test_joints_far_outside_become_unlabelled_and_are_counted(tmp_path):
     joints = JOINTS.copy()
-    joints[3, :2], joints[4, :2], joints[5, :2] = (1e6, 5), (120, 140), (-0.01, 3)
+    # Pixel 0 reaches half a pixel to the left of its middle.
+    joints[3, :2], joints[4, :2], joints[5, :2], joints[6, :2] = (1e6, 5), (120, 140), (-0.51, 3), (-0.5, 3)
     labels = coco_files.read_labels(write(tmp_path, changed(setting(keypoints=joints.ravel().tolist()))), COCO)
-    expected = joints.copy()
+    expected = joints + [0.5, 0.5, 0]
     expected[[3, 5]] = 0
     np.testing.assert_array_equal(labels.persons[0].keypoints, expected)
     assert labels.counts["labelled joints outside their image, now unlabelled"] == 2

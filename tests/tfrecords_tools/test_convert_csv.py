@@ -64,10 +64,11 @@ def test_the_lines_of_a_table_become_persons_of_their_images(tmp_path):
     assert [(p.id, p.image_id) for p in selected] == [(1, 1), (2, 2), (3, 1)] and not dropped
     found = {(p.id, name): k.tolist() for p in selected for name, k in zip(SKELETON.joints, p.keypoints, strict=True)}
     assert found[1, "neck"] == found[2, "neck"] == [0, 0, 0]
-    assert found[1, "left_knee"] == [rows[0]["left_knee_x"], rows[0]["left_knee_y"], 1]
-    assert found[2, "left_knee"] == [rows[1]["left_knee_x"], rows[1]["left_knee_y"], 2]
-    assert found[2, "head_top"] == [33.25, rows[1]["head_top_y"], 2]
-    assert found[3, "right_hip"] == [120, 0, 2]
+    # The table has pixel indices, a row the middles of these pixels.
+    assert found[1, "left_knee"] == [rows[0]["left_knee_x"] + 0.5, rows[0]["left_knee_y"] + 0.5, 1]
+    assert found[2, "left_knee"] == [rows[1]["left_knee_x"] + 0.5, rows[1]["left_knee_y"] + 0.5, 2]
+    assert found[2, "head_top"] == [33.75, rows[1]["head_top_y"] + 0.5, 2]
+    assert found[3, "right_hip"] == [120.5, 0.5, 2]
     assert selected[0].box.tolist() == [10, 12.5, 80, 70] and selected[2].box.tolist() == [-5, 0, 60.25, 40]
     second = selected[1].keypoints
     assert selected[1].box.tolist() == coco_builder.box_of_joints(second[:, :2], second[:, 2], inputs.SIZE, 0.12)
