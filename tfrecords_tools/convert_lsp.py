@@ -6,7 +6,8 @@ python -m tfrecords_tools.convert_lsp --joints=joints.mat --images=images --firs
 The first 1,000 images of Leeds Sports Pose are the training set, the last 1,000 are the test set.
 Occluded joints get v=1. In LSP Extended, joints that are not marked as labelled get v=0. Labelled
 joints outside their image get v=0 and are counted. The box is that of the labelled joints with a
-margin. The coordinates of joints.mat count from the corner of the image (docs/data.md). Needs scipy: pip install scipy, or from a checkout pip install '.[lsp]'.
+margin. Coordinates in joints.mat count from the corner of the image (docs/data.md); the COCO file
+has pixel indices. Needs scipy: pip install scipy, or from a checkout pip install '.[lsp]'.
 """
 
 import dataclasses
