@@ -61,9 +61,9 @@ def test_the_report_shows_visibility_where_it_is_learned_and_no_ap_where_there_i
 
 def test_the_report_says_what_was_resampled_and_where_the_pixels_come_from(tmp_path):
     page = write_report(tmp_path, {}, pixels="stored crops")
-    assert "bootstrap resamples of the 20 images" in page and "half a point of OKS AP" in page
+    assert "bootstrap resamples of the 20 images" in page and "compressed once more" in page
     page = write_report(tmp_path, {}, pixels="photos.zip")
-    assert "<td>photos.zip</td>" in page and "half a point" not in page
+    assert "<td>photos.zip</td>" in page and "compressed once more" not in page
 
 
 def test_the_report_shows_the_recipe_and_the_learning_curve(tmp_path):
