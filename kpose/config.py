@@ -14,9 +14,7 @@ from ml_collections import ConfigDict
 
 from kpose.core import checks, files, geometry, skeletons
 from kpose.core.errors import InputError
-
-# Values of `config.data.coordinates`.
-CONTINUOUS, INDICES = "continuous", "indices"
+from kpose.core.geometry import CONTINUOUS, INDICES
 
 
 def default():

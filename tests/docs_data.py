@@ -120,6 +120,7 @@ BLOCKS = {
         ("kpose.train --config=coco_integral:quick", RUN),
         ("tensorboard", "a server that runs until it is stopped"),
         ("kpose.evaluate", RUN),
+        ("kpose.evaluate", RUN),
         ("kpose.export", RUN),
         ("kpose.evaluate", RUN),
     ),

@@ -13,7 +13,6 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from kpose.config import CONTINUOUS
 from kpose.core import geometry
 from kpose.core.errors import InputError
 from kpose.data import records
@@ -113,7 +112,7 @@ def check_shape(files, aspect):
         )
 
 
-def find_training_set(patterns, skeleton, padding, weights=(), aspect=0.0, coordinates=CONTINUOUS):
+def find_training_set(patterns, skeleton, padding, weights=(), aspect=0.0, coordinates=geometry.CONTINUOUS):
     """The `TrainingSet` of record files.
 
     Args:
@@ -173,7 +172,7 @@ def with_coordinates(files, coordinates):
         files: `records.RecordFiles`.
         coordinates: `config.data.coordinates`.
     """
-    return dataclasses.replace(files, label_shift=0.0 if coordinates == CONTINUOUS else -geometry.HALF_PIXEL)
+    return dataclasses.replace(files, label_shift=0.0 if coordinates == geometry.CONTINUOUS else -geometry.HALF_PIXEL)
 
 
 def _check_joints(found, skeleton):

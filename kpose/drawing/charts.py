@@ -16,47 +16,74 @@ THIRD_COLOUR = "#59a869"
 FLOOR_COLOUR = "#b4b8bd"
 INK = "#33373d"
 
+FURTHER_COLOURS = ("#8e5ea2", "#c0504d", "#3aa6a6", "#8a6d3b")
+
 LOSSES = {"loss": ("training", FLOOR_COLOUR), "val_loss": ("validation", MODEL_COLOUR)}
 SCORES = {
-    "pcp_strict": ("training, strict", FLOOR_COLOUR),
-    "val_pcp_strict": ("validation, strict", MODEL_COLOUR),
-    "val_pcp_mean": ("validation, mean rule", THIRD_COLOUR),
+    "pcp_strict": ("training, strict PCP", FLOOR_COLOUR),
+    "val_pcp_strict": ("validation, strict PCP", MODEL_COLOUR),
+    "val_pcp_mean": ("validation, mean rule PCP", THIRD_COLOUR),
 }
+RATES = {"learning_rate": ("learning rate", MODEL_COLOUR)}
+# Columns that are no shares of limbs, joints or persons.
+NO_SCORES = ("val_loss", "val_spread")
 
 
 def learning_curve(rows, file, mean_pose_pcp=None):
-    """Draws loss and PCP over the steps of a run.
+    """Draws loss, validation metrics and learning rate over the steps of a run.
 
     Args:
-        rows: dicts with `step` and any of `loss`, `val_loss` and, as fractions, `pcp_strict`,
-            `val_pcp_strict`, `val_pcp_mean`. A value that is None or not finite leaves a gap. Other
-            keys are ignored.
+        rows: dicts with `step` and any of `loss`, `val_loss`, `learning_rate` and, as fractions,
+            `pcp_strict`, `val_pcp_strict`, `val_pcp_mean` and further metrics `val_...`. A value
+            that is None or not finite leaves a gap. Other keys are ignored. Without a learning
+            rate, its panel is left out.
         file: where to write the PNG.
         mean_pose_pcp: strict PCP of the mean pose as a fraction; drawn as a dashed line.
     """
-    figure, (loss_axes, pcp_axes) = _figure(2)
+    has_rate = any(_is_number(row.get("learning_rate")) for row in rows)
+    figure, (loss_axes, pcp_axes, *rate_axes) = _figure(3, width=4.8) if has_rate else _figure(2)
     losses = _curves(loss_axes, rows, LOSSES, 1, "{:.3g}")
-    scores = _curves(pcp_axes, rows, SCORES, 100, "{:.1f}")
+    scores = _curves(pcp_axes, rows, SCORES | _further_scores(rows), 100, "{:.1f}")
     loss_axes.set_title("loss", loc="left")
-    pcp_axes.set_title("PCP@0.5 in percent", loc="left")
+    pcp_axes.set_title("metrics in percent", loc="left")
+    for axes in rate_axes:
+        _curves(axes, rows, RATES, 1, "{:.2g}")
+        axes.set_title("learning rate", loc="left")
+        axes.set_ylim(bottom=0)
     if losses and min(losses) > 0 and max(losses) > 10 * min(losses):
         _make_logarithmic(loss_axes)
     if _is_number(mean_pose_pcp):
         floor = 100 * mean_pose_pcp
-        pcp_axes.axhline(floor, color=SECOND_COLOUR, linestyle="--", linewidth=1.2, label="mean pose, strict")
+        pcp_axes.axhline(floor, color=SECOND_COLOUR, linestyle="--", linewidth=1.2, label="mean pose, strict PCP")
         scores.append(floor)
     # The axis starts at zero and ends a little above the highest value.
     pcp_axes.set_ylim(0, min(102, 1.15 * max(scores)) if scores and max(scores) > 0 else 102)
     for axes, values in ((loss_axes, losses), (pcp_axes, scores)):
-        if values:
+        if values and len(axes.lines) <= 4:
             axes.legend(frameon=False, fontsize=9)
+        elif values:
+            # A long legend would hide curves.
+            axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
         else:
             axes.text(0.5, 0.5, "no values", transform=axes.transAxes, ha="center", color=INK)
     _save(figure, file)
 
 
+def _further_scores(rows):
+    """The curves of the validation metrics that `SCORES` lacks, in the order of the columns."""
+    names = dict.fromkeys(name for row in rows for name in row if name.startswith("val_"))
+    further = [name for name in names if name not in SCORES and name not in NO_SCORES]
+    return {name: (_label(name), FURTHER_COLOURS[number % len(FURTHER_COLOURS)]) for number, name in enumerate(further)}
+
+
+def _label(name):
+    """The label of a validation metric: "val_pdj_0.2" -> "validation, PDJ@0.2"."""
+    words = [word if word in ("mean", "strict") else word.upper() for word in name.removeprefix("val_").split("_")]
+    return f"validation, {' '.join(words)}".replace(" 0.", "@0.")
+
+
 def _curves(axes, rows, curves, factor, form):
-    """Draws the curves for which `rows` have values.
+    """Draws the curves for which `rows` have values, over the steps.
 
     Args:
         axes: the panel.

@@ -1,11 +1,16 @@
 """Evaluates a trained run: PCP, PDJ and OKS AP in original pixels, compared with the mean pose.
 
 python -m kpose.evaluate --workdir=run --records='records/val-*' --annotations=person_keypoints_val2017.json
+python -m kpose.evaluate --workdir=run --images=val2017.zip --annotations=person_keypoints_val2017.json
 python -m kpose.evaluate --results=predictions/keypoints.json --annotations=person_keypoints_val2017.json
 python -m kpose.evaluate --compare first_run second_run
 
 The boxes are those of the labels. With --results, they are those that kpose.predict used: a
 detector's boxes, or a file of boxes.
+
+Records store each person's crop as JPEG. With --images the crops are cut from the images, as
+kpose.predict does: without --records for all labelled persons of --annotations, with --records for
+the persons of the records.
 """
 
 import os
@@ -24,7 +29,13 @@ _WORKDIR = flags.DEFINE_string(
 _RECORDS = flags.DEFINE_string(
     "records",
     None,
-    "Glob of the records to evaluate on, in quotes. Required, except with --results or --compare.",
+    "Glob of the records to evaluate on, in quotes. Required, except with --images, --results or --compare.",
+    flag_values=FLAGS,
+)
+_IMAGES = flags.DEFINE_string(
+    "images",
+    None,
+    "Folder or .zip file of the images: evaluate on crops cut from them, not on the crops stored in records.",
     flag_values=FLAGS,
 )
 _COMPARE = flags.DEFINE_list(
@@ -44,14 +55,15 @@ _RESULTS = flags.DEFINE_string(
 _ANNOTATIONS = flags.DEFINE_string(
     "annotations",
     None,
-    "COCO file with the persons of --records; adds OKS AP. With --results: the labels; required.",
+    "COCO file with the persons of --records; adds OKS AP. With --results, or with --images and no --records: the "
+    "labels; required.",
     flag_values=FLAGS,
 )
 _PIXEL_OFFSET = flags.DEFINE_float(
     "pixel_offset",
     None,
-    "With --results: added to the coordinates of the joints in --annotations. Default: 0.5, for pixel indices as in "
-    "COCO. Give the value that write_coco needs for this file; records have their own.",
+    "Added to the coordinates of the joints in --annotations. Default: 0.5, for pixel indices as in COCO. Give the "
+    "value that write_coco needs for this file. Ignored with --records, which have their own.",
     flag_values=FLAGS,
 )
 _OUTPUT_DIR = flags.DEFINE_string(
@@ -70,6 +82,8 @@ _BEST = flags.DEFINE_bool(
 
 
 def main():
+    if _IMAGES.value and (_COMPARE.value or _RESULTS.value):
+        raise cli.InputError("--images is for the evaluation of a run: leave it out with --results and --compare")
     if _COMPARE.value:
         _compare(_COMPARE.value)
     elif _RESULTS.value:
@@ -79,13 +93,20 @@ def main():
 
 
 def _evaluate_run():
-    for flag in (_WORKDIR, _RECORDS):
+    for flag in (_WORKDIR, _ANNOTATIONS if _IMAGES.value and not _RECORDS.value else _RECORDS):
         if not flag.value:
             raise cli.InputError(f"--{flag.name} is missing: {FLAGS[flag.name].help}")
     from kpose.evaluate import on_records
 
     on_records.evaluate(
-        _WORKDIR.value, _RECORDS.value, _ANNOTATIONS.value, _OUTPUT_DIR.value, _FLIP_TEST.value, _BEST.value
+        _WORKDIR.value,
+        _RECORDS.value,
+        _ANNOTATIONS.value,
+        _OUTPUT_DIR.value,
+        _FLIP_TEST.value,
+        _BEST.value,
+        _IMAGES.value,
+        _PIXEL_OFFSET.value,
     )
 
 

@@ -66,6 +66,7 @@ def evaluate(results_path, annotations_path, output_dir, pixel_offset=None):
         "annotations": annotations_path,
         # The file of results does not contain these facts.
         "flip_test": None,
+        "pixels": None,
         "records": None,
         "checkpoint": None,
         "recipe": os.path.basename(results_path),
@@ -158,6 +159,7 @@ def _persons(pairs, skeleton):
         "truth": _keypoints(found, skeleton),
         "keypoints": _keypoints(results, skeleton)[..., :2],
         "box": boxes,
+        "image": bootstrap.number_images([person.image_id for person in found]),
         "area": np.array([person.area for person in found]),
     }
 

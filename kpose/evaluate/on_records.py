@@ -1,4 +1,4 @@
-"""Evaluates a trained run on records: metrics.json, COCO results and pictures."""
+"""Evaluates a trained run on records or images: metrics.json, COCO results and pictures."""
 
 import collections
 import os
@@ -7,21 +7,28 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from kpose.config import INDICES
 from kpose.core import files, geometry
+from kpose.core.errors import InputError
 from kpose.core.progress import Progress
-from kpose.data import pipeline, records
+from kpose.data import records
 from kpose.drawing.persons import save_image
-from kpose.evaluate import pictures, report, summary
+from kpose.evaluate import crops, pictures, report, summary
 from kpose.metrics import bootstrap, coco, tables
 from kpose.models import decoding
 from kpose.models.layers import OUTPUTS_OF_LOSS
 from kpose.runs.workdir import load_trained
 
-BATCH_SIZE = 64
 
-
-def evaluate(workdir, records_pattern, annotations=None, output_dir=None, flip_test=False, best=False):
+def evaluate(
+    workdir,
+    records_pattern=None,
+    annotations=None,
+    output_dir=None,
+    flip_test=False,
+    best=False,
+    images=None,
+    pixel_offset=None,
+):
     """Evaluates a checkpoint of a run.
 
     All metrics are in original pixels. The same metrics of the training set's mean pose are beside
@@ -29,34 +36,43 @@ def evaluate(workdir, records_pattern, annotations=None, output_dir=None, flip_t
 
     Args:
         workdir: folder of the training run, or the name of a shipped model.
-        records_pattern: glob of the records to evaluate on.
+        records_pattern: glob of the records to evaluate on. None, only with `images`: all labelled
+            persons of the annotations.
         annotations: the COCO file from which the records were written; adds OKS AP.
         output_dir: folder for metrics.json, keypoints.json (COCO results), report.html, pcp.png,
             predictions.png and persons.npz (for `two_runs.compare`); None: the folder "evaluation"
             of the workdir.
         flip_test: average each prediction with that for the mirrored image.
         best: evaluate the checkpoint with the best validation score instead of the newest one.
+        images: folder or .zip file of the images. The crops are cut from them, as in a user's
+            predictions. None: the crops that are stored in the records.
+        pixel_offset: of the annotations, as for `coco_files.read_labels`; None: that of COCO.
+            Records have their own.
 
     Returns:
         The dict of metrics.json.
 
     Raises:
-        InputError: the run or the records do not exist, or the annotations are of other persons.
+        InputError: the run, the records or some images do not exist, or the annotations are of
+            other persons.
     """
     trained = load_trained(workdir, best)
     output_dir = trained.output_folder(output_dir, "evaluation")
-    found = records.find(records_pattern, trained.skeleton)
-    batches = pipeline.evaluation_batches(trained.config, found, BATCH_SIZE, identity=True)
+    found = records.find(records_pattern, trained.skeleton) if records_pattern else None
+    pixel_offset = found.pixel_offset if found else pixel_offset
+    labels = summary.read_labels(annotations, trained.skeleton, pixel_offset) if annotations else None
+    source = _crops(trained, found, labels, images)
 
-    persons = _predict(trained, batches, flip_test)
+    persons = _predict(trained, source, flip_test) | {"image": source.image}
     results = coco.coco_results(
         persons["image_id"].tolist(), persons["box"], persons["keypoints"], persons["score"].tolist()
     )
     counts = bootstrap.person_counts(persons["truth"], persons["keypoints"][..., :2], trained.skeleton)
-    labels = summary.read_labels(annotations, trained.skeleton, found.pixel_offset) if annotations else None
     metrics = _score(trained, persons, results, counts, labels) | {
         "num_persons": len(persons["truth"]),
+        "num_images": len(np.unique(persons["image"])),
         "box_source": "ground truth",
+        "pixels": source.pixels,
         "flip_test": flip_test,
         "records": records_pattern,
         "annotations": annotations,
@@ -67,21 +83,32 @@ def evaluate(workdir, records_pattern, annotations=None, output_dir=None, flip_t
     files.write_json(os.path.join(output_dir, summary.METRICS_FILE), metrics)
     files.write_json(os.path.join(output_dir, "keypoints.json"), results, indent=None)
     with files.replacing(os.path.join(output_dir, summary.PERSONS_FILE), "wb") as file:
-        np.savez_compressed(file, annotation_id=persons["annotation_id"], **counts)
-    first, extremes = pictures.draw(persons, batches, trained.skeleton)
+        np.savez_compressed(file, annotation_id=persons["annotation_id"], image=persons["image"], **counts)
+    first, extremes = pictures.draw(persons, source.read, trained.skeleton)
     save_image(os.path.join(output_dir, "predictions.png"), first)
-    report.write(output_dir, metrics, persons, extremes)
+    report.write(output_dir, metrics, persons, extremes, report.run_of(trained))
     for line in summary.describe(metrics):
         logging.info("%s", line)
     return metrics
 
 
+def _crops(trained, found, labels, images):
+    """The `crops.StoredCrops` or `crops.ImageCrops` of `evaluate`."""
+    if found is None:
+        if not images or labels is None:
+            raise InputError("no persons to evaluate on: give records, or images and annotations")
+        return crops.ImageCrops(images, crops.persons_of_labels(labels), trained.config)
+    if images:
+        return crops.ImageCrops(images, crops.persons_of_records(found), trained.config)
+    return crops.StoredCrops(found, trained.config)
+
+
 def _predict(trained, batches, flip_test):
-    """The predictions for all persons of the records, in order.
+    """The predictions for all persons, in order.
 
     Args:
         trained: `workdir.Trained`.
-        batches: from `pipeline.evaluation_batches` with `identity`.
+        batches: `crops.StoredCrops` or `crops.ImageCrops`.
         flip_test: as for `evaluate`.
 
     Returns:
@@ -108,7 +135,14 @@ def _predict(trained, batches, flip_test):
     arrays = {name: np.concatenate(values) for name, values in columns.items()}
     # The last batch is padded with samples of weight 0.
     real = arrays.pop("weight") > 0
-    return {name: values[real] for name, values in arrays.items()}
+    persons = {name: values[real] for name, values in arrays.items()}
+    if "inside" in persons:
+        inside = persons.pop("inside")
+        persons["score"] = persons["score"] * inside
+        persons["keypoints"] = np.concatenate(
+            [persons["keypoints"][..., :2], persons["keypoints"][..., 2:] * inside[:, None, None]], -1
+        )
+    return persons
 
 
 def _score(trained, persons, results, counts, labels):
@@ -122,7 +156,7 @@ def _score(trained, persons, results, counts, labels):
         chosen_results = [result for result, wanted in zip(results, chosen, strict=True) if wanted]
         return coco.oks_ap(labels, chosen_results, persons["annotation_id"][chosen], skeleton)
 
-    mean_offset = geometry.HALF_PIXEL if trained.config.data.coordinates == INDICES else 0.0
+    mean_offset = geometry.HALF_PIXEL if trained.config.data.coordinates == geometry.INDICES else 0.0
     mean_points = decoding.place(trained.mean_pose, persons["region"], mean_offset)
     has_visibility = "visibility" in OUTPUTS_OF_LOSS.get(trained.config.loss.name, ())
     return summary.compute_metrics(persons, mean_points, counts, skeleton, ap_of) | {

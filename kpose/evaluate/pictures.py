@@ -10,14 +10,13 @@ FIRST_PERSONS = 24
 EXTREME_PERSONS = 8
 
 
-def draw(persons, batches, skeleton):
+def draw(persons, read_crops, skeleton):
     """Draws the first persons of an evaluation, and the best, the median and the worst ones.
 
     Args:
         persons: arrays over all persons: `truth` and `keypoints` [N, K, 3] and `box` [N, 4] in
             original pixels, `labels` [N, K, 3] normalised, `region` [N, 4] in original pixels.
-        batches: the batches of the same persons, in the same order, with their `image` [B, H, W, 3]
-            uint8.
+        read_crops: function from numbers of persons to {number: crop [H, W, 3] uint8}.
         skeleton: the `Skeleton`.
 
     Returns:
@@ -25,7 +24,7 @@ def draw(persons, batches, skeleton):
     """
     first = np.arange(min(FIRST_PERSONS, len(persons["truth"])))
     extremes = _extreme_persons(persons)
-    crops = _read_crops(batches, np.concatenate([first, *extremes.values()]))
+    crops = read_crops(np.concatenate([first, *extremes.values()]))
 
     def grid(numbers, columns):
         regions = persons["region"][numbers]
@@ -49,16 +48,3 @@ def _extreme_persons(persons):
     count = min(EXTREME_PERSONS, len(order))
     middle = max(0, len(order) // 2 - count // 2)
     return {"best": order[:count], "median": order[middle : middle + count], "worst": order[::-1][:count]}
-
-
-def _read_crops(batches, numbers):
-    """{number: crop [H, W, 3] uint8} of the persons with these numbers."""
-    wanted, crops, start = set(numbers.tolist()), {}, 0
-    for batch in batches:
-        size = len(batch["image"])
-        for number in wanted.intersection(range(start, start + size)):
-            crops[number] = batch["image"][number - start].numpy()
-        start += size
-        if len(crops) == len(wanted):
-            break
-    return crops

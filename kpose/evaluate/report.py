@@ -11,10 +11,12 @@ from typing import NamedTuple
 import jinja2
 from PIL import Image
 
+from kpose import config as config_lib
 from kpose.core import files
 from kpose.drawing import charts
-from kpose.evaluate.summary import percent
+from kpose.evaluate.summary import describe_pixels, percent
 from kpose.metrics import pose
+from kpose.runs.workdir import read_history
 
 TEMPLATE = "report.html.jinja"
 
@@ -33,7 +35,19 @@ class Table(NamedTuple):
     rows: list
 
 
-def write(output_dir, metrics, persons, pictures):
+class Run(NamedTuple):
+    """What the report says about the training: the recipe, and the rows of history.csv."""
+
+    recipe: object
+    history: list
+
+
+def run_of(trained):
+    """The `Run` of a `workdir.Trained`; a shipped model has no history."""
+    return Run(trained.config, read_history(trained.folder) if trained.folder else [])
+
+
+def write(output_dir, metrics, persons, pictures, run=None):
     """Writes report.html, and the chart pcp.png.
 
     Args:
@@ -42,6 +56,7 @@ def write(output_dir, metrics, persons, pictures):
         persons: arrays over all persons: `truth` [N, K, 3], `keypoints` [N, K, 2 or 3] and `box`
             [N, 4] in original pixels.
         pictures: {title: picture [H, W, 3] uint8}, shown at the end.
+        run: `Run`; None: the report has no recipe and no learning curve.
     """
     errors, labelled = pose.joint_errors(persons["truth"], persons["keypoints"][..., :2])
     relative_errors = (errors / pose.longer_sides(persons["box"])[:, None])[labelled]
@@ -51,9 +66,12 @@ def write(output_dir, metrics, persons, pictures):
         "pdj_curve": _chart(charts.pdj_curves, metrics),
         "errors": _chart(charts.error_histogram, relative_errors, metrics["num_persons"]),
     }
+    if run and run.history:
+        pngs["learning_curve"] = _chart(charts.learning_curve, run.history)
     with files.replacing(os.path.join(output_dir, "pcp.png"), "wb") as file:
         file.write(pngs["pcp_by_group"])
     values = _values(metrics) | {
+        "recipe_fields": _recipe_table(run.recipe) if run else None,
         "charts": {name: _base64(png) for name, png in pngs.items()},
         "pictures": {title: _base64(_png(picture)) for title, picture in pictures.items()},
     }
@@ -82,6 +100,7 @@ def _values(metrics):
         "recipe": metrics["recipe"],
         "headline": headline + (f", OKS AP {percent(ap['AP'])}" if ap else ""),
         "mean_pose_pcp": percent(metrics["mean_pose_pcp"]["strict"]["average"]),
+        "resampled": f"{metrics['bootstrap']['num_images']} images",
         "facts": _facts(metrics),
         "pcp": _pcp_table(metrics),
         "pdj": _pdj_table(metrics),
@@ -97,7 +116,9 @@ def _facts(metrics):
     facts = {
         "checkpoint": metrics["checkpoint"],
         "records": metrics["records"],
+        "pixels": describe_pixels(metrics["pixels"]) if metrics.get("pixels") else None,
         "persons": metrics["num_persons"],
+        "images with these persons": metrics["bootstrap"]["num_images"],
         "boxes": metrics["box_source"],
         "flip test": {True: "yes", False: "no"}.get(metrics["flip_test"]),
     }
@@ -105,6 +126,17 @@ def _facts(metrics):
         facts["labelled persons"] = metrics["num_labelled_persons"]
         facts["strict PCP, persons not found counted as wrong"] = percent(metrics["pcp_of_all"]["strict"]["average"])
     return {name: value for name, value in facts.items() if value is not None}
+
+
+def _recipe_table(recipe):
+    """The fields of a recipe that differ from the default, with both values."""
+    default = config_lib.flatten(config_lib.default())
+    rows = [
+        [Cell(field), Cell(str(value)), Cell(str(default.get(field, "")))]
+        for field, value in config_lib.flatten(recipe).items()
+        if field != "name" and value != default.get(field)
+    ]
+    return Table(["field", "value", "default"], rows)
 
 
 def _pcp_table(metrics):

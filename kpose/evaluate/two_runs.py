@@ -22,7 +22,9 @@ def compare(first, second):
         first, second: folders that `kpose.evaluate` wrote, or workdirs that hold such a folder.
 
     Returns:
-        A dict: "first" and "second", the folders; "num_persons"; for each metric of `NAMES` a row
+        A dict: "first" and "second", the folders; "num_persons"; "num_images", the number of images
+        that the intervals resample, or None where they resample persons, because both evaluations
+        are of a kpose that did not save the images; for each metric of `NAMES` a row
         {"first", "second", "difference", "interval"}, where the interval is the 95% interval of the
         paired difference; "pcp_strict_by_group" and "pcp_mean_by_group", such rows by limb group;
         "oks_ap", a row without an interval. Values are None where nothing counted.
@@ -39,24 +41,36 @@ def compare(first, second):
             f"{first} and {second} are evaluations on different persons ({len(ids[0])} and {len(ids[1])}): evaluate "
             "both on the same records"
         )
+    images = _images(counts, orders)
+    num_images = None if images is None else len(np.unique(images))
+    images = np.arange(len(ids[0])) if images is None else images
     ordered = [{name: part[name][order] for name in NAMES} for part, order in zip(counts, orders, strict=True)]
     tables = [files.read_json(os.path.join(folder, METRICS_FILE), "metrics") for folder in (first, second)]
-    table = {"first": first, "second": second, "num_persons": len(ids[0])} | _compared(ordered)
+    table = {"first": first, "second": second, "num_persons": len(ids[0]), "num_images": num_images}
+    table |= _compared(ordered, images)
     for name in GROUPED:
         rule = name.removeprefix("pcp_")
         groups = [group for group in tables[0]["pcp"][rule] if group != "average"]
         by_group = [{group: part[name][:, i : i + 1] for i, group in enumerate(groups)} for part in ordered]
-        table[f"{name}_by_group"] = _compared(by_group)
+        table[f"{name}_by_group"] = _compared(by_group, images)
     aps = [found["oks_ap"]["AP"] if found["oks_ap"] else None for found in tables]
     gap = None if None in aps else aps[1] - aps[0]
     table["oks_ap"] = {"first": aps[0], "second": aps[1], "difference": gap, "interval": None}
     return table
 
 
-def _compared(parts):
-    """{metric: row of `compare`}, from two dicts of counts of the same persons."""
+def _images(counts, orders):
+    """[N] the number of each person's image, in order; None if neither evaluation has it."""
+    for part, order in zip(counts, orders, strict=True):
+        if "image" in part:
+            return part["image"][order]
+    return None
+
+
+def _compared(parts, images):
+    """{metric: row of `compare`}, from two dicts of counts of the same persons and their images."""
     table = {}
-    for name, found in bootstrap.paired_differences(*parts).items():
+    for name, found in bootstrap.paired_differences(*parts, images).items():
         averages = {side: bootstrap.average(part[name].sum(0)) for side, part in zip(SIDES, parts, strict=True)}
         row = averages | {"difference": found["difference"]}
         table[name] = {key: float(value) if np.isfinite(value) else None for key, value in row.items()}
@@ -66,7 +80,13 @@ def _compared(parts):
 
 def describe(table):
     """The lines that a comparison prints."""
-    lines = [f"{table['num_persons']} persons; first: {table['first']}, second: {table['second']}"]
+    among = "" if table["num_images"] is None else f" in {table['num_images']} images"
+    lines = [f"{table['num_persons']} persons{among}; first: {table['first']}, second: {table['second']}"]
+    if not among:
+        lines.append(
+            "both evaluations are of an older kpose, which did not save the images: the intervals resample persons and "
+            "are too narrow; evaluate one of them again"
+        )
     lines.append(f"{'':<16}{'first':>9}{'second':>9}{'difference':>13}   95% interval")
     for name, title in NAMES.items():
         lines.append(_line(title, table[name]))

@@ -1,6 +1,9 @@
 """Bootstrap confidence intervals (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993).
 
-The resampling unit is a person, not a limb: the limbs of one person are not independent.
+The resampling unit is an image with all its persons. The limbs of one person are not independent,
+and neither are the persons of one image: they share light, sharpness, size and activity. This is
+the cluster bootstrap (Davison and Hinkley, "Bootstrap Methods and their Application", 1997,
+section 3.8).
 """
 
 import numpy as np
@@ -68,23 +71,69 @@ def average(sums):
     return np.where(groups > 0, mean, np.nan)
 
 
-def resampled(counts, seed=0):
-    """Sums over N persons drawn with replacement, for each resample.
+def number_images(*keys):
+    """The number of each person's image, from 0, in the order of the first person of each image.
+
+    Args:
+        keys: one or several [N] arrays or lists, such as image ids and file names. Persons belong
+            to the same image if all their keys are equal.
+
+    Returns:
+        [N] int64.
+    """
+    numbers = {}
+    return np.array([numbers.setdefault(key, len(numbers)) for key in zip(*keys, strict=True)], np.int64)
+
+
+def sum_by_image(counts, images):
+    """The sums of the persons' counts in each image.
 
     Args:
         counts: [N, G, 2].
-        seed: equal seeds draw equal persons.
+        images: [N] number of each person's image, from `number_images`.
 
     Returns:
-        [RESAMPLES, G, 2] float64.
+        [I, G, 2] float64, for I images with at least one of the persons.
     """
-    rng, persons = np.random.default_rng(seed), len(counts)
-    sums = []
+    present, places = np.unique(images, return_inverse=True)
+    sums = np.zeros((len(present), *counts.shape[1:]))
+    np.add.at(sums, places, counts)
+    return sums
+
+
+def resampled(counts, images, seed=0):
+    """Sums over the persons of images drawn with replacement, for each resample.
+
+    Each resample draws as many images as there are. An image brings all its persons.
+
+    Args:
+        counts: [N, G, 2].
+        images: [N] number of each person's image.
+        seed: equal seeds draw equal images.
+
+    Returns:
+        [RESAMPLES, G, 2] float64; NaN with fewer than two images, which tell nothing about the
+        variation between images.
+    """
+    sums_of_images = sum_by_image(counts, images)
+    number = len(sums_of_images)
+    if number < 2:
+        return np.full((RESAMPLES, *counts.shape[1:]), np.nan)
+    rng, sums = np.random.default_rng(seed), []
     for start in range(0, RESAMPLES, _CHUNK):
-        drawn = rng.integers(0, persons, (min(_CHUNK, RESAMPLES - start), persons))
-        weights = np.array([np.bincount(row, minlength=persons) for row in drawn], np.float64)
-        sums.append(np.tensordot(weights, counts, 1))
+        drawn = rng.integers(0, number, (min(_CHUNK, RESAMPLES - start), number))
+        weights = np.array([np.bincount(row, minlength=number) for row in drawn], np.float64)
+        sums.append(np.tensordot(weights, sums_of_images, 1))
     return np.concatenate(sums)
+
+
+def describe(images):
+    """The entry `bootstrap` of metrics.json: what was resampled, and how often.
+
+    Args:
+        images: [N] number of each person's image.
+    """
+    return {"unit": "image", "num_images": len(np.unique(images)), "resamples": RESAMPLES, "level": LEVEL}
 
 
 def interval(values):
@@ -96,17 +145,18 @@ def interval(values):
     return [float(value) for value in np.percentile(values, [edge, 100 - edge])]
 
 
-def intervals(counts, skeleton):
+def intervals(counts, images, skeleton):
     """The intervals of metrics.json.
 
     Args:
         counts: from `person_counts`, and optionally also from `joint_counts`.
+        images: [N] number of each person's image; the images are resampled.
         skeleton: the `Skeleton`.
 
     Returns:
         A dict with the structure of the metrics, with [low, high] for each value: "pcp",
         "pcp_by_limb" and "pdj"; with the counts of `joint_counts` also "pck" and "joint_errors" (of
-        the mean error).
+        the mean error). None instead of an interval where nothing counted, or with one image.
     """
 
     def each(sums, names):
@@ -114,28 +164,29 @@ def intervals(counts, skeleton):
 
     found = {"pcp": {}, "pcp_by_limb": {}}
     for rule in pose.RULES:
-        sums = resampled(counts[f"pcp_{rule}"])
+        sums = resampled(counts[f"pcp_{rule}"], images)
         found["pcp"][rule] = each(sums, skeleton.limbs) | {"average": interval(average(sums))}
-        found["pcp_by_limb"][rule] = each(resampled(counts[f"limbs_{rule}"]), skeleton.limb_names)
+        found["pcp_by_limb"][rule] = each(resampled(counts[f"limbs_{rule}"], images), skeleton.limb_names)
     names = {"0.1": "pdj_0.1", "0.2": "pdj"}
-    found["pdj"] = {threshold: interval(average(resampled(counts[name]))) for threshold, name in names.items()}
+    found["pdj"] = {threshold: interval(average(resampled(counts[name], images))) for threshold, name in names.items()}
     if "pck" in counts:
-        sums = resampled(counts["pck"])
+        sums = resampled(counts["pck"], images)
         # The average PCK is that of all joints together, not the mean of the joints' fractions.
         over_all = interval(average(sums.sum(1, keepdims=True)))
         found["pck"] = {"average": over_all} | each(sums, skeleton.joints)
-        found["joint_errors"] = each(resampled(counts["joint_errors"]), skeleton.joints)
+        found["joint_errors"] = each(resampled(counts["joint_errors"], images), skeleton.joints)
     return found
 
 
-def paired_differences(first, second):
+def paired_differences(first, second, images):
     """The gain of the second of two predictions for the same persons.
 
-    Both are resampled with the same persons. So a person that is hard for both does not widen the
+    Both are resampled with the same images. So an image that is hard for both does not widen the
     interval.
 
     Args:
         first, second: from `person_counts`, with the persons in the same order.
+        images: [N] number of each person's image.
 
     Returns:
         {metric: {"difference": second minus first, "interval": [low, high] or None}}.
@@ -143,6 +194,6 @@ def paired_differences(first, second):
     found = {}
     for name, one in first.items():
         other = second[name]
-        gaps = average(resampled(other)) - average(resampled(one))
+        gaps = average(resampled(other, images)) - average(resampled(one, images))
         found[name] = {"difference": float(average(other.sum(0)) - average(one.sum(0))), "interval": interval(gaps)}
     return found

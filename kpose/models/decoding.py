@@ -3,7 +3,6 @@
 import tensorflow as tf
 from keras import ops
 
-from kpose.config import INDICES
 from kpose.core import geometry
 
 
@@ -18,7 +17,7 @@ def label_offset(config):
     Args:
         config: the network's recipe.
     """
-    if config.data.coordinates != INDICES:
+    if config.data.coordinates != geometry.INDICES:
         return 0.0, 0.0
     return geometry.HALF_PIXEL - config.augment.flip, geometry.HALF_PIXEL
 

@@ -53,11 +53,28 @@ def test_learning_curve(path, saved_axes):
     charts.learning_curve(rows, path, mean_pose_pcp=0.15)
     pixels = _opened(path)
     assert _painted(pixels, charts.MODEL_COLOUR) > 200 and _painted(pixels, charts.SECOND_COLOUR) > 50
-    losses, scores = saved_axes
+    losses, scores, rates = saved_axes
     assert losses.get_yscale() == "log" and scores.get_yscale() == "linear"
-    assert [text.get_text() for text in scores.get_legend().get_texts()] == ["validation, strict", "mean pose, strict"]
+    labels = [text.get_text() for text in scores.get_legend().get_texts()]
+    assert labels == ["validation, strict PCP", "mean pose, strict PCP"]
+    assert rates.lines[0].get_ydata() == pytest.approx([1e-3] * 3) and rates.get_ylim()[0] == 0
+    assert [axes.get_xlabel() for axes in saved_axes] == ["step"] * 3
+    assert [axes.get_title("left") for axes in saved_axes] == ["loss", "metrics in percent", "learning rate"]
     assert scores.lines[0].get_ydata() == pytest.approx([5, 25, 50])
     assert scores.lines[1].get_ydata() == pytest.approx([15, 15]) and scores.lines[1].get_linestyle() == "--"
+
+
+def test_all_validation_metrics_are_drawn(path, saved_axes):
+    """Whatever columns the history has; the spread is no share, and has another scale."""
+    names = ("val_loss", "val_pcp_strict", "val_pcp_mean", "val_pdj_0.2", "val_oks_ap", "val_spread", "val_new_one")
+    charts.learning_curve([{"step": s, "loss": 9.0} | dict.fromkeys(names, 0.1 * s) for s in (1, 2)], path)
+    _, scores = saved_axes
+    labels = [line.get_label() for line in scores.lines]
+    assert labels[:2] == ["validation, strict PCP", "validation, mean rule PCP"]
+    assert labels[2:] == ["validation, PDJ@0.2", "validation, OKS AP", "validation, NEW ONE"]
+    assert scores.lines[3].get_ydata() == pytest.approx([10, 20])
+    assert len({line.get_color() for line in scores.lines}) == 5
+    _opened(path)
 
 
 def test_similar_losses_are_on_a_linear_scale(path, saved_axes):

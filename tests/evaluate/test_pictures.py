@@ -1,5 +1,7 @@
 """Pictures of the first, the best, the median and the worst persons."""
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
@@ -7,6 +9,7 @@ from kpose.core import geometry
 from kpose.core.skeletons import COCO
 from kpose.drawing import sheets
 from kpose.evaluate import pictures
+from kpose.evaluate.crops import find_crops
 
 
 def make_persons(count):
@@ -27,7 +30,7 @@ def test_persons_are_drawn_on_their_own_crops():
     # evaluation.
     crops = np.zeros((50, 32, 32, 3), np.uint8) + np.arange(50, dtype=np.uint8)[:, None, None, None]
     batches = [{"image": tf.constant(crops[start : start + size])} for start in range(0, 50, size)]
-    first, extremes = pictures.draw(persons, batches, COCO)
+    first, extremes = pictures.draw(persons, functools.partial(find_crops, batches), COCO)
 
     def expected(numbers, columns):
         arrays = (persons[name][numbers] for name in ("labels", "keypoints", "region"))
@@ -45,5 +48,5 @@ def test_persons_are_drawn_on_their_own_crops():
 
 def test_without_labelled_joints_only_the_first_persons_are_drawn():
     persons = make_persons(1)
-    first, extremes = pictures.draw(persons, [{"image": tf.zeros([1, 32, 32, 3], tf.uint8)}], COCO)
+    first, extremes = pictures.draw(persons, lambda numbers: {0: np.zeros((32, 32, 3), np.uint8)}, COCO)
     assert first.ndim == 3 and extremes == {}

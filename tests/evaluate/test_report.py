@@ -8,6 +8,7 @@ import subprocess
 import numpy as np
 import pytest
 
+from kpose import config
 from kpose.evaluate import report
 from tests.evaluate.test_summary import metrics_of
 from tests.metrics.test_keras_metrics import persons
@@ -24,11 +25,11 @@ FACTS = {
 }
 
 
-def write_report(folder, pictures, **facts):
+def write_report(folder, pictures, run=None, **facts):
     """Writes a report of a few persons; returns its text."""
     truth, prediction = persons(8)
     metrics, arrays = metrics_of(truth, prediction, prediction)
-    report.write(str(folder), metrics | FACTS | {"num_persons": len(truth)} | facts, arrays, pictures)
+    report.write(str(folder), metrics | FACTS | {"num_persons": len(truth)} | facts, arrays, pictures, run)
     return (folder / "report.html").read_text()
 
 
@@ -40,6 +41,8 @@ def test_the_report_holds_the_metrics_and_opens_offline(evaluations):
     assert f"strict PCP {100 * average:.1f}%" in page and "The worst persons" in page
     assert page.count("<img ") >= 7 and page.count('src="data:image/png;base64,') == page.count("<img ")
     assert not re.search(r"""(?:src|href|action)\s*=\s*["']?(?!["']?(?:data:|#))|url\(|@import|<script|<link""", page)
+    # The history of the run, and a field of its recipe.
+    assert "Loss, metrics and learning rate by training step" in page and "model.head_filters" in page
     for subset in metrics[0]["subsets"]:
         assert subset["name"] in page
     for name, value in metrics[0]["oks_ap"].items():
@@ -54,6 +57,30 @@ def test_the_report_shows_visibility_where_it_is_learned_and_no_ap_where_there_i
     page = write_report(tmp_path, {}, visibility=visibility)
     assert "<h2>Visibility</h2>" in page and "<td>81.2%</td><td>-</td>" in page
     assert "object keypoint similarity" not in page
+
+
+def test_the_report_says_what_was_resampled_and_where_the_pixels_come_from(tmp_path):
+    page = write_report(tmp_path, {}, pixels="stored crops")
+    assert "bootstrap resamples of the 20 images" in page and "compressed once more" in page
+    page = write_report(tmp_path, {}, pixels="photos.zip")
+    assert "<td>photos.zip</td>" in page and "compressed once more" not in page
+
+
+def test_the_report_shows_the_recipe_and_the_learning_curve(tmp_path):
+    recipe = config.default()
+    recipe.data.train = "<b>mine</b>"
+    recipe.optimizer.learning_rate = 0.125
+    history = [{"step": step, "loss": 1 / step, "val_oks_ap": 0.01 * step} for step in (1, 2, 3)]
+    page = write_report(tmp_path, {}, report.Run(recipe, history))
+    default = config.default().optimizer.learning_rate
+    assert f"<tr><td>optimizer.learning_rate</td><td>0.125</td><td>{default}</td></tr>" in page
+    assert "&lt;b&gt;mine" in page and "<b>mine" not in page
+    # Only the fields that differ.
+    assert page.count("<td>optimizer.") == 1 and "batch_size" not in page
+    curve = 'alt="Loss, metrics and learning rate by training step"'
+    assert curve in page
+    page = write_report(tmp_path, {}, report.Run(recipe, []))
+    assert curve not in page and "optimizer.learning_rate" in page
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed")

@@ -10,6 +10,7 @@ from kpose.core.skeletons import COCO
 from kpose.evaluate import on_records, summary, two_runs
 from kpose.metrics import bootstrap, tables
 from tests.core.test_cli import run
+from tests.metrics.test_keras_metrics import persons
 
 
 def test_a_comparison_says_what_the_evaluations_say(evaluations, monkeypatch, capfd, tmp_path):
@@ -30,16 +31,41 @@ def test_a_comparison_says_what_the_evaluations_say(evaluations, monkeypatch, ca
             assert row[side] == pytest.approx(expected["pcp"]["mean"][group], abs=1e-6)
 
 
+def save_evaluation(folder, counts, truth, **arrays):
+    """Writes the files of an evaluation that a comparison reads."""
+    folder.mkdir(parents=True)
+    np.savez(folder / summary.PERSONS_FILE, annotation_id=np.arange(len(truth)), **counts, **arrays)
+    table = {"pcp": tables.pcp_table(truth, truth[..., :2], COCO), "oks_ap": None}
+    (folder / "metrics.json").write_text(json.dumps(table))
+    return str(folder)
+
+
+def test_a_comparison_resamples_images(tmp_path):
+    """Each person four times in its image; without the images of an older kpose, persons."""
+    truth, prediction = (np.repeat(array, 4, 0) for array in persons(2, count=40))
+    images = np.repeat(np.arange(40), 4)
+    better = truth[..., :2] + 0.9 * (prediction - truth[..., :2])
+    both = [bootstrap.person_counts(truth, points, COCO) for points in (prediction, better)]
+    new = [save_evaluation(tmp_path / f"new{i}", counts, truth, image=images) for i, counts in enumerate(both)]
+    old = [save_evaluation(tmp_path / f"old{i}", counts, truth) for i, counts in enumerate(both)]
+    table = two_runs.compare(*new)
+    assert table["num_images"] == 40 and "160 persons in 40 images" in two_runs.describe(table)[0]
+    expected = bootstrap.paired_differences(*({k: v[::4] for k, v in counts.items()} for counts in both), np.arange(40))
+    assert table["pdj"]["interval"] == pytest.approx(expected["pdj"]["interval"])
+    # One of the two files is enough: the persons are the same.
+    assert two_runs.compare(old[0], new[1])["pdj"]["interval"] == table["pdj"]["interval"]
+    alone = two_runs.compare(*old)
+    assert alone["num_images"] is None and "resample persons" in two_runs.describe(alone)[1]
+    ratio = np.diff(table["pdj"]["interval"])[0] / np.diff(alone["pdj"]["interval"])[0]
+    assert ratio == pytest.approx(2, rel=0.2)
+
+
 def test_a_comparison_takes_workdirs_and_writes_no_nan(tmp_path, monkeypatch, capfd):
     """For persons without a labelled joint."""
     truth = np.zeros((3, 17, 3))
     for name in "ab":
-        folder = tmp_path / name / "evaluation"
-        folder.mkdir(parents=True)
         counts = bootstrap.person_counts(truth, truth[..., :2], COCO)
-        np.savez(folder / summary.PERSONS_FILE, annotation_id=np.arange(3), **counts)
-        table = {"pcp": tables.pcp_table(truth, truth[..., :2], COCO), "oks_ap": None}
-        (folder / "metrics.json").write_text(json.dumps(table))
+        save_evaluation(tmp_path / name / "evaluation", counts, truth, image=np.arange(3))
     arguments = ("--compare", str(tmp_path / "a"), str(tmp_path / "b"), f"--output_dir={tmp_path}")
     status, out, _ = run(monkeypatch, capfd, "kpose.evaluate", *arguments)
     text = (tmp_path / "compare.json").read_text()
