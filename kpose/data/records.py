@@ -131,10 +131,11 @@ def parse(serialised, skeleton, image=True):
     batched = tf.convert_to_tensor(serialised).shape.rank == 1
     features = (tf.io.parse_example if batched else tf.io.parse_single_example)(serialised, spec)
     visibility = features["annotation/keypoints"][..., 2]
+    points = features["annotation/keypoints"][..., :2]
     as_in_file = tf.equal(features.pop("annotation/pixel_offset"), NO_OFFSET)[..., None]
-    missing = tf.where(tf.logical_and(as_in_file, visibility > 0), geometry.HALF_PIXEL, 0.0)
+    indices = tf.logical_and(as_in_file, visibility > 0)[..., None]
     features["annotation/visibility"] = visibility
-    features["annotation/keypoints"] = features["annotation/keypoints"][..., :2] + missing[..., None]
+    features["annotation/keypoints"] = tf.where(indices, geometry.from_indices(points), points)
     rename = {"image/id": "image_id", "image/size": "image_size", "annotation/id": "annotation_id"}
     return {rename.get(key, key.split("/")[1]): value for key, value in features.items()}
 

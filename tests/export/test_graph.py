@@ -80,7 +80,8 @@ def test_mean_pose_pcp_is_that_of_a_model_that_always_predicts_the_mean_pose(eva
     from kpose.metrics import tables
 
     persons = load(tiny_data["val_annotations"])["annotations"]
-    truth = np.array([p["keypoints"] for p in persons], float).reshape(-1, 17, 3)
+    # The file has pixel indices.
+    truth = np.array([p["keypoints"] for p in persons], float).reshape(-1, 17, 3) + [0.5, 0.5, 0]
     mean_pose = workdir.load_mean_pose(tiny_run)
     placed = np.array([[b[0], b[1]] + (mean_pose + 0.5) * b[2:] for b in np.array([p["bbox"] for p in persons])])
     assert evaluation[1]["mean_pose_pcp"] == tables.pcp_table(truth, placed, skeletons.COCO)

@@ -28,7 +28,8 @@ def load(path):
 def results_of(persons, noise=0.0):
     rng = np.random.default_rng(0)
     keypoints = np.array([p["keypoints"] for p in persons], float).reshape(-1, 17, 3)
-    keypoints[..., :2] += rng.normal(0, 1, keypoints[..., :2].shape) * noise
+    # Labels of a file are pixel indices.
+    keypoints[..., :2] += 0.5 + rng.normal(0, 1, keypoints[..., :2].shape) * noise
     keypoints[..., 2] = 0.5
     scores = np.linspace(0.9, 0.1, len(persons))
     return coco.coco_results([p["image_id"] for p in persons], [p["bbox"] for p in persons], keypoints, scores.tolist())
@@ -118,7 +119,8 @@ def test_truth_as_prediction_is_perfect_through_records_regions_and_pixels(tiny_
     )
     (batch,) = ({name: value.numpy() for name, value in batch.items()} for batch in batches)
     points = geometry.denormalise(batch["keypoints"][..., :2], batch["region"])
-    truth = {p["id"]: np.reshape(p["keypoints"], (17, 3)) for p in persons}
+    # The file has pixel indices.
+    truth = {p["id"]: np.reshape(p["keypoints"], (17, 3)) + [0.5, 0.5, 0] for p in persons}
     truth = np.array([truth[i] for i in batch["annotation_id"]])
     for rule in tables.pcp_table(truth, points, COCO).values():
         assert set(rule.values()) == {1.0}

@@ -125,11 +125,11 @@ def test_a_shipped_model_is_evaluated_and_exported_by_its_name(tiny_run, tiny_da
 
 
 def test_the_shipped_model_predicts_as_its_keras_network_does():
-    _, network = shipped_lib.load_network()
+    config, network = shipped_lib.load_network()
     server, skeleton = model_lib.load()
     crops = tf.random.Generator.from_seed(0).uniform((3, 192, 192, 3), 0, 255)
     region = tf.constant([[0.0, 0.0, 192.0, 192.0]] * 3)
-    keypoints, scores = decoding.predict(network, crops, region, skeleton)
+    keypoints, scores = decoding.predict(network, crops, region, skeleton, offset=decoding.label_offset(config))
     found = server.serve_images(crops)
     np.testing.assert_allclose(found["keypoints"][..., :2], keypoints[..., :2], atol=0.1)
     np.testing.assert_allclose(found["scores"], scores, atol=1e-3)

@@ -116,6 +116,8 @@ def test_annotations_are_consistent(drawn_scenes):
             assert set(flags) <= {0, 1, 2}
             assert person["num_keypoints"] == (flags > 0).sum() > 0
             assert not keypoints[flags == 0].any()
+            # The file has pixel indices.
+            keypoints[flags > 0, :2] += 0.5
             x, y = keypoints[flags > 0, 0], keypoints[flags > 0, 1]
             assert (x >= 0).all() and (x < width).all() and (y >= 0).all() and (y < height).all()
             left, top, w, h = person["bbox"]
@@ -133,7 +135,7 @@ def test_visible_joints_show_their_person(drawn_scenes):
             number = person["id"] % 10 + 1
             for x, y, flag in np.array(person["keypoints"], float).reshape(17, 3):
                 if flag == 2:
-                    assert scene.canvas.owner[int(y), int(x)] // PERSON_STRIDE == number
+                    assert scene.canvas.owner[int(y + 0.5), int(x + 0.5)] // PERSON_STRIDE == number
                     visible += 1
     assert visible > 1000
 

@@ -59,6 +59,7 @@ def test_flags_manifest_and_command_have_every_option():
         "workers": "2",
         "seed": "5",
         "skeleton": "lsp",
+        "pixel_offset": "0",
         "on_error": "skip",
     }
     assert set(given) == set(OPTIONS)
@@ -85,6 +86,7 @@ def test_flags_manifest_and_command_have_every_option():
         "shard_count": 3,
         "seed": 5,
         "skeleton": "lsp",
+        "pixel_offset": 0.0,
         "on_error": "skip",
     }
 

@@ -200,7 +200,8 @@ def test_the_mean_pose_is_that_of_the_labelled_joints(tiny_data, tiny_run):
         for joint in range(17):
             px, py, flag = person["keypoints"][3 * joint : 3 * joint + 3]
             if flag:
-                sums[joint] += [(px - x) / w - 0.5, (py - y) / h - 0.5]
+                # The file has pixel indices.
+                sums[joint] += [(px + 0.5 - x) / w - 0.5, (py + 0.5 - y) / h - 0.5]
                 counts[joint] += 1
     np.testing.assert_allclose(load_mean_pose(tiny_run), sums / counts, atol=1e-5)
 
