@@ -87,7 +87,7 @@ def describe(metrics):
         f"of {metrics['num_labelled_persons']} labelled persons, {metrics['num_persons']} are found by a box (IoU >= "
         f"{metrics['min_overlap']}); of these:",
         *lines,
-        f"PCP, strict, those not found counted as wrong: {100 * everyone:.1f}%",
+        f"PCP, strict, those not found counted as wrong: {summary.percent(everyone)}",
     ]
 
 

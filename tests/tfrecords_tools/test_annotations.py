@@ -64,7 +64,7 @@ def _made_file(tmp_path):
     unlabelled, occluded, zero, nobody = good.copy(), good.copy(), good.copy(), np.zeros_like(good)
     unlabelled[3] = 0
     occluded[4, 2] = 1
-    zero[5, 0] = 0
+    zero[5, 0] = 0.5  # A 0 in the file.
     people = [
         helpers.annotation(1, 1, BOX, good),
         helpers.annotation(2, 1, BOX, good, iscrowd=1),
