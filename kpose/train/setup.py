@@ -10,7 +10,7 @@ from kpose.augment.augmentation import build_augmentation
 from kpose.core import files
 from kpose.core.errors import InputError
 from kpose.data import pipeline, records
-from kpose.data.training_set import find_training_set
+from kpose.data.training_set import find_training_set, summarise_labels
 from kpose.metrics import keras_metrics, pose
 from kpose.models import decoding
 from kpose.runs import checkpoints
@@ -23,7 +23,7 @@ from kpose.runs.workdir import (
     load_config,
     note_start,
 )
-from kpose.train import cascade_inputs, losses, optimizers, teacher
+from kpose.train import cascade_inputs, losses, optimizers, teacher, validation_ap
 from kpose.train.regressor import Regressor
 
 ERRORS_FILE = "errors.json"
@@ -96,7 +96,23 @@ def validation_batches(config, skeleton):
     if not config.data.val:
         return None
     batches = pipeline.evaluation_batches(config, records.find(config.data.val, skeleton))
-    return batches.take(config.evaluate_batches) if config.evaluate_batches else batches
+    batches = batches.take(config.evaluate_batches) if config.evaluate_batches else batches
+    return validation_ap.numbered(batches)
+
+
+def build_validation_ap(config, skeleton, batches):
+    """The `validation_ap.ValidationAP` of a recipe, for its validation batches."""
+    found = records.find(config.data.val, skeleton)
+    total = summarise_labels(found, config.data.padding).num_records
+    samples = int(batches.cardinality()) * config.batch_size
+    if samples < total:
+        logging.info(
+            "evaluations use the first %d of the %d persons of data.val (config.evaluate_batches); their OKS AP is "
+            "that of these persons",
+            samples,
+            total,
+        )
+    return validation_ap.ValidationAP(found, min(samples, total), samples)
 
 
 def part_of(batches, worker, workers):

@@ -24,6 +24,7 @@ from kpose.train.history import History, no_room, without_improvement
 from kpose.train.regressor import Regressor
 from kpose.train.setup import (
     build_regressor,
+    build_validation_ap,
     claim_workdir,
     displace_cascade_inputs,
     mean_pose_pcp,
@@ -168,6 +169,8 @@ def _prepare(config, workdir, stack):
     steps_per_epoch = max(1, training_set.num_records // config.batch_size)
     total_steps = config.steps or config.epochs * steps_per_epoch
     regressor = build_regressor(config, skeleton, runtime, total_steps, workdir, training_set.window)
+    if validation:
+        regressor.validation_ap = build_validation_ap(config, skeleton, validation)
     return _Run(
         config=config,
         skeleton=skeleton,
@@ -206,22 +209,32 @@ def _resume(run):
     if run.config.model.name == "cascade":
         displace_cascade_inputs(run.config, run.regressor, run.training_set, run.workdir)
     _log_summary(run, place)
-    _repeat_lost_evaluation(run, place)
+    _add_lost_row(run, place)
     return place
 
 
-def _repeat_lost_evaluation(run, place):
-    """Evaluates a restored checkpoint if the run was killed before the evaluation of its epoch."""
-    between_epochs = place.step % run.steps_per_epoch == 0 or place.step >= run.total_steps
+def _add_lost_row(run, place):
+    """Adds the row of the epoch that ended at a restored checkpoint, if a kill prevented it.
+
+    The checkpoint holds the metrics of training. The evaluation is repeated.
+    """
+    if not place.step or (place.step % run.steps_per_epoch and place.step < run.total_steps):
+        return
     epoch = -(-place.step // run.steps_per_epoch)
-    if run.validation is None or not between_epochs or epoch not in run.evaluated_epochs:
-        return
-    if any(row["step"] == place.step and "val_loss" in row for row in read_history(run.workdir)):
-        return
-    logs = run.regressor.evaluate(run.distributed_validation(), return_dict=True, verbose=0)
-    logs = {f"val_{name}": value for name, value in logs.items()}
-    run.history.add_evaluation(run.regressor, epoch, place.step, logs)
-    run.saver.save_if_best(place.step, place.position, float(logs["val_pcp_strict"]))
+    row = next((row for row in read_history(run.workdir) if row["step"] == place.step), {})
+    state = run.regressor.epoch_metrics.restored
+    trained = "loss" not in row and state.get("first_step") == (epoch - 1) * run.steps_per_epoch
+    evaluated = "val_loss" not in row and run.validation is not None and epoch in run.evaluated_epochs
+    # The chief may write the row before the other workers read it: it decides.
+    trained, evaluated = (run.runtime.gather(int(needed))[0] for needed in (trained, evaluated))
+    logs = run.regressor.epoch_metrics.results(state) if trained else {}
+    if evaluated:
+        found = run.regressor.evaluate(run.distributed_validation(), return_dict=True, verbose=0)
+        logs |= {f"val_{name}": value for name, value in found.items()}
+    if logs:
+        run.history.add_row(run.regressor, epoch, place.step, logs)
+    if evaluated:
+        run.saver.save_if_best(place.step, place.position, float(logs["val_pcp_strict"]))
 
 
 def _fit(run, place, profile):

@@ -8,36 +8,15 @@ import pytest
 from kpose.core.errors import InputError
 from kpose.runs import checkpoints
 from kpose.runs.workdir import read_history
-from kpose.train import callbacks, history, trainer
+from kpose.train import history, trainer
 from tests import tiny
+from tests.train.conftest import Killed
 from tests.train.test_trainer import assert_same_weights
 from tests.train.test_workers import _finish, _start
 
 # 24 records in batches of 8: epochs of 3 steps. With this learning rate the validation loss falls
 # and rises.
 FIELDS = {"steps": 36, "optimizer__learning_rate": 0.03, "checkpoint_every": 4}
-
-
-class Killed(BaseException):
-    """The end of the process, for the code of the training."""
-
-
-@pytest.fixture
-def kill_at(monkeypatch):
-    """Function (step, event) that makes trainings end at once, after `step`, in that event."""
-
-    def kill(step, event="on_train_batch_end"):
-        original = getattr(callbacks.SaveOnTermination, event)
-
-        def run(self, batch, logs=None):
-            if self.model.steps.done >= step:
-                monkeypatch.setattr(callbacks.SaveOnTermination, event, original)
-                raise Killed
-            original(self, batch, logs)
-
-        monkeypatch.setattr(callbacks.SaveOnTermination, event, run)
-
-    return kill
 
 
 def _recipe(data, **fields):
