@@ -20,10 +20,8 @@ from tests.train.test_trainer import assert_same_weights
 
 
 def _recipe(data, **fields):
-    """At most 12 steps in epochs of 6, so that the checkpoint of step 4 is inside an epoch."""
-    return tiny.make_recipe(
-        data["train"], data["val"], **{"batch_size": 4, "steps": 12, "checkpoint_every": 4} | fields
-    )
+    """10 steps in epochs of 5, so that the checkpoints of steps 4 and 8 are inside an epoch."""
+    return tiny.make_recipe(data["train"], data["val"], **{"steps": 10, "checkpoint_every": 4} | fields)
 
 
 def _rows(workdir):
@@ -42,22 +40,21 @@ def _assert_same_rows(found, expected, rel=1e-6):
 def whole(tiny_data, tmp_path_factory):
     workdir = str(tmp_path_factory.mktemp("whole"))
     trainer.train(_recipe(tiny_data), workdir)
-    assert [row["step"] for row in _rows(workdir)] == [6, 12]
+    assert [row["step"] for row in _rows(workdir)] == [5, 10]
     assert all({"loss", "pcp_strict", "val_loss", "val_oks_ap"} <= row.keys() for row in _rows(workdir))
     return workdir
 
 
 def test_a_run_killed_again_and_again_has_the_rows_of_an_uninterrupted_one(whole, kill_at, tiny_data, tmp_path):
-    """Killed between checkpoints, in an evaluation, and before the row of a complete epoch.
+    """Killed in an evaluation, between checkpoints, and before the row of a complete epoch.
 
     Each start has another number of steps in an execution.
     """
     killed = str(tmp_path)
     starts = [
-        (5, "on_train_batch_end", {}),
-        (6, "on_test_batch_end", {"steps_per_execution": 2}),
-        (9, "on_train_batch_end", {"checkpoint_every": 3}),
-        (12, "on_train_batch_end", {"steps_per_execution": 3, "checkpoint_every": 12}),
+        (5, "on_test_batch_end", {}),
+        (7, "on_train_batch_end", {"checkpoint_every": 3, "steps_per_execution": 2}),
+        (10, "on_train_batch_end", {"checkpoint_every": 10, "steps_per_execution": 3}),
     ]
     for step, event, fields in starts:
         kill_at(step, event)
@@ -77,14 +74,14 @@ def test_sigterm_in_an_evaluation_keeps_the_metrics_of_training(whole, tiny_data
 
     monkeypatch.setattr(callbacks.SaveOnTermination, "on_test_batch_end", terminate)
     trainer.train(_recipe(tiny_data), str(tmp_path))
-    assert checkpoints.latest(str(tmp_path)).endswith("step-6") and not read_history(str(tmp_path))
+    assert checkpoints.latest(str(tmp_path)).endswith("step-5") and not read_history(str(tmp_path))
     monkeypatch.undo()
     trainer.train(_recipe(tiny_data), str(tmp_path))
     _assert_same_rows(_rows(str(tmp_path)), _rows(whole))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kill", [9, 11])
+@pytest.mark.parametrize("kill", [7, 9])
 def test_after_a_rollback_the_row_has_the_steps_that_count(kill, poisoned, kill_at, tiny_data, tmp_path):  # noqa: F811
     """Batch 3 is bad: the training returns to step 2, which is inside the first epoch."""
     fields = {"on_nan": "rollback", "checkpoint_every": 2}
@@ -162,14 +159,14 @@ def test_the_learning_rate_is_that_of_the_step_at_which_it_is_logged(tiny_data, 
     # The first step, which is mostly tracing, is not logged.
     assert logged == pytest.approx({step: of_step(step) for step in range(2, 9)}, rel=1e-5)
     rows = {row["step"]: row["learning_rate"] for row in read_history(str(tmp_path))}
-    assert rows == pytest.approx({step: of_step(step) for step in (6, 8)}, rel=1e-5)
-    assert _scalars(str(tmp_path), "validation", "oks_ap").keys() == {6, 8}
+    assert rows == pytest.approx({step: of_step(step) for step in (5, 8)}, rel=1e-5)
+    assert _scalars(str(tmp_path), "validation", "oks_ap").keys() == {5, 8}
 
 
 @pytest.mark.parametrize("steps, measured", [(1, [False]), (2, [True]), (7, [True, True])])
 def test_images_per_second_of_a_short_run_are_measured_or_empty(steps, measured, tiny_data, tmp_path):
     """The first execution is mostly tracing, and is not measured."""
-    trainer.train(tiny.make_recipe(tiny_data["train"], batch_size=4, steps=steps, log_every=100), str(tmp_path))
+    trainer.train(tiny.make_recipe(tiny_data["train"], steps=steps, log_every=100), str(tmp_path))
     rates = [row.get("images_per_second") for row in read_history(str(tmp_path))]
     assert [rate is not None for rate in rates] == measured
     assert all(rate > 1 for rate in rates if rate is not None)
