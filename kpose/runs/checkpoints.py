@@ -87,7 +87,8 @@ class Checkpoints:
         while paths:
             path = paths.pop()
             try:
-                self._read.restore(path).assert_existing_objects_matched()
+                # Without `expect_partial` TensorFlow warns that the metrics are not restored here.
+                self._read.restore(path).assert_existing_objects_matched().expect_partial()
                 self._epoch_metrics.restored = _epoch_metrics(path)
             except _UNREADABLE as error:
                 damaged.append((path, first_line(error)))

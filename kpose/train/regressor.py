@@ -333,8 +333,10 @@ class Regressor(keras.Model):
         if self.validation_ap and "number" in batch:
             context = tf.distribute.get_replica_context()
             rows = validation_ap.rows(batch, outputs)
-            before = context.replica_id_in_sync_group * rows.shape[0]
-            after = (context.num_replicas_in_sync - 1) * rows.shape[0] - before
+            # Among several workers the batches have no static size.
+            size = tf.shape(rows)[0]
+            before = context.replica_id_in_sync_group * size
+            after = (context.num_replicas_in_sync - 1) * size - before
             return tf.pad(rows, [[before, after], [0, 0]])
         return None
 

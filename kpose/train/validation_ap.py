@@ -53,10 +53,8 @@ def rows(batch, outputs):
     """
     points = geometry.denormalise(outputs["keypoints"], batch["region"])
     scores = decoding.confidence(outputs, batch["region"], batch["image"].shape[1:3])[1]
-    size = batch["region"].shape[0]
-    return tf.concat(
-        [tf.cast(batch["number"], tf.float32)[:, None], scores[:, None], tf.reshape(points, [size, -1])], 1
-    )
+    flat = tf.reshape(points, [-1, 2 * points.shape[1]])
+    return tf.concat([tf.cast(batch["number"], tf.float32)[:, None], scores[:, None], flat], 1)
 
 
 def numbered(batches):
