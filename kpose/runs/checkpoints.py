@@ -9,6 +9,7 @@ renamed, and the one before it is used. The steps decide which checkpoints are k
 """
 
 import glob
+import json
 import os
 import re
 
@@ -22,6 +23,7 @@ FOLDER = "checkpoints"
 BEST_FOLDER = os.path.join(FOLDER, "best")
 BEST_FILE = "best.json"
 STATE_FILE = "checkpoint"
+EPOCH_METRICS = "epoch_metrics"
 _UNREADABLE = (tf.errors.OpError, AssertionError, ValueError, IndexError, KeyError)
 
 
@@ -31,7 +33,8 @@ class Checkpoints:
     Args:
         workdir: the run's folder.
         regressor: the `regressor.Regressor`. Its weights and their averages, BatchNorm statistics,
-            dropout seeds, the variables of the loss, the optimiser and the loss scale are saved.
+            dropout seeds, the variables of the loss, the optimiser, the loss scale and the metrics
+            of the epoch so far are saved.
         keep: number of newest checkpoints that are kept.
         written: folder to write to; None: `workdir`. Workers other than the chief must take part in
             writing, but write to another folder.
@@ -43,18 +46,25 @@ class Checkpoints:
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
         # Number of the next batch. After a rollback left out batches, it is larger than the step.
         self._position = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self._checkpoint = tf.train.Checkpoint(
-            step=self._step,
-            position=self._position,
-            network=regressor.network,
+        # JSON of the metrics of the epoch so far.
+        with tf.device("CPU:0"):
+            self._epoch = tf.Variable("", dtype=tf.string, trainable=False)
+        self._epoch_metrics = regressor.epoch_metrics
+        parts = {
+            "step": self._step,
+            "position": self._position,
+            "network": regressor.network,
             # Keras' seed generators are not trackable: TensorFlow would not save dropout's state.
-            seeds=[v.value for v in regressor.network.variables if v.name == "seed_generator_state"],
-            averages=list(regressor.averages),
-            loss=[v.value for v in regressor.sample_loss.trainable_variables],
-            optimizer=regressor.optimizer,
-            loss_scale=regressor.loss_scale,
-            finite_steps=regressor.finite_steps,
-        )
+            "seeds": [v.value for v in regressor.network.variables if v.name == "seed_generator_state"],
+            "averages": list(regressor.averages),
+            "loss": [v.value for v in regressor.sample_loss.trainable_variables],
+            "optimizer": regressor.optimizer,
+            "loss_scale": regressor.loss_scale,
+            "finite_steps": regressor.finite_steps,
+        }
+        self._read = tf.train.Checkpoint(**parts)
+        # Checkpoints of older versions lack this part, so that it is read separately.
+        self._checkpoint = tf.train.Checkpoint(**parts, **{EPOCH_METRICS: self._epoch})
         self._newest = _Folder(os.path.join(self._written, FOLDER), keep)
         self._best = _Folder(os.path.join(self._written, BEST_FOLDER), 1)
 
@@ -77,7 +87,9 @@ class Checkpoints:
         while paths:
             path = paths.pop()
             try:
-                self._checkpoint.restore(path).assert_existing_objects_matched()
+                # Without `expect_partial` TensorFlow warns that the metrics are not restored here.
+                self._read.restore(path).assert_existing_objects_matched().expect_partial()
+                self._epoch_metrics.restored = _epoch_metrics(path)
             except _UNREADABLE as error:
                 damaged.append((path, first_line(error)))
                 continue
@@ -127,6 +139,7 @@ class Checkpoints:
             return
         self._step.assign(step)
         self._position.assign(position)
+        self._epoch.assign(json.dumps(self._epoch_metrics.state()))
         # TensorFlow creates this variable when it restores, and expects it in the checkpoint.
         self._checkpoint.save_counter.assign_add(1)
         try:
@@ -141,6 +154,12 @@ class Checkpoints:
                 f"{folder.path}: the checkpoint of step {step} cannot be written ({message}): free some space and run "
                 f"the same command again; {kept}"
             ) from None
+
+
+def _epoch_metrics(path):
+    """The metrics of the epoch that a checkpoint holds; {} for a checkpoint without them."""
+    reader, name = tf.train.load_checkpoint(path), f"{EPOCH_METRICS}/.ATTRIBUTES/VARIABLE_VALUE"
+    return json.loads(reader.get_tensor(name)) if reader.has_tensor(name) else {}
 
 
 class _Folder:

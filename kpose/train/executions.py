@@ -18,6 +18,7 @@ class TrainingSteps(keras.callbacks.Callback):
 
     Attributes:
         done: number of steps that are done, with those of the current execution.
+        epoch_start: number of steps before the current epoch.
     """
 
     def __init__(self, start_step, steps_per_epoch, total_steps, steps_per_execution):
@@ -26,9 +27,12 @@ class TrainingSteps(keras.callbacks.Callback):
         self.per_epoch = steps_per_epoch
         self.total = total_steps
         self.per_execution = steps_per_execution
+        self.epoch_start = start_step // steps_per_epoch * steps_per_epoch
         self._epoch_end = start_step
 
     def on_epoch_begin(self, epoch, logs=None):
+        self.epoch_start = epoch * self.per_epoch
+        self.model.epoch_metrics.start_epoch()
         self._epoch_end = min((epoch + 1) * self.per_epoch, self.total)
 
     @property

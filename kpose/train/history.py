@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import os
 import resource
 import time
@@ -75,8 +76,13 @@ class History(keras.callbacks.Callback):
         self._progress = Progress(self.total_steps, "steps", done=start, shown=self.shown, own_lines=True)
         for opened in (self._progress, *writers):
             self._open.callback(opened.close)
-        self._warm, self._rate = False, 0.0
-        self._since_line, self._since_scalars = _Mark(start), _Mark(start)
+        self._warm, self._epoch_rate = False, None
+        self._since_line = self._since_scalars = self._since_epoch = _Mark(start)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch_rate = None
+        if self._warm:
+            self._since_epoch = self._mark(self.model.steps.done)
 
     def on_train_batch_end(self, batch, logs=None):
         step = self.model.steps.done
@@ -86,13 +92,17 @@ class History(keras.callbacks.Callback):
             float(logs["loss"])
             self._progress.log(f"first step after {time.monotonic() - self._created:.1f} s")
             self._progress.restart()
-            self._since_line, self._since_scalars = self._mark(step), self._mark(step)
+            self._since_line = self._since_scalars = self._since_epoch = self._mark(step)
         elif step // self.log_every > self._since_scalars.step // self.log_every:
             self._write_train_scalars(step, logs)
         if self._progress.line_is_due() and step > self._since_line.step:
             self._log_line(step, logs)
         if step > self._progress.done:
             self._progress.set(step)
+        if not self.model.steps.coming and self._epoch_rate is None and step > self._since_epoch.step:
+            # Reading a value waits for the last step of the epoch.
+            float(logs["loss"])
+            self._epoch_rate = self._rates_since(self._since_epoch, step)[0]
 
     def _mark(self, step):
         return _Mark(step, time.monotonic(), float(self.model.data_wait))
@@ -108,16 +118,14 @@ class History(keras.callbacks.Callback):
         values = {name: float(value) for name, value in logs.items()}
         values["learning_rate"] = _learning_rate(self.model)
         values["images_per_second"], values["data_wait"] = self._rates_since(self._since_scalars, step)
-        self._rate = values["images_per_second"]
         self._since_scalars = self._mark(step)
         self._write_scalars(self._train_writer, values, step)
-        self._progress.set(step, **{"loss": f"{values['loss']:.4g}", "images/s": f"{self._rate:.0f}"})
+        self._progress.set(step, **{"loss": f"{values['loss']:.4g}", "images/s": f"{values['images_per_second']:.0f}"})
 
     def _log_line(self, step, logs):
         check_converging(logs, step)
         loss, pcp = float(logs["loss"]), 100 * float(logs["pcp_strict"])
         rate, wait = self._rates_since(self._since_line, step)
-        self._rate = self._rate or rate
         left = (self.total_steps - step) * self.batch_size / rate
         self._since_line = self._mark(step)
         self._progress.log_line(
@@ -142,18 +150,20 @@ class History(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         step = self.model.steps.done
         check_converging(logs, step)
-        rate = self._rate or (self._rates_since(self._since_line, step)[0] if self._warm else 0.0)
-        values = {"learning_rate": _learning_rate(self.model), "images_per_second": rate}
+        values = {"learning_rate": _learning_rate(self.model)}
+        # A single execution, which is mostly tracing, leaves nothing to measure.
+        if self._epoch_rate is not None:
+            values["images_per_second"] = self._epoch_rate
         self._add_row(epoch + 1, step, dict(logs) | values)
 
-    def add_evaluation(self, model, epoch, step, logs):
-        """Adds the evaluation of a restored checkpoint, outside `fit`.
+    def add_row(self, model, epoch, step, logs):
+        """Adds the metrics of a restored checkpoint, outside `fit`.
 
         Args:
-            model: the `Regressor` that was evaluated.
+            model: the `Regressor`. If `logs` hold an evaluation, its metric objects hold it too.
             epoch: number of the epoch that ended, from 1.
             step: step of the checkpoint.
-            logs: dict of metrics, with the names of `fit`'s logs ("val_loss" ...).
+            logs: dict of metrics, with the names of `fit`'s logs ("loss", "val_loss" ...).
         """
         self.set_model(model)
         self._begin(step)
@@ -161,10 +171,11 @@ class History(keras.callbacks.Callback):
         self.close()
 
     def _add_row(self, epoch, step, logs):
-        """Adds the row of an epoch, or metrics to the row of its step; writes the evaluation."""
+        """Adds the row of an epoch, or metrics to the row of its step; writes them."""
         before = self.rows.pop() if self.rows and self.rows[-1]["step"] == step else {}
         row = before | {"step": step, "epoch": epoch} | {name: float(value) for name, value in logs.items()}
         self.rows.append(row)
+        write_history(self.workdir, self.rows)
         evaluated = {name[4:]: value for name, value in row.items() if name.startswith("val_")}
         if not evaluated:
             return
@@ -173,15 +184,15 @@ class History(keras.callbacks.Callback):
         self._write_scalars(self._val_writer, evaluated | _pcp_scalars(by_rule), step)
         self._write_scalars(self._floor_writer, self.floor, step)
         self._print_evaluation(row)
-        write_history(self.workdir, self.rows)
 
     def _print_evaluation(self, row):
         """Prints the metrics of an evaluation, and a warning if the predictions vary little."""
         floor = f" (mean pose {100 * self.floor['pcp_strict']:.1f}% strict)" if self.floor else ""
         loss = f"loss {row['loss']:.4g}, " if "loss" in row else ""
+        ap = f", OKS AP {100 * row['val_oks_ap']:.1f}" if "val_oks_ap" in row else ""
         self._progress.write(
             f"epoch {row['epoch']}, step {row['step']}: {loss}validation loss {row['val_loss']:.4g}, "
-            f"PCP {100 * row['val_pcp_strict']:.1f}% strict, {100 * row['val_pcp_mean']:.1f}% mean rule{floor}"
+            f"PCP {100 * row['val_pcp_strict']:.1f}% strict, {100 * row['val_pcp_mean']:.1f}% mean rule{floor}{ap}"
         )
         spread = row.get("val_spread", 1.0)
         if spread < COLLAPSED_SPREAD:
@@ -193,7 +204,6 @@ class History(keras.callbacks.Callback):
             )
 
     def on_train_end(self, logs=None):
-        write_history(self.workdir, self.rows)
         path = os.path.join(self.workdir, "learning_curve.png")
         charts.learning_curve(self.rows, path, mean_pose_pcp=self.floor.get("pcp_strict"))
         self._progress.log(f"peak memory {_peak_memory()}")
@@ -215,6 +225,22 @@ class _Mark:
     def later(self, seconds):
         """The mark with a later time."""
         return dataclasses.replace(self, time=self.time + seconds)
+
+
+def without_improvement(rows):
+    """The row of a history with the lowest validation loss, and the number of evaluations since.
+
+    Args:
+        rows: dicts by column, in order of their steps. Rows without `val_loss` do not count.
+
+    Returns:
+        (row, number of later evaluations). Equal and non-finite losses are no improvement. The row
+        is None if no loss is finite, and then the number is that of all evaluations.
+    """
+    evaluated = [row for row in rows if "val_loss" in row]
+    finite = [row for row in evaluated if math.isfinite(row["val_loss"])]
+    best = min(finite, key=lambda row: row["val_loss"], default=None)
+    return best, len(evaluated) - (evaluated.index(best) + 1 if best else 0)
 
 
 def check_converging(logs, step):
@@ -267,5 +293,6 @@ def _plain(value):
 
 
 def _learning_rate(model):
-    # It is a tensor of a schedule, or a variable that is mirrored on the replicas.
-    return float(tf.convert_to_tensor(model.optimizer.learning_rate))
+    """The learning rate of the last step."""
+    # float() of a variable that is mirrored on the replicas raises.
+    return float(tf.convert_to_tensor(model.step_learning_rate))

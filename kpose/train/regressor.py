@@ -18,6 +18,8 @@ import keras
 import tensorflow as tf
 
 from kpose.models.decoding import to_pixels
+from kpose.train import validation_ap
+from kpose.train.epoch_metrics import EpochMetrics
 from kpose.train.executions import TrainingSteps, looped
 
 # Dynamic loss scaling for float16 (Micikevicius et al., "Mixed Precision Training", ICLR 2018).
@@ -83,6 +85,11 @@ class Regressor(keras.Model):
         # Saved for every precision, so that all checkpoints hold the same variables.
         self.loss_scale = tf.Variable(INITIAL_LOSS_SCALE if self.scales_loss else 1.0, trainable=False)
         self.finite_steps = tf.Variable(0, dtype=tf.int64, trainable=False)
+        # The learning rate of the last step. The optimiser's is that of the next step.
+        self.step_learning_rate = tf.Variable(0.0, trainable=False)
+        # A `validation_ap.ValidationAP`, which `evaluate` fills; None: no OKS AP.
+        self.validation_ap = None
+        self.epoch_metrics = EpochMetrics(self)
         # Total seconds that training steps have waited for batches.
         self.data_wait = 0.0
         # Otherwise `fit` would build the model by tracing the step with symbolic tensors.
@@ -183,13 +190,20 @@ class Regressor(keras.Model):
         self.test_function = test_function
 
     def evaluate(self, x, **kwargs):
-        """Evaluates like `keras.Model.evaluate`, on a dataset of known cardinality."""
+        """Evaluates like `keras.Model.evaluate`, on a dataset of known cardinality.
+
+        With `return_dict` and `validation_ap`, the results hold `oks_ap` too.
+        """
+        self.epoch_metrics.keep()
         # Without it, the last execution would run out of data, and its batches would not count.
         # It is a method of a `tf.data.Dataset` and a property of a distributed dataset.
         self._test_steps_left = int(x.cardinality() if callable(x.cardinality) else x.cardinality)
         if self._test_steps_left < 1:
             raise ValueError(f"x must be a tf.data.Dataset of known cardinality. Received: {x}")
-        return super().evaluate(x, **kwargs)
+        results = super().evaluate(x, **kwargs)
+        if self.validation_ap and kwargs.get("return_dict"):
+            results |= self.validation_ap.result()
+        return results
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Does nothing: that of Keras consumes a batch and does not work with several hosts."""
@@ -257,6 +271,7 @@ class Regressor(keras.Model):
             return losses
 
     def _update(self, gradients, state, loss, step):
+        self.step_learning_rate.assign(tf.cast(self.optimizer.learning_rate, tf.float32))
         norm = tf.linalg.global_norm(gradients)
         # The gradient of a loss that is NaN can be finite, because clipping stops gradients.
         finite_loss = tf.math.is_finite(loss)
@@ -305,12 +320,25 @@ class Regressor(keras.Model):
         return [[tf.convert_to_tensor(averages.get(id(v), v.value)) for v in group] for group in groups]
 
     def _test_step(self, batch, step):
-        self.distribute_strategy.run(self._replica_test_step, args=(batch,))
+        strategy = self.distribute_strategy
+        predictions = strategy.run(self._replica_test_step, args=(batch,))
+        if self.validation_ap and "number" in batch:
+            # The rows of the other replicas are zeros, so that the sum has the rows of all.
+            self.validation_ap.update(_sum(strategy, predictions))
 
     def _replica_test_step(self, batch):
         of_loss = [tf.convert_to_tensor(v.value) for v in self.sample_loss.trainable_variables]
         outputs, losses = self._compiled(self._predictions)(*self._inference_values(), of_loss, batch)
         self._update_metrics(batch, outputs, losses)
+        if self.validation_ap and "number" in batch:
+            context = tf.distribute.get_replica_context()
+            rows = validation_ap.rows(batch, outputs)
+            # Among several workers the batches have no static size.
+            size = tf.shape(rows)[0]
+            before = context.replica_id_in_sync_group * size
+            after = (context.num_replicas_in_sync - 1) * size - before
+            return tf.pad(rows, [[before, after], [0, 0]])
+        return None
 
     def _predictions(self, trainable, state, of_loss, batch):
         images = tf.cast(batch["image"], tf.float32)

@@ -27,7 +27,8 @@ from tests import tiny
 def final_weights(workdir):
     """All variables of the newest checkpoint, with optimiser and seeds."""
     reader = tf.train.load_checkpoint(checkpoints.latest(workdir))
-    names = [name for name in reader.get_variable_to_shape_map() if "save_counter" not in name]
+    others = ("save_counter", checkpoints.EPOCH_METRICS)
+    names = [name for name in reader.get_variable_to_shape_map() if not name.startswith(others)]
     return {name: reader.get_tensor(name) for name in sorted(names) if name.endswith("VARIABLE_VALUE")}
 
 

@@ -1,0 +1,27 @@
+"""Fixtures of the tests of training."""
+
+import pytest
+
+from kpose.train import callbacks
+
+
+class Killed(BaseException):
+    """The end of the process, for the code of the training."""
+
+
+@pytest.fixture
+def kill_at(monkeypatch):
+    """Function (step, event) that makes trainings end at once, after `step`, in that event."""
+
+    def kill(step, event="on_train_batch_end"):
+        original = getattr(callbacks.SaveOnTermination, event)
+
+        def run(self, batch, logs=None):
+            if self.model.steps.done >= step:
+                monkeypatch.setattr(callbacks.SaveOnTermination, event, original)
+                raise Killed
+            original(self, batch, logs)
+
+        monkeypatch.setattr(callbacks.SaveOnTermination, event, run)
+
+    return kill
