@@ -31,6 +31,7 @@ def _batch(size=4):
     rng = np.random.default_rng(0)
     keypoints = np.concatenate([rng.uniform(-0.4, 0.4, (size, 17, 2)), np.full((size, 17, 1), 2.0)], -1)
     keypoints[:, ::2] = 0
+    keypoints[:, 0, 2] = -1  # Never labelled.
     return {
         "image": tf.constant(rng.integers(0, 256, (size, 32, 32, 3)), tf.uint8),
         "keypoints": tf.constant(keypoints, tf.float32),
