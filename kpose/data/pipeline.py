@@ -253,7 +253,7 @@ def _shuffled(paths, counts, seed, first, shuffle_buffer, cached):
             return tf.data.Dataset.choose_from_datasets([gaps, found], turns, stop_on_empty_dataset=False)
 
         elements = tf.data.Dataset.range(lanes).interleave(
-            read, cycle_length=lanes, block_length=1, num_parallel_calls=4, deterministic=True
+            read, cycle_length=lanes, block_length=1, num_parallel_calls=min(4, lanes), deterministic=True
         )
         # Gaps are removed from many elements at once: `filter` calls its function for each.
         elements = elements.batch(256).map(lambda some: tf.boolean_mask(some, tf.not_equal(some, gap))).unbatch()
