@@ -190,12 +190,12 @@ class Augmentation:
             shift = c.shift * (2 * tf.stack([drawn["shift_x"], drawn["shift_y"]], -1) - 1)
             upper = tf.constant([joint in self.skeleton.upper for joint in range(self.skeleton.num_joints)])
             seen = geometric.half_bodies(
-                keypoints, region, upper, drawn["half_body"] < c.half_body, drawn["upper"] < 0.5
+                keypoints, region, self.stored_share, upper, drawn["half_body"] < c.half_body, drawn["upper"] < 0.5
             )
             centre, size = geometric.windows(seen, angle, scale, shift)
             matrix, offset = geometric.crop_transform(region, self.stored_share, centre, size, angle, mirrored)
             changes["maps"] = geometric.pixel_maps(matrix, offset, batch["image"].shape[1:3], self.input_size)
-            keypoints = geometric.move_keypoints(keypoints, region, centre, size, angle, mirrored)
+            keypoints = geometric.move_keypoints(keypoints, region, self.stored_share, centre, size, angle, mirrored)
             region = tf.concat([centre - size / 2, size], -1)
         elif c.flip > 0:
             keypoints = tf.where(mirrored[:, None, None], keypoints * tf.constant([-1.0, 1.0, 1.0]), keypoints)

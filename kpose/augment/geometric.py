@@ -40,14 +40,27 @@ def windows(region, angle, scale, shift):
     return region[:, :2] + (0.5 + shift) * side, size
 
 
-def half_bodies(keypoints, region, upper, chosen, want_upper):
+def shown(keypoints, stored_share):
+    """[B, K] bool: whether a joint is labelled and in the stored crop.
+
+    Args:
+        keypoints: [B, K, 3] normalised in the region of the network's input, with visibility flags.
+        stored_share: side of the region as a fraction of the side of the stored crop.
+    """
+    inside = tf.reduce_all(tf.abs(keypoints[..., :2]) * stored_share <= 0.5, axis=-1)
+    return tf.logical_and(keypoints[..., 2] > 0, inside)
+
+
+def half_bodies(keypoints, region, stored_share, upper, chosen, want_upper):
     """Regions around the upper or the lower body for samples that are `chosen`, otherwise `region`.
 
-    Samples with too few labelled joints also keep `region`.
+    Only joints that the stored crop shows count, because the window cannot show others. Samples
+    with too few of them also keep `region`.
 
     Args:
         keypoints: [B, K, 3] normalised in `region`, with visibility flags.
-        region: [B, 4] xywh in original pixels.
+        region: [B, 4] xywh in original pixels, in the middle of the stored crop.
+        stored_share: as for `shown`.
         upper: [K] bool: whether a joint belongs to the upper body.
         chosen: [B] bool: whether to use a half-body region.
         want_upper: [B] bool: the upper body; otherwise the lower body.
@@ -55,7 +68,7 @@ def half_bodies(keypoints, region, upper, chosen, want_upper):
     Returns:
         [B, 4] xywh in original pixels.
     """
-    labelled = keypoints[..., 2] > 0
+    labelled = shown(keypoints, stored_share)
     part = tf.logical_and(labelled, tf.equal(upper[None], want_upper[:, None]))
     enough = tf.reduce_sum(tf.cast(labelled, tf.int32), -1) >= HALF_BODY_LABELLED
     enough = tf.logical_and(enough, tf.reduce_sum(tf.cast(part, tf.int32), -1) >= HALF_BODY_JOINTS)
@@ -69,26 +82,33 @@ def half_bodies(keypoints, region, upper, chosen, want_upper):
     return tf.where(tf.logical_and(chosen, enough)[:, None], half, region)
 
 
-def move_keypoints(keypoints, region, centre, size, angle, mirrored):
+def move_keypoints(keypoints, region, stored_share, centre, size, angle, mirrored):
     """Labels normalised in `region` -> labels normalised in the windows.
 
-    A joint outside its window loses its label.
+    This is the only place where a warp removes labels. A joint keeps its label if both are true:
+
+    - The stored crop shows it. Pixels outside the stored crop are black.
+    - It is in the window enlarged by 1 / `stored_share`: the window's share of context, as the
+      stored crop is the region's. A joint in the context has coordinates beyond 0.5, as without a
+      warp. So a window equal to the region keeps every joint that the stored crop shows.
 
     Args:
         keypoints: [B, K, 3].
-        region: [B, 4] xywh in original pixels.
+        region: [B, 4] xywh in original pixels, in the middle of the stored crop.
+        stored_share: as for `shown`.
         centre, size, angle: of the windows.
         mirrored: [B] bool; left and right joints are not swapped here.
 
     Returns:
-        [B, K, 3]; an unlabelled joint is (0, 0, 0).
+        [B, K, 3]; a joint without a label is (0, 0, 0), or (0, 0, -1) if its flag was -1.
     """
     points = region[:, None, :2] + (keypoints[..., :2] + 0.5) * region[:, None, 2:]
     turned = tf.einsum("bij,bkj->bki", _rotation(-angle), points - centre[:, None])
     points = turned * _sign(mirrored)[:, None] / size[:, None]
     flags = keypoints[..., 2:]
-    seen = tf.logical_and(flags > 0, tf.reduce_all(tf.abs(points) <= 0.5, axis=-1, keepdims=True))
-    return tf.where(seen, tf.concat([points, flags], -1), 0.0)
+    near = tf.reduce_all(tf.abs(points) * stored_share <= 0.5, axis=-1)
+    kept = tf.logical_and(shown(keypoints, stored_share), near)[..., None]
+    return tf.concat([tf.where(kept, points, 0.0), tf.where(kept, flags, tf.minimum(flags, 0.0))], -1)
 
 
 def crop_transform(region, stored_share, centre, size, angle, mirrored):

@@ -3,7 +3,8 @@
 A batch is a dict:
 
     image        [B, H, W, 3] uint8: the region, stretched to the network's input size
-    keypoints    [B, K, 3] float32: normalised x, y and the visibility flag; (0, 0, 0) if unlabelled
+    keypoints    [B, K, 3] float32: normalised x, y and the visibility flag; (0, 0, 0) if unlabelled,
+                 (0, 0, -1) if the data set of the sample never labels the joint
     region       [B, 4] float32: the region that the image shows, xywh in original pixels
     weight       [B] float32: 1, or 0 for the samples that fill up the last batch of an evaluation
     draws        [B, D] float32 in [0, 1): random numbers for augmentation (training only)
@@ -34,6 +35,10 @@ from kpose.data.training_set import (
     summarise_labels,
     with_coordinates,
 )
+
+# Most record files of a data set that are open at once. An open file has a buffer of 256 KB, and
+# systems limit the number of open files, often to 1,024 for a process.
+OPEN_FILES = 128
 
 
 def training_batches(config, training_set, start_step=0, worker=0, workers=1):
@@ -88,13 +93,15 @@ def evaluation_batches(config, files, batch_size=None, identity=False):
     """
     check_shape(files, config.data.aspect)
     files = with_coordinates(files, config.data.coordinates)
-    num_records = summarise_labels(files, config.data.padding).num_records
+    labels = summarise_labels(files, config.data.padding)
+    num_records = labels.num_records
     return ordered_batches(
         files,
         input_size=tuple(config.model.input_size),
         padding=config.data.padding,
         batch_size=min(batch_size, num_records) if batch_size else config.batch_size,
         num_records=num_records,
+        labelled=labels.labelled > 0,
         identity=identity,
     )
 
@@ -220,30 +227,65 @@ def _mixed(training_set, seed, first, shuffle_buffer, cached):
 def _shuffled(paths, counts, seed, first, shuffle_buffer, cached):
     """The records of one data set, epoch after epoch, from number `first` on.
 
-    If `cached`, their indices in the data set, in the same order.
-    """
-    total = sum(counts)
-    starts = tf.constant(np.cumsum([0, *counts[:-1]]), tf.int64)
-    ends = tf.constant(np.cumsum(counts), tf.int64)
-    names = tf.constant(list(paths))
+    All files are read at the same time, each at a rate in proportion to its records. So every part
+    of an epoch holds records of every file, even if the shuffle buffer is small. More than
+    `OPEN_FILES` files are read in `OPEN_FILES` lanes, and each lane reads one file after another.
 
-    def read(file):
-        if cached:
-            return tf.data.Dataset.range(starts[file], ends[file])
-        return tf.data.TFRecordDataset(names[file])
+    If `cached`, the indices of the records in the data set, in the same order.
+    """
+    total, lanes = sum(counts), min(len(paths), OPEN_FILES)
+    starts = tf.constant(np.cumsum([0, *counts[:-1]]), tf.int64)
+    sizes = tf.constant(counts, tf.int64)
+    names = tf.constant(list(paths))
+    # An element that is no record.
+    gap = tf.constant(-1, tf.int64) if cached else tf.constant("")
 
     def epoch_records(epoch):
         # A shuffle depends on the seed of its graph, which is otherwise the caller's global seed.
         tf.random.set_seed(seed + 1)
-        order = tf.random.experimental.stateless_shuffle(tf.range(len(paths)), seed=tf.stack([seed, epoch]))
-        # A fixed number of files is read in turn, in the order of this epoch: deterministic.
-        elements = tf.data.Dataset.from_tensor_slices(order).interleave(
-            read, cycle_length=4, block_length=16, num_parallel_calls=4, deterministic=True
+        key = tf.stack([seed, epoch])
+        order = tf.random.experimental.stateless_shuffle(tf.range(len(paths)), seed=key)
+        lane_sizes = tf.math.unsorted_segment_sum(tf.gather(sizes, order), tf.range(len(paths)) % lanes, lanes)
+        # Lanes of very different sizes would need too many gaps: at most three for each record.
+        rounds = tf.minimum(tf.reduce_max(lane_sizes), 4 * -(-total // lanes))
+        shifts = tf.random.stateless_uniform([lanes], key, 0, rounds, tf.int64)
+
+        def read(lane):
+            files = order[lane::lanes]
+            begin, size = tf.gather(starts, files), tf.gather(sizes, files)
+            if cached:
+                found = tf.data.Dataset.from_tensor_slices(tf.ragged.range(begin, begin + size).flat_values)
+            else:
+                found = tf.data.TFRecordDataset(tf.gather(names, files))
+            gaps = tf.data.Dataset.from_tensors(gap).repeat()
+            turns = tf.data.Dataset.from_tensor_slices(_turns(lane_sizes[lane], rounds, shifts[lane]))
+            return tf.data.Dataset.choose_from_datasets([gaps, found], turns, stop_on_empty_dataset=False)
+
+        elements = tf.data.Dataset.range(lanes).interleave(
+            read, cycle_length=lanes, block_length=1, num_parallel_calls=min(4, lanes), deterministic=True
         )
+        # Gaps are removed from many elements at once: `filter` calls its function for each.
+        elements = elements.batch(256).map(lambda some: tf.boolean_mask(some, tf.not_equal(some, gap))).unbatch()
         return elements.shuffle(min(shuffle_buffer, total), seed=epoch)
 
     epochs = tf.data.Dataset.range(first // total, np.iinfo(np.int64).max)
     return epochs.flat_map(epoch_records).skip(first % total)
+
+
+def _turns(count, rounds, shift):
+    """The rounds in which a lane gives a record: spread evenly over all rounds.
+
+    Args:
+        count: number of records of the lane, int64.
+        rounds: number of rounds, int64. A lane of more records gives one in each of `count` rounds.
+        shift: int64 in [0, rounds): record j is in round (j * rounds + shift) // count.
+
+    Returns:
+        [max(rounds, count)] int64: 1 in a round with a record, else 0.
+    """
+    rounds = tf.maximum(rounds, count)
+    with_record = (tf.range(count) * rounds + shift) // tf.maximum(count, 1)
+    return tf.math.unsorted_segment_sum(tf.ones_like(with_record), with_record, rounds)
 
 
 def _normals(seed, position, count, joints):
@@ -263,7 +305,7 @@ def _enough_pixels(stored, input_size, window):
     )
 
 
-def ordered_batches(files, *, input_size, padding, batch_size, num_records, identity=False):
+def ordered_batches(files, *, input_size, padding, batch_size, num_records, labelled=None, identity=False):
     """Every record once, in order. Samples of weight 0 fill up the last batch.
 
     Args:
@@ -272,6 +314,7 @@ def ordered_batches(files, *, input_size, padding, batch_size, num_records, iden
         padding: factor by which the box is enlarged for the network's input.
         batch_size: samples per batch.
         num_records: number of records in `files`.
+        labelled: as for `training_set.add_labels`.
         identity: add the annotations: `image_id` and `annotation_id` [B] int64, `box` [B, 4]
             float32 xywh and `truth` [B, K, 3] float32, both in original pixels, `area` [B] float32.
 
@@ -282,16 +325,16 @@ def ordered_batches(files, *, input_size, padding, batch_size, num_records, iden
 
     def decode(serialised):
         features = records.parse(serialised, files.skeleton)
-        labelled = add_labels(features, files, files.skeleton, padding)
+        labels = add_labels(features, files, files.skeleton, padding, labelled)
         sample = {
             "image": tf.ensure_shape(records.decode_jpeg(features["jpeg"]), [*files.crop_size, 3]),
-            "keypoints": labelled["keypoints"],
-            "region": labelled["region"],
+            "keypoints": labels["keypoints"],
+            "region": labels["region"],
             "weight": tf.constant(1.0),
         }
         if identity:
             sample |= {key: features[key] for key in ("image_id", "annotation_id", "box", "area")}
-            sample["truth"] = tf.concat([features["keypoints"], features["visibility"][..., None]], -1)
+            sample["truth"] = tf.concat([features["keypoints"], labels["keypoints"][..., 2:]], -1)
         return sample
 
     def finish(batch):

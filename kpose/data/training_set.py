@@ -1,7 +1,9 @@
 """Training sets: one data set of records, or a mixture of several.
 
-A data set may have another skeleton: joints are matched by name, and joints that it lacks count as
-unlabelled. The data set of a sample depends only on the sample's position. A mixture can therefore
+A data set may have another skeleton: joints are matched by name. A joint that the data set lacks, or
+that none of its records labels, has the flag `NEVER_LABELLED` in all its samples. This differs from
+the flag 0 of one person's missing label: only flag 0 says that the joint cannot be seen. The data
+set of a sample depends only on the sample's position. A mixture can therefore
 be resumed at any position, and every batch holds the data sets in proportion to their weights.
 """
 
@@ -20,6 +22,8 @@ from kpose.data.resampling import resample
 
 # The mixture repeats after this number of samples, so weights are exact to 1 / PERIOD.
 PERIOD = 4096
+# Visibility flag of a joint that a data set never labels. Labelled joints have flags above 0.
+NEVER_LABELLED = -1.0
 # Steps by the golden ratio spread the samples of every data set evenly over the period.
 _GOLDEN = (5**0.5 - 1) / 2
 
@@ -33,11 +37,13 @@ class LabelSummary:
         mean_pose: [K, 2] float32, mean of the normalised labels of each joint; (0, 0) if a joint is
             never labelled. It is the baseline that a model must exceed.
         spread: standard deviation of the labels around the mean pose, over all labelled joints.
+        labelled: [K] int64, number of labels of each joint.
     """
 
     counts: tuple
     mean_pose: np.ndarray
     spread: float
+    labelled: np.ndarray
 
     @property
     def num_records(self):
@@ -58,6 +64,7 @@ class TrainingSet:
         crop_size: (height, width) in pixels to which all crops are resampled before batching, at
             the resolution of the first data set.
         crop_padding: the padding that these crops show: the smallest of all data sets.
+        labelled: for each data set, [K] bool: whether any of its records labels the joint.
     """
 
     files: tuple
@@ -67,6 +74,7 @@ class TrainingSet:
     labels: LabelSummary
     crop_size: tuple
     crop_padding: float
+    labelled: tuple
 
     @property
     def num_records(self):
@@ -153,15 +161,19 @@ def find_training_set(patterns, skeleton, padding, weights=(), aspect=0.0, coord
     if (counts == 0).any():
         raise InputError(f"{found[int(np.argmin(counts))].pattern!r}: the files hold no records: write them again")
     crop_padding = min(files.padding for files in found)
-    first = found[0]
+    first, labels = found[0], _summary(sums)
+    never = [joint for joint, count in zip(skeleton.joints, labels.labelled, strict=True) if not count]
+    if never:
+        logging.warning("no record of %s labels %s: these outputs are not trained", patterns, ", ".join(never))
     return TrainingSet(
         files=found,
         skeleton=skeleton,
         padding=padding,
         weights=tuple((shares / shares.sum()).tolist()),
-        labels=_summary(sums),
+        labels=labels,
         crop_size=tuple(round(side * crop_padding / first.padding) for side in first.crop_size),
         crop_padding=crop_padding,
+        labelled=tuple(part.labelled[:, 0] > 0 for part in sums),
     )
 
 
@@ -204,18 +216,21 @@ def stored_share(files, padding):
     return padding / files.padding
 
 
-def add_labels(features, files, skeleton, padding):
+def add_labels(features, files, skeleton, padding, labelled=None):
     """Parsed features with the region of the network's input and the normalised labels.
 
     Args:
         features: dict from `records.parse`, of one person or of a batch.
         files: the `records.RecordFiles` of the features.
-        skeleton: the `Skeleton` of the result; joints that the files lack become (0, 0, 0).
+        skeleton: the `Skeleton` of the result.
         padding: factor by which the box is enlarged for the network's input.
+        labelled: [K] bool: whether any record of the files labels the joint; None: all joints that
+            the files have.
 
     Returns:
         The dict with `region` [..., 4] float32 xywh in original pixels, and `keypoints` [..., K, 3]
-        float32: normalised x, y and the visibility flag.
+        float32: normalised x, y and the visibility flag. Labels outside the region are kept. An
+        unlabelled joint is (0, 0, 0), or (0, 0, -1) if the files lack it or never label it.
     """
     box = features["box"]
     region = tf.reshape(geometry.region_of(tf.reshape(box, [-1, 4]), padding, files.aspect), tf.shape(box))
@@ -223,11 +238,14 @@ def add_labels(features, files, skeleton, padding):
     points = features["keypoints"] + files.label_shift
     points = geometry.normalise(points, region) * tf.cast(visibility > 0, tf.float32)
     keypoints = tf.concat([points, visibility], -1)
+    theirs = {joint: index for index, joint in enumerate(files.skeleton.joints)}
+    known = np.array([joint in theirs for joint in skeleton.joints])
     if files.skeleton.joints != skeleton.joints:
-        theirs = {joint: index for index, joint in enumerate(files.skeleton.joints)}
-        absent = len(theirs)
-        keypoints = tf.concat([keypoints, tf.zeros_like(keypoints[..., :1, :])], -2)
-        keypoints = tf.gather(keypoints, [theirs.get(joint, absent) for joint in skeleton.joints], axis=-2)
+        keypoints = tf.gather(keypoints, [theirs.get(joint, 0) for joint in skeleton.joints], axis=-2)
+    known = known if labelled is None else known & labelled
+    if not known.all():
+        never = tf.constant([0.0, 0.0, NEVER_LABELLED])
+        keypoints = tf.where(known[:, None], keypoints, never)
     return features | {"region": region, "keypoints": keypoints}
 
 
@@ -243,10 +261,9 @@ def decode_record(training_set, source, serialised):
         dict of `image` [H, W, 3] uint8, `keypoints` [K, 3] and `region` [4] float32.
     """
 
-    def decode(files):
-        features = add_labels(
-            records.parse(serialised, files.skeleton), files, training_set.skeleton, training_set.padding
-        )
+    def decode(files, labelled):
+        features = records.parse(serialised, files.skeleton)
+        features = add_labels(features, files, training_set.skeleton, training_set.padding, labelled)
         image = tf.ensure_shape(records.decode_jpeg(features["jpeg"]), [*files.crop_size, 3])
         share = training_set.crop_padding / files.padding
         return {
@@ -255,7 +272,8 @@ def decode_record(training_set, source, serialised):
             "region": features["region"],
         }
 
-    branches = [lambda files=files: decode(files) for files in training_set.files]
+    sets = zip(training_set.files, training_set.labelled, strict=True)
+    branches = [functools.partial(decode, files, labelled) for files, labelled in sets]
     return branches[0]() if len(branches) == 1 else tf.switch_case(tf.cast(source, tf.int32), branches)
 
 
@@ -318,4 +336,5 @@ def _summary(parts):
     mean = total / seen
     variance = (squares - seen * mean**2).clip(0) * (labelled > 0)
     spread = float(np.sqrt(variance.sum() / max(2 * labelled.sum(), 1)))
-    return LabelSummary(tuple(count for part in parts for count in part.counts), mean.astype(np.float32), spread)
+    counts = tuple(count for part in parts for count in part.counts)
+    return LabelSummary(counts, mean.astype(np.float32), spread, labelled[:, 0].astype(np.int64))

@@ -146,14 +146,16 @@ def visibility_table(truth, scores):
     """How well the predicted visibility separates labelled joints from unlabelled joints.
 
     Args:
-        truth: [N, K, 3]; a joint is positive where its flag is above 0.
+        truth: [N, K, 3]; a joint is positive where its flag is above 0, negative where it is 0. A
+            joint with flag -1 does not count: the data set never labels it.
         scores: [N, K] the predicted visibility.
 
     Returns:
         {"auc": area under the ROC curve, "f1" and "accuracy" at 0.5, "labelled": the fraction of
         positives}; None for a metric that is not defined.
     """
-    positive, scores = np.ravel(truth[..., 2] > 0), np.ravel(scores).astype(np.float64)
+    known = truth[..., 2] >= 0
+    positive, scores = truth[known][..., 2] > 0, np.asarray(scores, np.float64)[known]
     total, positives = positive.size, int(positive.sum())
     chosen = scores > 0.5
     hits = int((chosen & positive).sum())

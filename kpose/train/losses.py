@@ -2,9 +2,10 @@
 
 A loss is a `KeypointLoss`. Its `call(y_true, y_pred)` returns [B] float32. `y_true` is [B, K, 3]:
 normalised x, y and the visibility flag. `y_pred` is the dict of the network's outputs. Joints with
-flag 0 are unlabelled and do not count. `outputs` names the outputs that the loss needs in addition
-to "keypoints" [B, K, 2]: "scale" [B, K, 2] (positive, normalised) or "visibility" [B, K].
-`reduction` is "sum" or "sum_over_batch_size": the sum or mean over the global batch is minimised.
+flag 0 are unlabelled and do not count; so are those with flag -1, which the data set of the sample
+never labels. `outputs` names the outputs that the loss needs in addition to "keypoints" [B, K, 2]:
+"scale" [B, K, 2] (positive, normalised) or "visibility" [B, K]. `reduction` is "sum" or
+"sum_over_batch_size": the sum or mean over the global batch is minimised.
 
 Losses compute in float32. They are finite for every finite input: errors are clipped at `FARTHEST`.
 """
@@ -58,7 +59,7 @@ class MaskedL2Loss(KeypointLoss):
 
     Equations 4 and 5 of Gupta and Gritton: L = sum_i w ||y'_i - y_i||^2, with w = [0, 0, 1] if the
     true v is 0, else [1, 1, 1]. The target of v is 1 for labelled joints, visible or occluded, and
-    0 for others.
+    0 for others. Where the flag is -1, v is unknown, and w = [0, 0, 0].
     """
 
     outputs = OUTPUTS_OF_LOSS["masked_l2"]
@@ -68,7 +69,8 @@ class MaskedL2Loss(KeypointLoss):
 
     def call(self, y_true, y_pred):
         target = ops.cast(y_true[..., 2] > 0, "float32")
-        visibility = ops.clip(ops.cast(y_pred["visibility"], "float32") - target, -FARTHEST, FARTHEST)
+        difference = ops.where(y_true[..., 2] >= 0, ops.cast(y_pred["visibility"], "float32") - target, 0.0)
+        visibility = ops.clip(difference, -FARTHEST, FARTHEST)
         points = _masked_sum(y_true, ops.square(_difference(y_true, y_pred)))
         return points + ops.sum(ops.square(visibility), axis=-1)
 

@@ -53,7 +53,7 @@ class Teacher:
         found = self._network(images, training=False)
         used = tf.reduce_all(tf.abs(found["keypoints"]) <= 0.5, -1) & (found["visibility"] >= self._min_score)
         if not self._everywhere:
-            used &= tf.equal(batch["keypoints"][..., 2], 0.0)
+            used &= batch["keypoints"][..., 2] <= 0
         flags = tf.cast(used & (batch["weight"][:, None] > 0), tf.float32)[..., None]
         return batch | {"taught": tf.concat([found["keypoints"], flags], -1) * flags}
 

@@ -1,5 +1,7 @@
 """Geometric augmentation: labels and pixels move together, lengths do not change."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -60,15 +62,15 @@ def test_lengths_in_pixels_stay_true(name):
 
 def test_a_joint_that_leaves_what_is_seen_loses_its_label_and_others_keep_their_flags():
     batch = stored_batch(64)
-    flags = np.random.default_rng(1).integers(0, 3, (64, 17))
+    flags = np.random.default_rng(1).integers(-1, 3, (64, 17))
     labels = np.concatenate([batch["keypoints"][..., :2] * (flags > 0)[..., None], flags[..., None]], -1)
     batch["keypoints"] = tf.constant(labels, tf.float32)
-    after = as_arrays(augmentation(stored_share=0.5, shift=0.5, rotation=90.0).on_host(batch))["keypoints"]
-    assert (np.abs(after[..., :2]) <= 0.5).all()
+    after = as_arrays(augmentation(stored_share=0.8, shift=0.5, rotation=90.0).on_host(batch))["keypoints"]
+    assert (np.abs(after[..., :2]) <= 0.625).all()
     gone = (flags > 0) & (after[..., 2] == 0)
-    assert 0.1 < gone.mean() < 0.6
+    assert 0.05 < gone.mean() < 0.4
     np.testing.assert_array_equal(after[..., 2][~gone], flags[~gone])
-    assert (after[after[..., 2] == 0] == 0).all()
+    assert (after[after[..., 2] <= 0][..., :2] == 0).all()
 
 
 @WAYS
@@ -90,7 +92,7 @@ def test_a_half_body_window_holds_one_half_and_little_else():
     few = slice(0, 50)
     keypoints[few, 4:] = 0
     batch["keypoints"] = tf.constant(keypoints)
-    after = as_arrays(augmentation(stored_share=0.5, half_body=1.0).on_host(batch))
+    after = as_arrays(augmentation(stored_share=0.95, half_body=1.0).on_host(batch))
     labelled = after["keypoints"][..., 2] > 0
     whole_upper, whole_lower = labelled[50:, [0, 1, 2, *range(4, 11)]].all(1), labelled[50:, 11:].all(1)
     assert (whole_upper ^ whole_lower).mean() > 0.9 and 0.3 < whole_upper.mean() < 0.7
@@ -108,12 +110,13 @@ def test_half_bodies_need_enough_labels_and_hold_all_of_the_half():
     keypoints[3, 7:] = 0
     for want_upper, halved in ((True, [True, True, True, False]), (False, [True, True, False, False])):
         choice = tf.fill([4], True), tf.fill([4], want_upper)
-        seen = geometric.half_bodies(tf.constant(keypoints), region, upper, *choice).numpy()
+        seen = geometric.half_bodies(tf.constant(keypoints), region, 0.5, upper, *choice).numpy()
         assert (seen != region).any(axis=1).tolist() == halved
         points = (keypoints[..., :2] + 0.5) * region[:, None, 2:] + region[:, None, :2]
         inside = ((points >= seen[:, None, :2]) & (points <= seen[:, None, :2] + seen[:, None, 2:])).all(-1)
         assert inside[(keypoints[..., 2] > 0) & (upper == want_upper) & np.array(halved)[:, None]].all()
-    unchosen = geometric.half_bodies(tf.constant(keypoints), region, upper, tf.fill([4], False), tf.fill([4], True))
+    unchosen = tf.fill([4], False), tf.fill([4], True)
+    unchosen = geometric.half_bodies(tf.constant(keypoints), region, 0.5, upper, *unchosen)
     np.testing.assert_array_equal(unchosen, region)
 
 
@@ -137,7 +140,7 @@ def test_labels_and_pixels_move_alike_and_rigidly(region, angle, scale, shift, m
     joints[..., 2] = 2
     centre, size = geometric.windows(region, angle, tf.constant([scale], tf.float32), tf.constant([shift], tf.float32))
     window = (centre, size, angle, tf.constant([mirrored]))
-    moved = geometric.move_keypoints(tf.constant(joints), region, *window).numpy()[0]
+    moved = geometric.move_keypoints(tf.constant(joints), region, stored_share, *window).numpy()[0]
     matrix, offset = (np.asarray(part)[0] for part in geometric.crop_transform(region, stored_share, *window))
     seen = moved[:, 2] > 0
     there = moved[seen, :2] @ matrix.T + offset
@@ -152,6 +155,72 @@ def test_labels_and_pixels_move_alike_and_rigidly(region, angle, scale, shift, m
     cos, sin = np.cos(-angle.numpy()[0]), np.sin(-angle.numpy()[0])
     extent = np.ptp(ellipse @ np.array([[cos, -sin], [sin, cos]]).T, axis=0)
     np.testing.assert_allclose(size[0], extent * scale, rtol=1e-3)
+
+
+@functools.cache
+def _wild(stored_share):
+    """An augmentation with every geometric step, for images of 8 x 8 pixels; compiled once."""
+    fields = {"flip": 0.5, "rotation": 180.0, "scale": (0.6, 1.8), "shift": 0.4}
+    return augmentation((8, 8), stored_share=stored_share, **fields)
+
+
+@pytest.mark.parametrize("stored_share", [1.0, 0.8, 0.5])
+@settings(max_examples=12, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_a_label_stays_where_the_stored_crop_shows_the_joint_in_or_near_the_window(stored_share, seed):
+    """Each joint in NumPy, in original pixels, on host and device."""
+    rng, count = np.random.default_rng(seed), 16
+    batch = {
+        "image": tf.zeros([count, 8, 8, 3], tf.uint8),
+        "region": np.column_stack([rng.uniform(-50, 50, (count, 2)), rng.uniform(20, 200, (count, 2))]),
+        "keypoints": np.concatenate([rng.uniform(-1.2, 1.2, (count, 17, 2)), rng.integers(-1, 3, (count, 17, 1))], -1),
+        "draws": rng.uniform(0, 1, (count, augmentation_lib.NUM_DRAWS)),
+    }
+    batch = {name: tf.cast(value, tf.uint8 if name == "image" else tf.float32) for name, value in batch.items()}
+    ways = [as_arrays(getattr(_wild(stored_share), way)(batch))["keypoints"] for way in ("on_host", "on_device")]
+    drawn = dict(zip(augmentation_lib.COLUMNS, batch["draws"].numpy().T.astype(float), strict=True))
+    for person, (_, _, width, height) in enumerate(batch["region"].numpy().astype(float)):
+        turn = np.radians(180) * (2 * drawn["angle"][person] - 1)
+        cos, sin = np.cos(turn), np.sin(turn)
+        scale = 0.6 + 1.2 * drawn["scale"][person]
+        sides = np.hypot(width * cos, height * sin) * scale, np.hypot(width * sin, height * cos) * scale
+        shift = [0.4 * (2 * drawn[name][person] - 1) for name in ("shift_x", "shift_y")]
+        mirrored = drawn["flip"][person] < 0.5
+        for joint, (x, y, flag) in enumerate(batch["keypoints"].numpy()[person].astype(float)):
+            from_middle = x * width, y * height
+            dx, dy = from_middle[0] - shift[0] * width, from_middle[1] - shift[1] * height
+            u, v = (cos * dx + sin * dy) / sides[0], (cos * dy - sin * dx) / sides[1]
+            # Distances from the edges of the stored crop and of the window with its context.
+            reach = np.array([abs(x), abs(y), abs(u), abs(v)]) * stored_share
+            if np.abs(reach - 0.5).min() < 1e-3:
+                continue
+            place = COCO.flip_order[joint] if mirrored else joint
+            expected = (-u if mirrored else u, v, flag) if flag > 0 and reach.max() < 0.5 else (0, 0, min(flag, 0))
+            for after in ways:
+                np.testing.assert_allclose(after[person, place], expected, atol=2e-4)
+
+
+def test_the_smallest_shift_keeps_the_labels_that_the_stored_crop_shows():
+    batch = stored_batch(64)
+    spread = batch["keypoints"].numpy() * [2.6, 2.6, 1.0]
+    batch["keypoints"] = tf.constant(spread, tf.float32)
+    after = as_arrays(augmentation(stored_share=0.5, shift=1e-6).on_host(batch))["keypoints"]
+    in_crop = (spread[..., 2] > 0) & (np.abs(spread[..., :2]) <= 1).all(-1)
+    outside_the_input = in_crop & (np.abs(spread[..., :2]) > 0.5).any(-1)
+    assert outside_the_input.mean() > 0.2 and (~in_crop).mean() > 0.1
+    np.testing.assert_array_equal(after[..., 2] > 0, in_crop)
+    np.testing.assert_allclose(after[in_crop], spread[in_crop], atol=1e-4)
+
+
+def test_half_bodies_count_only_joints_that_the_stored_crop_shows():
+    keypoints = np.zeros((1, 17, 3), np.float32)
+    keypoints[0, :, 1], keypoints[0, :, 2] = np.linspace(-0.4, 0.4, 17), 2
+    keypoints[0, :10, 0] = 0.8
+    region, upper = np.float32([[10, 20, 100, 200]]), np.arange(17) < 11
+    choice = tf.constant([True]), tf.constant([False])
+    for stored_share, halved in ((0.6, True), (0.9, False)):
+        seen = geometric.half_bodies(tf.constant(keypoints), region, stored_share, upper, *choice).numpy()
+        assert (seen != region).any() == halved
 
 
 @WAYS

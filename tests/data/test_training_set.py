@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kpose import config as config_lib
 from kpose.augment import augmentation
 from kpose.core import skeletons
 from kpose.core.errors import InputError
 from kpose.data import crop_cache, pipeline, records
 from kpose.data.training_set import find_training_set
+from kpose.train import losses
 from tests import helpers
 from tfrecords_tools.write_coco import writer
 
@@ -98,7 +100,7 @@ def test_joints_of_other_skeletons_go_by_their_names(three):
             place = (float(region[0]) - 11) / 4
             for joint, (x, y, flag) in zip(COCO.joints, keypoints, strict=True):
                 if joint not in LSP.joints:
-                    assert (x, y, flag) == (0, 0, 0)
+                    assert (x, y, flag) == (0, 0, -1)
                     continue
                 expected = (40 + place + LSP.joints.index(joint) - region[0]) / 40 - 0.5
                 assert flag == 2 and x == pytest.approx(expected, abs=1e-5)
@@ -201,3 +203,105 @@ def test_a_margin_of_whole_pixels_is_cut_off_and_nothing_resampled(tmp_path):
     for batch in _batches([pattern], 2, batch_size=2):
         for image in batch["image"]:
             assert any(np.array_equal(image, crop) for crop in stored)
+
+
+def _write_coco_records(path, people):
+    """Writes records of COCO's skeleton, with the box (10, 10, 40, 40) in gray crops."""
+    box, jpeg = np.array([10.0, 10, 40, 40]), tf.io.encode_jpeg(np.full((64, 64, 3), 100, np.uint8)).numpy()
+    with tf.io.TFRecordWriter(str(path)) as file:
+        for number, joints in enumerate(people):
+            person = records.Person(jpeg, number, number, "a", (90, 120), box, 1.0, box, 1.0, joints)
+            file.write(records.encode(person, COCO))
+
+
+@pytest.fixture
+def with_and_without_faces(tmp_path):
+    """Globs of records that label all joints, but not the nose of every person, and of records
+    that never label the face, as COCO files made from LSP's labels do."""
+    full, no_face = np.full((2, 17, 3), (20.0, 30.0, 2.0)), np.full((2, 17, 3), (40.0, 30.0, 1.0))
+    full[1, 0] = 0
+    no_face[:, :5] = 0
+    no_face[0, 9] = 0
+    _write_coco_records(tmp_path / "full-00000-of-00001", full)
+    _write_coco_records(tmp_path / "bare-00000-of-00001", no_face)
+    return [str(tmp_path / "full-*"), str(tmp_path / "bare-*")]
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_a_mixture_trains_the_visibility_only_where_the_data_set_labels_the_joint(with_and_without_faces, cache):
+    (batch,) = _batches(with_and_without_faces, 1, (1, 1), cache, batch_size=16)
+    outputs = {"keypoints": tf.Variable(tf.fill([16, 17, 2], 0.1)), "visibility": tf.Variable(tf.fill([16, 17], 0.3))}
+    with tf.GradientTape() as tape:
+        value = losses.MaskedL2Loss()(batch["keypoints"], outputs)
+    gradients = {name: g.numpy() for name, g in tape.gradient(value, outputs).items()}
+    kinds = collections.Counter()
+    for person, of_person in enumerate(batch["keypoints"]):
+        bare = of_person[5, 2] == 1
+        for joint, (x, y, flag) in enumerate(of_person):
+            never = bare and joint < 5
+            expected = 0.0 if never else 2 * (0.3 - (flag > 0))
+            np.testing.assert_allclose(gradients["visibility"][person, joint], expected, rtol=1e-6, atol=0)
+            assert gradients["keypoints"][person, joint].any() == (flag > 0)
+            assert (flag == -1) == never and (flag > 0 or (x, y) == (0, 0))
+            kinds[bool(bare), int(flag)] += 1
+    assert set(kinds) == {(False, 0), (False, 2), (True, -1), (True, 0), (True, 1)}
+
+
+def test_an_evaluation_marks_what_its_records_never_label(with_and_without_faces):
+    config = config_lib.default()
+    config.model.input_size = (64, 64)
+    found = records.find(with_and_without_faces[1])
+    (batch,) = pipeline.evaluation_batches(config, found, batch_size=2, identity=True)
+    for name in ("keypoints", "truth"):
+        assert (batch[name].numpy()[:, :5] == (0, 0, -1)).all()
+        assert batch[name].numpy()[:, 9, 2].tolist() == [0, 1]
+
+
+def _members(counts, take, buffer, **changes):
+    """The file of each of the first samples of an epoch order."""
+    order = pipeline._shuffled(
+        ["f"] * len(counts), counts, **{"seed": 1, "first": 0} | changes, shuffle_buffer=buffer, cached=True
+    )
+    order = np.concatenate(list(order.batch(64).take(-(-take // 64)).as_numpy_iterator()))[:take]
+    return np.repeat(np.arange(len(counts)), counts)[order], order
+
+
+@pytest.mark.parametrize("counts", [(40,) * 32, (100,) * 6 + (20,) * 10, (30, 170, 1, 64, 0)])
+def test_each_part_of_an_epoch_holds_every_file_in_proportion(counts):
+    total = sum(counts)
+    files, order = _members(counts, 2 * total, buffer=1)
+    assert sorted(order[:total]) == sorted(order[total:]) == list(range(total))
+    assert (order[:total] != order[total:]).any()
+    for start in range(0, 2 * total, total // 10):
+        part = files[start : start + total // 10]
+        if len(part) == total // 10:
+            # A part that crosses the end of an epoch can be off by one record for each of the two.
+            expected = np.array(counts) * len(part) / total
+            assert np.abs(np.bincount(part, minlength=len(counts)) - expected).max() <= 4
+
+
+def test_no_file_is_missing_from_a_tenth_of_an_epoch_with_a_small_buffer():
+    counts = [40] * 64
+    files, _ = _members(counts, sum(counts), buffer=sum(counts) // 10)
+    missing = [set(range(64)) - set(part) for part in np.array_split(files, 10)]
+    assert np.mean([len(part) for part in missing]) < 2
+
+
+@pytest.mark.parametrize("open_files", [128, 3, 1])
+def test_files_and_cache_give_one_order_that_can_be_resumed(open_files, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "OPEN_FILES", open_files)
+    counts, paths, number = [7, 3, 12, 1, 9], [], 0
+    for index, count in enumerate(counts):
+        paths.append(str(tmp_path / f"{index}"))
+        with tf.io.TFRecordWriter(paths[-1]) as file:
+            for _ in range(count):
+                file.write(b"%d" % number)
+                number += 1
+
+    def order(first, cached):
+        found = pipeline._shuffled(paths, counts, 5, first, 4, cached).take(100)
+        return [int(value) for value in found.as_numpy_iterator()]
+
+    whole = order(0, cached=False)
+    assert sorted(whole[:32]) == list(range(32)) and whole == order(0, cached=True)
+    assert order(45, cached=False)[:55] == whole[45:]

@@ -59,3 +59,13 @@ def test_visibility_metrics_where_every_joint_is_labelled():
     truth = np.full((2, 17, 3), 2.0)
     table = tables.visibility_table(truth, np.ones((2, 17)))
     assert table == {"auc": None, "f1": 1.0, "accuracy": 1.0, "labelled": 1.0}
+
+
+def test_visibility_leaves_out_joints_that_are_never_labelled():
+    rng = np.random.default_rng(0)
+    truth, scores = rng.uniform(0, 100, (40, 6, 3)), rng.uniform(0, 1, (40, 6))
+    truth[..., 2] = rng.integers(0, 3, (40, 6))
+    expected = tables.visibility_table(truth, scores)
+    wider = np.concatenate([truth, np.tile([0.0, 0.0, -1.0], (40, 2, 1))], 1)
+    assert tables.visibility_table(wider, np.concatenate([scores, np.ones((40, 2))], 1)) == expected
+    assert 0 < expected["auc"] < 1

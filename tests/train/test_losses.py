@@ -28,7 +28,7 @@ def sample(seed=0, batch=5, joints=17):
     """(labels [B, K, 3], dict of all outputs that a loss can need)."""
     rng = np.random.default_rng(seed)
     truth = rng.uniform(-0.5, 0.5, (batch, joints, 3)).astype(np.float32)
-    truth[..., 2] = rng.integers(0, 3, (batch, joints))
+    truth[..., 2] = rng.integers(-1, 3, (batch, joints))
     return truth, {
         "keypoints": rng.uniform(-0.5, 0.5, (batch, joints, 2)).astype(np.float32),
         "scale": rng.uniform(0.05, 0.9, (batch, joints, 2)).astype(np.float32),
@@ -68,9 +68,9 @@ def reference(loss, truth, outputs):
         for joint, (x, y, flag) in enumerate(truth[person].astype(np.float64)):
             error = outputs["keypoints"][person, joint] - (x, y)
             scale = outputs["scale"][person, joint]
-            if loss.name == "masked_l2":
+            if loss.name == "masked_l2" and flag >= 0:
                 total += (outputs["visibility"][person, joint] - (flag > 0)) ** 2
-            if flag == 0:
+            if flag <= 0:
                 continue
             for d, s in zip(np.abs(error), scale, strict=True):
                 total += {
@@ -108,7 +108,8 @@ def test_the_published_loss_is_the_sum_over_the_batch():
 def test_the_published_masked_loss_weighs_the_51_numbers():
     truth, outputs = sample()
     # Equations 4 and 5, on vectors (x, y, v) of each joint.
-    weights = np.where(truth[..., 2:] == 0, [0.0, 0.0, 1.0], [1.0, 1.0, 1.0])
+    by_flag = {-1: [0.0, 0.0, 0.0], 0: [0.0, 0.0, 1.0], 1: [1.0, 1.0, 1.0], 2: [1.0, 1.0, 1.0]}
+    weights = np.array([[by_flag[int(flag)] for flag in person] for person in truth[..., 2]])
     target = np.concatenate([truth[..., :2], np.minimum(truth[..., 2:], 1)], -1)
     predicted = np.concatenate([outputs["keypoints"], outputs["visibility"][..., None]], -1)
     expected = (weights * (predicted - target) ** 2).sum()
@@ -131,16 +132,17 @@ def test_gradients_agree_with_finite_differences_and_vanish_for_unlabelled_joint
                 sides.append(reference(loss, truth, moved).sum())
             slope = (sides[0] - sides[1]) / (2 * step)
             np.testing.assert_allclose(gradient.numpy()[index], slope, rtol=1e-3, atol=1e-3)
-        if key != "visibility":
-            assert (gradient.numpy()[truth[..., 2] == 0] == 0).all()
+        untrained = truth[..., 2] < 0 if key == "visibility" else truth[..., 2] <= 0
+        assert untrained.any() and (gradient.numpy()[untrained] == 0).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_predicted_for_an_unlabelled_joint_never_counts(name):
     loss, (truth, outputs) = build(name), sample()
-    unlabelled = truth[..., 2] == 0
+    unlabelled = truth[..., 2] <= 0
     wild = {key: value.copy() for key, value in outputs.items()}
     wild["keypoints"][unlabelled] = wild["scale"][unlabelled] = np.nan
+    wild["visibility"][truth[..., 2] < 0] = np.nan
     variables = {key: tf.Variable(value) for key, value in wild.items()}
     with tf.GradientTape() as tape:
         values = loss.call(truth, variables)
