@@ -129,6 +129,9 @@ def _loss_fields():
     # laplace, rle.
     loss.name = "l2"
     loss.beta = 0.02  # For smooth_l1: error at which the square ends, as a fraction of the crop.
+    # For rle: authors (their code), paper, kpose_0.1 (release 0.1): see kpose/train/losses.py. auto:
+    # authors; a run that was begun before this field keeps kpose_0.1. The saved recipe holds the choice.
+    loss.weighting = "auto"
     loss.flow_layers = 6  # For rle: coupling layers of the flow.
     loss.flow_units = 64  # For rle: units of the hidden layers of the flow's networks.
     return loss
@@ -164,6 +167,7 @@ CHOICES = {
     "augment.on": ("host", "device"),
     "on_nan": ("stop", "skip", "rollback"),
     "model.preprocessing": ("auto", "keras", "torchvision"),
+    "loss.weighting": ("auto", "authors", "paper", "kpose_0.1"),
 }
 # Field -> (lowest, highest) allowed value, both included.
 RANGES = {

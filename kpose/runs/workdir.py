@@ -39,15 +39,18 @@ HISTORY_FILE = "history.csv"
 
 
 def load_config(workdir):
-    """The recipe of a run, with `config.model.preprocessing` other than "auto".
+    """The recipe of a run, with `model.preprocessing` and `loss.weighting` other than "auto".
 
     Raises:
         InputError: the folder holds no run.
     """
     config = config_lib.load(os.path.join(workdir, CONFIG_FILE))
-    # Runs of older versions lack the field. In them the name of the initial weights decided.
+    # Runs of older versions lack these fields. In them the name of the initial weights decided the
+    # preprocessing, and RLE had one weighting.
     if config.model.preprocessing == "auto":
         config.model.preprocessing = sources.preprocessing(config.model.weights)
+    if config.loss.weighting == "auto":
+        config.loss.weighting = "kpose_0.1"
     return config
 
 
@@ -80,6 +83,22 @@ def resolve_preprocessing(config, workdir=None):
     else:
         choice = sources.preprocessing(weights)
     resolved.model.preprocessing = choice
+    return resolved
+
+
+def resolve_weighting(config, workdir):
+    """A copy of a recipe with `config.loss.weighting` other than "auto".
+
+    If `workdir` holds a run, "auto" becomes the weighting of that run, otherwise "authors".
+
+    Args:
+        config: the recipe; it is not changed.
+        workdir: the run's folder; it need not exist.
+    """
+    resolved = config.copy_and_resolve_references()
+    if config.loss.weighting == "auto":
+        begun = os.path.exists(os.path.join(workdir, CONFIG_FILE))
+        resolved.loss.weighting = load_config(workdir).loss.weighting if begun else "authors"
     return resolved
 
 

@@ -27,6 +27,7 @@ from kpose.runs.workdir import (
     note_start,
     read_history,
     resolve_preprocessing,
+    resolve_weighting,
 )
 from kpose.train import callbacks, nonfinite
 from kpose.train.history import History, no_room
@@ -157,7 +158,7 @@ def _prepare(config, workdir, stack):
         stack: `contextlib.ExitStack` of the contexts that end with the training.
     """
     config_lib.check(config)
-    config = resolve_preprocessing(config, workdir)
+    config = resolve_weighting(resolve_preprocessing(config, workdir), workdir)
     # Workers must connect before TensorFlow runs anything else.
     runtime = devices.start(config)
     written = workdir
