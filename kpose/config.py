@@ -31,6 +31,7 @@ def default():
     config.checkpoint_every = 1000  # Steps between checkpoints; one is always written at the end of training.
     config.keep_checkpoints = 3  # Number of newest checkpoints to keep.
     config.evaluate_every = 1  # Epochs between evaluations on data.val; the last epoch is always evaluated.
+    config.stop_after = 0  # Stop after this number of evaluations without a lower validation loss; 0: never.
     config.on_nan = "stop"  # If a loss or gradient is not finite: stop, skip the step, rollback to a checkpoint.
     config.evaluate_batches = 0  # Batches of data.val in an evaluation; 0: all.
     config.log_every = 100  # Steps between TensorBoard scalars; log lines come by time.
@@ -181,6 +182,7 @@ RANGES = {
     "keep_checkpoints": (1, None),
     "evaluate_every": (1, None),
     "evaluate_batches": (0, None),
+    "stop_after": (0, None),
     "log_every": (1, None),
     "data.padding": (1.0, 10.0),
     "data.aspect": (0.0, 10.0),
@@ -229,6 +231,7 @@ RESUMABLE = (
     "keep_checkpoints",
     "evaluate_every",
     "evaluate_batches",
+    "stop_after",
     "log_every",
     "on_nan",
     "data.train",

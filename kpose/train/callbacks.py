@@ -1,4 +1,4 @@
-"""Keras callbacks: checkpoints, SIGTERM, freezing, profiler, images of predictions."""
+"""Keras callbacks: checkpoints, SIGTERM, early stopping, freezing, profiler, predictions."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ import tensorflow as tf
 from absl import logging
 
 from kpose.drawing import sheets
-from kpose.train.history import check_converging, writing_events
+from kpose.train.history import check_converging, without_improvement, writing_events
 
 
 class SaveCheckpoints(keras.callbacks.Callback):
@@ -121,6 +121,34 @@ class SaveOnTermination(keras.callbacks.Callback):
 
     def on_test_batch_end(self, batch, logs=None):
         self._end_if_requested()
+
+
+class StopWithoutImprovement(keras.callbacks.Callback):
+    """Ends the training when the validation loss does not get lower (`config.stop_after`).
+
+    The history decides. A resumed training therefore ends at the step of an uninterrupted one.
+
+    Args:
+        stop_after: number of evaluations without a lower validation loss.
+        history: the `History` of the training, which runs before this callback.
+        saving: the `SaveCheckpoints` of the training.
+        gather: as for `SaveOnTermination`. The history of the chief decides for all workers.
+    """
+
+    def __init__(self, stop_after, history, saving, gather):
+        super().__init__()
+        self.stop_after = stop_after
+        self.history = history
+        self.saving = saving
+        self.gather = gather
+
+    def on_epoch_end(self, epoch, logs=None):
+        if "val_loss" not in logs:
+            return
+        waited = without_improvement(self.history.rows)[1]
+        if self.gather(int(waited >= self.stop_after))[0]:
+            self.saving.save()
+            self.model.stop_training = True
 
 
 class FreezeBackbone(keras.callbacks.Callback):

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import os
 import resource
 import time
@@ -215,6 +216,22 @@ class _Mark:
     def later(self, seconds):
         """The mark with a later time."""
         return dataclasses.replace(self, time=self.time + seconds)
+
+
+def without_improvement(rows):
+    """The row of a history with the lowest validation loss, and the number of evaluations since.
+
+    Args:
+        rows: dicts by column, in order of their steps. Rows without `val_loss` do not count.
+
+    Returns:
+        (row, number of later evaluations). Equal and non-finite losses are no improvement. The row
+        is None if no loss is finite, and then the number is that of all evaluations.
+    """
+    evaluated = [row for row in rows if "val_loss" in row]
+    finite = [row for row in evaluated if math.isfinite(row["val_loss"])]
+    best = min(finite, key=lambda row: row["val_loss"], default=None)
+    return best, len(evaluated) - (evaluated.index(best) + 1 if best else 0)
 
 
 def check_converging(logs, step):

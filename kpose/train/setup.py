@@ -1,21 +1,74 @@
-"""Training set, batches and regressor of a recipe."""
+"""Folder, training set, batches and regressor of a recipe."""
 
 import os
 
 import tensorflow as tf
 from absl import logging
 
+from kpose import config as config_lib
 from kpose.augment.augmentation import build_augmentation
+from kpose.core import files
+from kpose.core.errors import InputError
 from kpose.data import pipeline, records
 from kpose.data.training_set import find_training_set
 from kpose.metrics import keras_metrics, pose
 from kpose.models import decoding
 from kpose.runs import checkpoints
-from kpose.runs.workdir import BASE_FOLDER, build_network
+from kpose.runs.workdir import (
+    BASE_FOLDER,
+    CONFIG_FILE,
+    MEAN_POSE_FILE,
+    build_network,
+    copy_base,
+    load_config,
+    note_start,
+)
 from kpose.train import cascade_inputs, losses, optimizers, teacher
 from kpose.train.regressor import Regressor
 
 ERRORS_FILE = "errors.json"
+
+
+def claim_workdir(config, workdir):
+    """Checks that the workdir is new or holds a run of this recipe; prepares that of a new cascade.
+
+    Raises:
+        InputError: the workdir holds a run of another recipe, or checkpoints without a recipe.
+    """
+    path = os.path.join(workdir, CONFIG_FILE)
+    if os.path.exists(path):
+        changed = config_lib.differences(config, load_config(workdir))
+        if changed:
+            raise InputError(
+                f"{workdir} holds a run of another recipe ({'; '.join(changed)}): "
+                "use another --workdir, or the same recipe to continue that run"
+            )
+    elif os.path.isdir(os.path.join(workdir, checkpoints.FOLDER)):
+        raise InputError(f"{workdir} holds checkpoints, but not their recipe {CONFIG_FILE}: use another --workdir")
+    if config.model.name == "cascade" and not checkpoints.exist(workdir):
+        copy_base(config, workdir)
+
+
+def write_start(config, training_set, folder):
+    """Writes config.json and mean_pose.json into a folder, and adds this start to starts.json.
+
+    Args:
+        config: the recipe.
+        training_set: its `training_set.TrainingSet`.
+        folder: the run's folder, or that of a worker other than the chief.
+    """
+    os.makedirs(folder, exist_ok=True)
+    config_lib.save(config, os.path.join(folder, CONFIG_FILE))
+    labels = training_set.labels
+    mean_pose = {
+        "skeleton": training_set.skeleton.name,
+        "records": config.data.train,
+        "num_records": training_set.num_records,
+        "spread": labels.spread,
+        "mean_pose": labels.mean_pose.tolist(),
+    }
+    files.write_json(os.path.join(folder, MEAN_POSE_FILE), mean_pose)
+    note_start(folder)
 
 
 def training_set_of(config, skeleton):
@@ -114,9 +167,9 @@ def displace_cascade_inputs(config, regressor, training_set, workdir):
     skeleton = training_set.skeleton
     path = os.path.join(workdir, BASE_FOLDER, ERRORS_FILE)
     if not os.path.exists(path):
-        files = records.find(config.data.errors, skeleton) if config.data.errors else training_set.files[0]
-        logging.info("measuring the errors of the previous stage on %s", files.pattern)
-        batches = pipeline.evaluation_batches(config, files)
+        found = records.find(config.data.errors, skeleton) if config.data.errors else training_set.files[0]
+        logging.info("measuring the errors of the previous stage on %s", found.pattern)
+        batches = pipeline.evaluation_batches(config, found)
         cascade_inputs.save(cascade_inputs.measure(regressor.network.before, batches, skeleton.torso), path)
     regressor.augmentation = cascade_inputs.Displacements(
         cascade_inputs.load(path), skeleton.torso, before=regressor.augmentation

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import os
 import tempfile
 
 import keras
@@ -19,27 +18,20 @@ from kpose.data import pipeline
 from kpose.data.training_set import TrainingSet
 from kpose.models import flops
 from kpose.runs import checkpoints
-from kpose.runs.workdir import (
-    CONFIG_FILE,
-    MEAN_POSE_FILE,
-    copy_base,
-    load_config,
-    note_start,
-    read_history,
-    resolve_preprocessing,
-    resolve_weighting,
-)
+from kpose.runs.workdir import read_history, resolve_preprocessing, resolve_weighting
 from kpose.train import callbacks, nonfinite
-from kpose.train.history import History, no_room
+from kpose.train.history import History, no_room, without_improvement
 from kpose.train.regressor import Regressor
 from kpose.train.setup import (
     build_regressor,
+    claim_workdir,
     displace_cascade_inputs,
     mean_pose_pcp,
     part_of,
     training_batches,
     training_set_of,
     validation_batches,
+    write_start,
 )
 
 # After this number of rollbacks the training has diverged, and further rollbacks are useless.
@@ -171,7 +163,7 @@ def _prepare(config, workdir, stack):
     skeleton = skeletons.get(config.skeleton)
     training_set = training_set_of(config, skeleton)
     validation = validation_batches(config, skeleton)
-    _claim_workdir(config, workdir)
+    claim_workdir(config, workdir)
     keras.utils.set_random_seed(config.seed)
     steps_per_epoch = max(1, training_set.num_records // config.batch_size)
     total_steps = config.steps or config.epochs * steps_per_epoch
@@ -210,7 +202,7 @@ def _resume(run):
             f"{run.workdir}: the workers found the checkpoints of different steps ({', '.join(map(str, steps))}): "
             "give all workers the same folder on shared storage"
         )
-    _write_start(run)
+    write_start(run.config, run.training_set, run.written)
     if run.config.model.name == "cascade":
         displace_cascade_inputs(run.config, run.regressor, run.training_set, run.workdir)
     _log_summary(run, place)
@@ -237,6 +229,8 @@ def _fit(run, place, profile):
     if place.step >= run.total_steps:
         logging.info("%s: all %d steps are done: to continue, set more epochs or steps", run.workdir, run.total_steps)
         return run.history.last_logs()
+    if _has_stopped(run, place.step):
+        return run.history.last_logs()
     if run.config.on_nan == "rollback" and not place.step:
         run.saver.save(place.step, place.position)
     observers = []
@@ -257,6 +251,7 @@ def _fit(run, place, profile):
                 callbacks=_callbacks(run, place, observers),
                 verbose=0,
             )
+            _has_stopped(run, run.regressor.steps.done)
             return run.history.last_logs()
         except callbacks.Preempted:
             done = run.regressor.steps.done
@@ -273,6 +268,27 @@ def _fit(run, place, profile):
             run.history.close()
 
 
+def _has_stopped(run, step):
+    """Whether `config.stop_after` ended the training at `step`; logs why."""
+    wanted = run.config.stop_after
+    if not wanted or run.validation is None or step >= run.total_steps:
+        return False
+    best, waited = without_improvement([row for row in read_history(run.workdir) if row["step"] <= step])
+    # The workers read one file, but not at the same time: the chief decides.
+    if not run.runtime.gather(int(waited >= wanted))[0]:
+        return False
+    lowest = f"the lowest is {best['val_loss']:.4g} at step {best['step']} (epoch {best['epoch']})" if best else "NaN"
+    logging.info(
+        "stopped at step %d of %d: no lower validation loss in %d evaluations (config.stop_after); %s; to continue, "
+        "set config.stop_after to 0 or to a larger number",
+        step,
+        run.total_steps,
+        waited,
+        lowest,
+    )
+    return True
+
+
 def _callbacks(run, place, observers):
     """The callbacks of one call of `fit`, in the order in which they must run."""
     config = run.config
@@ -281,8 +297,10 @@ def _callbacks(run, place, observers):
         run.saver, config.checkpoint_every, run.total_steps, watch, ahead=place.position - place.step
     )
     freezing = [callbacks.FreezeBackbone(config.model.freeze_epochs)] if config.model.freeze_epochs else []
-    stopping = callbacks.SaveOnTermination(run.termination, saving, run.runtime.gather)
-    return [*freezing, watch, run.history, saving, *observers, stopping]
+    stopping = [callbacks.SaveOnTermination(run.termination, saving, run.runtime.gather)]
+    if config.stop_after:
+        stopping.append(callbacks.StopWithoutImprovement(config.stop_after, run.history, saving, run.runtime.gather))
+    return [*freezing, watch, run.history, saving, *observers, *stopping]
 
 
 def _recover(run, place, step, rollbacks):
@@ -333,42 +351,6 @@ def _clear_errors(workdir):
         ) from None
 
 
-def _claim_workdir(config, workdir):
-    """Checks that the workdir is new or holds a run of this recipe; prepares that of a new cascade.
-
-    Raises:
-        InputError: the workdir holds a run of another recipe, or checkpoints without a recipe.
-    """
-    path = os.path.join(workdir, CONFIG_FILE)
-    if os.path.exists(path):
-        changed = config_lib.differences(config, load_config(workdir))
-        if changed:
-            raise InputError(
-                f"{workdir} holds a run of another recipe ({'; '.join(changed)}): "
-                "use another --workdir, or the same recipe to continue that run"
-            )
-    elif os.path.isdir(os.path.join(workdir, checkpoints.FOLDER)):
-        raise InputError(f"{workdir} holds checkpoints, but not their recipe {CONFIG_FILE}: use another --workdir")
-    if config.model.name == "cascade" and not checkpoints.exist(workdir):
-        copy_base(config, workdir)
-
-
-def _write_start(run):
-    """Writes config.json and mean_pose.json, and adds this start to starts.json."""
-    os.makedirs(run.written, exist_ok=True)
-    config_lib.save(run.config, os.path.join(run.written, CONFIG_FILE))
-    labels = run.training_set.labels
-    mean_pose = {
-        "skeleton": run.skeleton.name,
-        "records": run.config.data.train,
-        "num_records": run.training_set.num_records,
-        "spread": labels.spread,
-        "mean_pose": labels.mean_pose.tolist(),
-    }
-    files.write_json(os.path.join(run.written, MEAN_POSE_FILE), mean_pose)
-    note_start(run.written)
-
-
 def _log_summary(run, place):
     """Logs versions, devices, network, FLOPs per step and data."""
     config, network, training_set = run.config, run.regressor.network, run.training_set
@@ -394,5 +376,7 @@ def _log_summary(run, place):
     if len(training_set.files) > 1:
         for part, count, weight in zip(training_set.files, training_set.counts, training_set.weights, strict=True):
             logging.info("  %s: %d records, %.1f%% of the samples", part.pattern, count, 100 * weight)
+    if config.stop_after and run.validation is None:
+        logging.warning("config.stop_after has no effect without config.data.val: the training runs all its steps")
     if place.step:
         logging.info("continuing at step %d of %d", place.step, run.total_steps)
