@@ -25,14 +25,15 @@ def get_config():
     config.batch_size = 64
     config.epochs = 2700
     config.evaluate_every = 10
+    config.stop_after = 30
 
     config.model.name = "deeppose"
     config.model.input_size = (224, 224)
     config.model.dropout = 0.6
+    config.model.fc_init = "lecun"
 
     config.loss.name = "l2"
     config.optimizer.name = "sgd"
     config.optimizer.learning_rate = 0.001
-    config.optimizer.clip_norm = 20.0
     config.schedule.name = "constant"
     return config

@@ -26,6 +26,9 @@ def get_config():
 
     config.epochs = 100
     config.evaluate_every = 1
+    config.stop_after = 0
+
+    config.model.fc_init = "small"
 
     config.loss.name = "rle"
     config.optimizer.name = "adamw"

@@ -89,6 +89,7 @@ def _model_fields():
     model.kernels = (11, 5, 3, 3, 3)  # For deeppose: kernel sizes of the five convolutions.
     model.first_stride = 4  # For deeppose: stride of the first convolution.
     model.hidden = (4096, 4096)  # For deeppose, cascade: units of the hidden fully connected layers.
+    model.fc_init = "small"  # For deeppose: initial weights of the fully connected layers: small, lecun.
     model.dropout = 0.6  # Dropout rate after each hidden fully connected layer.
     model.head_filters = 64  # For integral and the spatial head: channels of the top-down path.
     model.head_level = 1  # For the same: resolution of the heatmaps; 1: a quarter of the input, 2: an eighth.
@@ -167,6 +168,7 @@ CHOICES = {
     "xla": ("auto", "on", "off"),
     "augment.on": ("host", "device"),
     "on_nan": ("stop", "skip", "rollback"),
+    "model.fc_init": ("small", "lecun"),
     "model.preprocessing": ("auto", "keras", "torchvision"),
     "loss.weighting": ("auto", "authors", "paper", "kpose_0.1"),
 }

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from kpose import config as config_lib
 from kpose import models
@@ -34,15 +35,47 @@ def test_deeppose_is_the_published_network():
 
 
 def test_training_begins_where_the_published_loss_is_stable_at_the_published_rate():
+    """The largest eigenvalue of the Hessian is below 2 / rate, without a clipped gradient."""
     config = config_lib.load_recipe("deeppose")
+    assert (config.optimizer.clip_norm, config.schedule.warmup_steps) == (0.0, 0)
     keras.utils.set_random_seed(0)
-    network = deeppose()
-    before = keras.Model(network.input, network.get_layer("dropout2").output)
-    images = np.random.default_rng(0).integers(0, 256, (8, 7, 7, 3)).repeat(32, 1).repeat(32, 2).astype(np.float32)
-    hidden = np.asarray(before(images, training=True))
-    # The loss is quadratic in the last layer: curvature 2 sum h h^T over a batch of 64, stable below 2 / rate.
-    curvature = 2 * np.linalg.eigvalsh(hidden @ hidden.T).max() * config.batch_size / len(images)
-    assert 0 < curvature * config.optimizer.learning_rate < 2
+    network = deeppose(fc_init=config.model.fc_init)
+    rng, persons = np.random.default_rng(0), 4
+    images = rng.integers(0, 256, (persons, 7, 7, 3)).repeat(32, 1).repeat(32, 2).astype(np.float32)
+    points = rng.uniform(-0.5, 0.5, (persons, 17, 2)).astype(np.float32)
+    variables = [v.value for v in network.trainable_variables]
+
+    @tf.function
+    def products(vector):
+        """The gradient of the loss, and the product of its Hessian with `vector`."""
+        with tf.GradientTape() as outer:
+            with tf.GradientTape() as inner:
+                loss = tf.reduce_sum(tf.square(network(images, training=True)["keypoints"] - points))
+            gradient = inner.gradient(loss, variables)
+            product = tf.add_n([tf.reduce_sum(g * v) for g, v in zip(gradient, vector, strict=True)])
+        return gradient, outer.gradient(product, variables, unconnected_gradients="zero")
+
+    vector = products([tf.zeros_like(v) for v in variables])[0]
+    for _ in range(4):
+        norm = tf.linalg.global_norm(vector)
+        vector = products([v / norm for v in vector])[1]
+    # All persons have nearly the same eigenvector, so the eigenvalue grows with the batch.
+    largest = float(tf.linalg.global_norm(vector)) * config.batch_size / persons
+    assert 2 * config.batch_size * 0.9 < largest, "that of the last layer's bias alone"
+    assert largest * config.optimizer.learning_rate < 2
+
+
+def test_initial_weights_of_the_fully_connected_layers():
+    for name in ("small", "lecun"):
+        keras.utils.set_random_seed(0)
+        network = deeppose((64, 64), filters=(4, 4, 4, 4, 16), first_stride=1, hidden=(300, 200), fc_init=name)
+        for layer in ("fc1", "fc2", "regressor"):
+            kernel, bias = network.get_layer(layer).get_weights()
+            expected = 0.002 if name == "small" else len(kernel) ** -0.5
+            assert kernel.std() == pytest.approx(expected, rel=0.05) and not bias.any()
+        scales = [network.get_layer(f"batch_norm{i}").gamma.numpy() for i in range(1, 6)]
+        assert all((scale == 1).all() for scale in scales[:4])
+        np.testing.assert_allclose(scales[4], 1.0 if name == "small" else 0.01)
 
 
 SMALL = {
