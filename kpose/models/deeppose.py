@@ -18,21 +18,23 @@ from kpose.models.layers import BatchNormalization, extra_outputs
 POOLED = (0, 1, 4)
 
 # Initial weights of the fully connected layers (`fc_init`). The papers do not give them. The
-# published loss is a sum over the batch of B persons, so its curvature is large: gradient descent
-# at the rate r is stable while the largest eigenvalue of the Hessian is below 2 / r, 2,000 at the
-# published rate. With x -> W1 -> h1 -> W2 -> h2 -> W3, the layers contribute at most
+# published loss is a sum over the batch of B = 64 persons, so its curvature is large: gradient
+# descent at the rate r is stable while the largest eigenvalue of the Hessian is below 2 / r, 2,000
+# at the published rate. With x -> W1 -> h1 -> W2 -> h2 -> W3, the layers contribute at most
 #
-#     last layer 2 B |h2|^2, second 2 B |W3|^2 |h1|^2, first 2 B |W3 W2|^2 |x|^2
+#     last 2 B |h2|^2, second 2 B |W3|^2 |h1|^2, first 2 B |W3 W2|^2 |x|^2
 #
-# where |x|, |h| are the usual norms of the inputs of a layer (they are nearly the same for all
-# persons, since ReLU and the pools make them positive) and |W| are spectral norms. x has 9,216
-# numbers after BatchNorm and a pool, so |x|^2 is about 20,000.
+# where |x|^2 and |h|^2 are the squared norms of a layer's inputs and |W| are spectral norms. The
+# inputs are nearly the same for all persons, since BatchNorm follows ReLU and the pools take
+# maxima. The last bias alone has 2 B = 128.
 #
-# "small": normal with the deviation 0.002. It is stable for the last layer, but |x|^2 is left as it
-# is, and W1 and h2 grow within steps: that of kpose 0.1, for clipped gradients and for AdamW.
+# "small": normal with the deviation 0.002, as in kpose 0.1, for AdamW and for clipped gradients.
+# x has 9,216 numbers of about 1.5 to 2: |x|^2 is 34,000 and |h1|^2 is 670, so only small W keep the
+# terms below 2,000. The first published step changes W3 by several times its initial norm
+# (learning_rate x 2 B x error x |h2|), the second term exceeds 2,000, and the training diverges.
 # "lecun": normal with the deviation 1 / sqrt(inputs) (LeCun et al., "Efficient BackProp", 1998),
-# and the last BatchNorm begins with the scale 0.01, so that |x|^2 is about 2. All three terms are
-# then far below 2,000.
+# and the last BatchNorm begins with the scale 0.01. |x|^2, |h1|^2 and |h2|^2 are 3.4, 1.8 and 2.3,
+# the spectral norms about 1 to 2, the terms a few hundred, and a step changes W by a fraction.
 FC_INITS = ("small", "lecun")
 INITIAL_STD = 0.002
 INITIAL_SCALE = 0.01

@@ -163,9 +163,10 @@ class RLELoss(KeypointLoss):
         paper        log s + |d| / s           + log 2         - f / 2
         kpose_0.1  2 log s + |d| / s           + log 2         - f / 2
 
-    "paper" is the paper's L_rle = -log Q - log G + log s (its constant log s of the residual
-    density left out), a likelihood of d / s changed to d: each factor counts once, so f counts once
-    for each joint. "authors" is the authors' code (github.com/Jeff-sjtu/res-loglikelihood-regression,
+    "paper" is the paper's loss, L_rle = -log Q - log G + log s: the density of d / s is the product
+    of a Laplace density Q and the flow's density G, and log s changes it to a density of d. (The
+    paper's constant that normalises the product is left out, as in the code.) Each term counts
+    once, so f counts once for each joint. "authors" is the authors' code (github.com/Jeff-sjtu/res-loglikelihood-regression,
     rlepose/models/criterion.py and regression_nf.py). Its Laplace term is a likelihood of d, not of
     d / s, so log s counts twice; f is added in x and in y, so it counts twice for each joint too;
     and its Laplace density has the scale sqrt(2) s. "kpose_0.1" is the loss of release 0.1: the
@@ -173,8 +174,9 @@ class RLELoss(KeypointLoss):
     once.
 
     In "authors" and "paper" log s and f balance: if s grows by a factor and the flow narrows by
-    it, they cancel. Only the Laplace term then limits s from below. In "kpose_0.1" they do not
-    cancel, and the scales are smaller.
+    it, they cancel, and the Laplace term gets smaller. So s grows towards the limit of the network's
+    output, and only ratios of scales have a meaning. In "kpose_0.1" they do not cancel, and s is
+    about the mean absolute error.
 
     All joints share one flow. It belongs to the loss, not to the network, so inference does not
     need it. At inference the confidence of a joint is 1 - s.

@@ -34,35 +34,36 @@ def test_deeppose_is_the_published_network():
     assert order.index("conv2") < order.index("batch_norm2") < order.index("pool2")
 
 
-def test_training_begins_where_the_published_loss_is_stable_at_the_published_rate():
-    """The largest eigenvalue of the Hessian is below 2 / rate, without a clipped gradient."""
+def test_the_published_loss_at_the_published_rate_runs_unclipped():
+    """Eight persons, each counted eight times, are a batch of 64. "small" diverges in these steps."""
     config = config_lib.load_recipe("deeppose")
     assert (config.optimizer.clip_norm, config.schedule.warmup_steps) == (0.0, 0)
+    norms, values = _published_steps(config.model.fc_init, config)
+    assert max(norms) < 2 * norms[0]
+    # The loss of the mean pose is 0.34.
+    assert values[0] > 2 and max(values[-3:]) < values[0] / 2
+
+
+def _published_steps(fc_init, config, persons=8, steps=6):
+    """Gradient norms and losses of a person in the first training steps."""
     keras.utils.set_random_seed(0)
-    network = deeppose(fc_init=config.model.fc_init)
-    rng, persons = np.random.default_rng(0), 4
+    network = deeppose(fc_init=fc_init)
+    rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (persons, 7, 7, 3)).repeat(32, 1).repeat(32, 2).astype(np.float32)
-    points = rng.uniform(-0.5, 0.5, (persons, 17, 2)).astype(np.float32)
+    points = rng.uniform(-0.45, 0.45, (17, 2)) + rng.normal(0, 0.1, (persons, 17, 2))
     variables = [v.value for v in network.trainable_variables]
 
     @tf.function
-    def products(vector):
-        """The gradient of the loss, and the product of its Hessian with `vector`."""
-        with tf.GradientTape() as outer:
-            with tf.GradientTape() as inner:
-                loss = tf.reduce_sum(tf.square(network(images, training=True)["keypoints"] - points))
-            gradient = inner.gradient(loss, variables)
-            product = tf.add_n([tf.reduce_sum(g * v) for g, v in zip(gradient, vector, strict=True)])
-        return gradient, outer.gradient(product, variables, unconnected_gradients="zero")
+    def step():
+        with tf.GradientTape() as tape:
+            keypoints = network(images, training=True)["keypoints"]
+            loss = tf.reduce_sum(tf.square(keypoints - points.astype(np.float32))) * config.batch_size / persons
+        gradients = tape.gradient(loss, variables)
+        for variable, gradient in zip(variables, gradients, strict=True):
+            variable.assign_sub(config.optimizer.learning_rate * gradient)
+        return tf.linalg.global_norm(gradients), loss / config.batch_size
 
-    vector = products([tf.zeros_like(v) for v in variables])[0]
-    for _ in range(4):
-        norm = tf.linalg.global_norm(vector)
-        vector = products([v / norm for v in vector])[1]
-    # All persons have nearly the same eigenvector, so the eigenvalue grows with the batch.
-    largest = float(tf.linalg.global_norm(vector)) * config.batch_size / persons
-    assert 2 * config.batch_size * 0.9 < largest, "that of the last layer's bias alone"
-    assert largest * config.optimizer.learning_rate < 2
+    return zip(*([float(value) for value in step()] for _ in range(steps)), strict=True)
 
 
 def test_initial_weights_of_the_fully_connected_layers():
