@@ -166,12 +166,15 @@ class RLELoss(KeypointLoss):
     "paper" is the paper's loss, L_rle = -log Q - log G + log s: the density of d / s is the product
     of a Laplace density Q and the flow's density G, and log s changes it to a density of d. (The
     paper's constant that normalises the product is left out, as in the code.) Each term counts
-    once, so f counts once for each joint. "authors" is the authors' code (github.com/Jeff-sjtu/res-loglikelihood-regression,
-    rlepose/models/criterion.py and regression_nf.py). Its Laplace term is a likelihood of d, not of
-    d / s, so log s counts twice; f is added in x and in y, so it counts twice for each joint too;
-    and its Laplace density has the scale sqrt(2) s. "kpose_0.1" is the loss of release 0.1: the
-    product of a Laplace density and the flow's density, both of d. It counts log s twice, but f
-    once.
+    once, so f counts once for each joint.
+
+    "authors" is the authors' code (rlepose/models/criterion.py and regression_nf.py in
+    github.com/Jeff-sjtu/res-loglikelihood-regression). Its Laplace term is a likelihood of d, not of
+    d / s, so log s counts twice. f is added in x and in y, so it counts twice for each joint. The
+    Laplace density has the scale sqrt(2) s.
+
+    "kpose_0.1" is the loss of release 0.1: the product of a Laplace density and the flow's density,
+    both of d. It counts log s twice and f once.
 
     In "authors" and "paper" log s and f balance: if s grows by a factor and the flow narrows by
     it, they cancel, and the Laplace term gets smaller. So s grows towards the limit of the network's
