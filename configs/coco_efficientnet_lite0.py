@@ -4,7 +4,8 @@ No weights of a pose model are used. Joints that a data set does not label are l
 
 Paper: those of `efficientnet_lite0`.
 Reaches: strict PCP 62.5% on the 816 labelled persons of devval (a part of COCO), 71.1% on its 32
-fully visible persons, 68.7% on the LSP test half. Ground-truth boxes, no flip test: docs/results.md.
+fully visible persons, 68.7% on the LSP test half. Ground-truth boxes, no flip test,
+`loss.weighting=kpose_0.1`: docs/results.md.
 Time: 45 minutes for 3,600 steps at 89 images/s on two CPU cores (AVX512_BF16); 70 minutes were
 measured while other work ran.
 

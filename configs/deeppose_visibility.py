@@ -24,6 +24,7 @@ def get_config():
 
     config.epochs = 73
     config.evaluate_every = 1
+    config.stop_after = 10
 
     config.loss.name = "masked_l2"
     return config

@@ -24,6 +24,9 @@ def get_config():
     config.epochs = 40
     config.evaluate_every = 5
     config.checkpoint_every = 200
+    config.stop_after = 0
+
+    config.model.fc_init = "small"
 
     config.data.padding = 1.1
 
@@ -34,6 +37,7 @@ def get_config():
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 0.0005
     config.optimizer.weight_decay = 0.01
+    config.optimizer.clip_norm = 20.0
     config.schedule.name = "cosine"
     config.schedule.warmup_steps = 100
     return config

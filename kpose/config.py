@@ -93,6 +93,7 @@ def _model_fields():
     model.kernels = (11, 5, 3, 3, 3)  # For deeppose: kernel sizes of the five convolutions.
     model.first_stride = 4  # For deeppose: stride of the first convolution.
     model.hidden = (4096, 4096)  # For deeppose, cascade: units of the hidden fully connected layers.
+    model.fc_init = "small"  # For deeppose: initial weights of the fully connected layers: small, lecun.
     model.dropout = 0.6  # Dropout rate after each hidden fully connected layer.
     model.head_filters = 64  # For integral and the spatial head: channels of the top-down path.
     model.head_level = 1  # For the same: resolution of the heatmaps; 1: a quarter of the input, 2: an eighth.
@@ -134,6 +135,9 @@ def _loss_fields():
     # laplace, rle.
     loss.name = "l2"
     loss.beta = 0.02  # For smooth_l1: error at which the square ends, as a fraction of the crop.
+    # For rle: authors (their code), paper, kpose_0.1 (release 0.1): see kpose/train/losses.py. auto:
+    # authors; a run that was begun before this field keeps kpose_0.1. The saved recipe holds the choice.
+    loss.weighting = "auto"
     loss.flow_layers = 6  # For rle: coupling layers of the flow.
     loss.flow_units = 64  # For rle: units of the hidden layers of the flow's networks.
     return loss
@@ -169,7 +173,9 @@ CHOICES = {
     "augment.on": ("host", "device"),
     "data.coordinates": (CONTINUOUS, INDICES),
     "on_nan": ("stop", "skip", "rollback"),
+    "model.fc_init": ("small", "lecun"),
     "model.preprocessing": ("auto", "keras", "torchvision"),
+    "loss.weighting": ("auto", "authors", "paper", "kpose_0.1"),
 }
 # Field -> (lowest, highest) allowed value, both included.
 RANGES = {

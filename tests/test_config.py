@@ -34,6 +34,10 @@ def test_every_recipe_is_sound_and_says_what_it_is(name):
 def test_the_published_recipe_is_the_published_one():
     flat = config_lib.flatten(config_lib.load_recipe("deeppose"))
     published = {"epochs": 2700, "batch_size": 64, "optimizer.name": "sgd", "optimizer.learning_rate": 0.001}
+    # No clipping, warm-up, momentum or weight decay; training ends by the validation loss.
+    published |= {"optimizer.clip_norm": 0.0, "optimizer.momentum": 0.0, "optimizer.weight_decay": 0.0}
+    published |= {"schedule.name": "constant", "schedule.warmup_steps": 0}
+    assert flat["stop_after"] > 0
     published |= {"loss.name": "l2", "model.dropout": 0.6, "model.input_size": (224, 224), "data.padding": 1.0}
     assert published.items() <= flat.items()
 
@@ -117,6 +121,13 @@ def test_a_damaged_config_file_is_named(tmp_path, content, message):
         config_lib.load(str(path))
     with pytest.raises(InputError, match="no such"):
         config_lib.load(str(tmp_path / "none.json"))
+
+
+def test_recipes_that_train_with_adamw_keep_the_initial_weights_of_0_1():
+    for name in config_lib.shipped():
+        config = config_lib.load_recipe(name)
+        assert config.model.fc_init == ("small" if config.optimizer.name == "adamw" else "lecun"), name
+        assert (config.stop_after > 0) == (config.optimizer.name == "sgd"), name
 
 
 @pytest.mark.parametrize("name", ["one_gpu", "eight_gpus", "several_hosts"])

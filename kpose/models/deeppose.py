@@ -17,11 +17,27 @@ from kpose.models.layers import BatchNormalization, extra_outputs
 # Indices of the convolutions that are followed by a pool.
 POOLED = (0, 1, 4)
 
-# Standard deviation of the initial weights of the fully connected layers (normal distribution). The
-# papers do not give it. With initial weights of the usual size (He, Glorot) the published loss, a
-# sum over the batch, diverges within steps at the published learning rate: its curvature in the
-# last layer is 2 sum |h|^2, where h are the activations before that layer.
+# Initial weights of the fully connected layers (`fc_init`). The papers do not give them. The
+# published loss is a sum over the batch of B = 64 persons, so its curvature is large: gradient
+# descent at the rate r is stable while the largest eigenvalue of the Hessian is below 2 / r, 2,000
+# at the published rate. With x -> W1 -> h1 -> W2 -> h2 -> W3, the layers contribute at most
+#
+#     last 2 B |h2|^2, second 2 B |W3|^2 |h1|^2, first 2 B |W3 W2|^2 |x|^2
+#
+# where |x|^2 and |h|^2 are the squared norms of a layer's inputs and |W| are spectral norms. The
+# inputs are nearly the same for all persons, since BatchNorm follows ReLU and the pools take
+# maxima. The last bias alone has 2 B = 128.
+#
+# "small": normal with the deviation 0.002, as in kpose 0.1, for AdamW and for clipped gradients.
+# x has 9,216 numbers of about 1.5 to 2: |x|^2 is 34,000 and |h1|^2 is 670, so only small W keep the
+# terms below 2,000. The first published step changes W3 by several times its initial norm
+# (learning_rate x 2 B x error x |h2|), the second term exceeds 2,000, and the training diverges.
+# "lecun": normal with the deviation 1 / sqrt(inputs) (LeCun et al., "Efficient BackProp", 1998),
+# and the last BatchNorm begins with the scale 0.01. |x|^2, |h1|^2 and |h2|^2 are 3.4, 1.8 and 2.3,
+# the spectral norms about 1 to 2, the terms a few hundred, and a step changes W by a fraction.
+FC_INITS = ("small", "lecun")
 INITIAL_STD = 0.002
+INITIAL_SCALE = 0.01
 
 
 def deeppose(
@@ -35,6 +51,7 @@ def deeppose(
     dropout=0.6,
     batch_norm_momentum=0.9,
     synchronized=False,
+    fc_init="small",
 ):
     """The network as a functional Keras model, under the current dtype policy.
 
@@ -50,33 +67,39 @@ def deeppose(
         dropout: rate after each hidden fully connected layer.
         batch_norm_momentum: weight of the old value in the running statistics of BatchNorm.
         synchronized: BatchNorm over the batches of all replicas together.
+        fc_init: initial weights of the fully connected layers: a name in `FC_INITS`.
 
     Returns:
         `keras.Model`: images [B, H, W, 3] of 0..255 -> {"keypoints": [B, K, 2] float32,
         normalised}.
     """
+    initial = _small if fc_init == "small" else keras.initializers.LecunNormal
     images = keras.Input((*input_size, 3), name="images")
     x = layers.Rescaling(1 / 127.5, -1.0, name="rescale")(images)
     for index, (channels, kernel) in enumerate(zip(filters, kernels, strict=True)):
         x = _convolution(x, index, channels, kernel, first_stride if index == 0 else 1)
-        x = BatchNormalization(momentum=batch_norm_momentum, synchronized=synchronized, name=f"batch_norm{index + 1}")(
-            x
-        )
+        scaled = fc_init == "lecun" and index == len(filters) - 1
+        x = BatchNormalization(
+            momentum=batch_norm_momentum,
+            synchronized=synchronized,
+            gamma_initializer=keras.initializers.Constant(INITIAL_SCALE) if scaled else "ones",
+            name=f"batch_norm{index + 1}",
+        )(x)
         if index in POOLED:
             x = layers.MaxPooling2D(3, 2, name=f"pool{index + 1}")(x)
     x = layers.Flatten(name="flatten")(x)
     for index, units in enumerate(hidden):
-        x = layers.Dense(units, activation="relu", kernel_initializer=_small(), name=f"fc{index + 1}")(x)
+        x = layers.Dense(units, activation="relu", kernel_initializer=initial(), name=f"fc{index + 1}")(x)
         x = layers.Dropout(dropout, name=f"dropout{index + 1}")(x)
     # Always in float32: a bfloat16 near 0.4 has an error of up to a thousandth of the crop.
     numbers = 3 if "visibility" in outputs else 2
-    joints = layers.Dense(numbers * num_joints, kernel_initializer=_small(), dtype="float32", name="regressor")(x)
+    joints = layers.Dense(numbers * num_joints, kernel_initializer=initial(), dtype="float32", name="regressor")(x)
     joints = layers.Reshape((num_joints, numbers), dtype="float32", name="joints")(joints)
     answer = {"keypoints": joints[..., :2]}
     if "visibility" in outputs:
         answer["visibility"] = joints[..., 2]
     others = [name for name in outputs if name != "visibility"]
-    return keras.Model(images, answer | extra_outputs(x, num_joints, others, _small), name="deeppose")
+    return keras.Model(images, answer | extra_outputs(x, num_joints, others, initial), name="deeppose")
 
 
 def check_deeppose(config):
@@ -105,6 +128,7 @@ def build_deeppose(config, skeleton, outputs, synchronized, base):
         dropout=config.dropout,
         batch_norm_momentum=config.batch_norm_momentum,
         synchronized=synchronized,
+        fc_init=config.fc_init,
     )
 
 

@@ -3,7 +3,8 @@
 A network predicts "keypoints" [B, K, 2], and beside them the further outputs that the recipe's loss
 needs:
 
-scale       [B, K, 2] in (0, 1): the scale of the error in x and y, as a fraction of the crop
+scale       [B, K, 2] in (0, 1): the scale of the error in x and y, as a fraction of the crop; for RLE
+            only ratios of scales have a meaning (`kpose.train.losses.RLELoss`)
 visibility  [B, K]: an estimate of whether the joint is labelled or visible; the loss or the network defines it
 """
 

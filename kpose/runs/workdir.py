@@ -40,15 +40,18 @@ HISTORY_FILE = "history.csv"
 
 
 def load_config(workdir):
-    """The recipe of a run, with `config.model.preprocessing` other than "auto".
+    """The recipe of a run, with `model.preprocessing` and `loss.weighting` other than "auto".
 
     Raises:
         InputError: the folder holds no run.
     """
     config = config_lib.load(os.path.join(workdir, CONFIG_FILE))
-    # Runs of older versions lack the field. In them the name of the initial weights decided.
+    # Runs of older versions lack these fields. In them the name of the initial weights decided the
+    # preprocessing, and RLE had one weighting.
     if config.model.preprocessing == "auto":
         config.model.preprocessing = sources.preprocessing(config.model.weights)
+    if config.loss.weighting == "auto":
+        config.loss.weighting = "kpose_0.1"
     return config
 
 
@@ -84,17 +87,26 @@ def resolve_preprocessing(config, workdir=None):
     return resolved
 
 
-def resume_coordinates(config, workdir):
-    """Sets `config.data.coordinates` to that of the run in a folder, if it has checkpoints.
+def resolve_recipe(config, workdir):
+    """A copy of a recipe with the choices that a run of kpose 0.1 in the folder has made.
 
-    So a run of kpose 0.1 continues with the labels with which it started.
+    - `config.model.preprocessing`: as `resolve_preprocessing`.
+    - `config.loss.weighting`: "auto" becomes that of the run, or "authors" for a new run.
+    - `config.data.coordinates` becomes that of the run: it continues with its labels.
+
+    Args:
+        config: the recipe; it is not changed.
+        workdir: the run's folder; it need not exist.
     """
-    if not (checkpoints.exist(workdir) and os.path.exists(os.path.join(workdir, CONFIG_FILE))):
-        return
-    saved = load_config(workdir).data.coordinates
-    if saved != config.data.coordinates:
+    resolved = resolve_preprocessing(config, workdir)
+    begun = os.path.exists(os.path.join(workdir, CONFIG_FILE))
+    saved = load_config(workdir) if begun else None
+    if resolved.loss.weighting == "auto":
+        resolved.loss.weighting = saved.loss.weighting if begun else "authors"
+    if begun and checkpoints.exist(workdir) and saved.data.coordinates != resolved.data.coordinates:
         logging.info("%s: its labels are pixel indices, as in kpose 0.1; a new run has continuous coordinates", workdir)
-        config.data.coordinates = saved
+        resolved.data.coordinates = saved.data.coordinates
+    return resolved
 
 
 def load_mean_pose(workdir):

@@ -11,6 +11,7 @@ Losses compute in float32. They are finite for every finite input: errors are cl
 """
 
 import math
+import typing
 
 import keras
 from keras import ops
@@ -21,6 +22,29 @@ from kpose.train.flow import RealNVP
 
 # Largest error, in crops: the square of an error and the flow's input must not overflow.
 FARTHEST = 1e15
+
+
+class RLEWeights(typing.NamedTuple):
+    """Factors of the terms of RLE (`RLELoss`).
+
+    Attributes:
+        log_scale: of log s, for each coordinate.
+        laplace_scale: scale of the Laplace density, in units of s.
+        constant: added for each coordinate.
+        flow: of the flow's log density, for each joint.
+    """
+
+    log_scale: float
+    laplace_scale: float
+    constant: float
+    flow: float
+
+
+RLE_WEIGHTS = {
+    "authors": RLEWeights(2.0, math.sqrt(2.0), math.log(2 * math.pi) / 2, 2.0),
+    "paper": RLEWeights(1.0, 1.0, math.log(2.0), 1.0),
+    "kpose_0.1": RLEWeights(2.0, 1.0, math.log(2.0), 1.0),
+}
 
 
 class KeypointLoss(keras.losses.Loss):
@@ -132,24 +156,47 @@ class LaplaceLoss(KeypointLoss):
 class RLELoss(KeypointLoss):
     """Residual log-likelihood estimation (RLE), averaged over the batch.
 
-    Li et al., "Human Pose Regression with Residual Log-likelihood Estimation", ICCV 2021. The
-    density of an error d is the product of a Laplace density and a learned normalising flow, both
-    of d / s, where s is the output "scale". The loss is
+    Li et al., "Human Pose Regression with Residual Log-likelihood Estimation", ICCV 2021. d is the
+    error of a coordinate (prediction minus label, in crops), s its output "scale", and f the log
+    density of a learned normalising flow at (d_x / s_x, d_y / s_y). The loss is the sum over the
+    labelled joints and their two coordinates of one of these (`weighting`):
 
-        -log Laplace(d / s) - log flow(d / s) + 2 log s
+        authors    2 log s + |d| / (sqrt(2) s) + log(2 pi) / 2 - f
+        paper        log s + |d| / s           + log 2         - f / 2
+        kpose_0.1  2 log s + |d| / s           + log 2         - f / 2
 
-    summed over the labelled joints. All joints share one flow. It belongs to the loss, not to the
-    network, so inference does not need it. At inference the confidence of a joint is 1 - s.
+    "paper" is the paper's loss, L_rle = -log Q - log G + log s: the density of d / s is the product
+    of a Laplace density Q and the flow's density G, and log s changes it to a density of d. (The
+    paper's constant that normalises the product is left out, as in the code.) Each term counts
+    once, so f counts once for each joint.
+
+    "authors" is the authors' code (rlepose/models/criterion.py and regression_nf.py in
+    github.com/Jeff-sjtu/res-loglikelihood-regression). Its Laplace term is a likelihood of d, not of
+    d / s, so log s counts twice. f is added in x and in y, so it counts twice for each joint. The
+    Laplace density has the scale sqrt(2) s.
+
+    "kpose_0.1" is the loss of release 0.1: the product of a Laplace density and the flow's density,
+    both of d. It counts log s twice and f once.
+
+    In "authors" and "paper" log s and f balance: if s grows by a factor and the flow narrows by
+    it, they cancel, and the Laplace term gets smaller. So s grows towards the limit of the network's
+    output, and only ratios of scales have a meaning. In "kpose_0.1" they do not cancel, and s is
+    about the mean absolute error.
+
+    All joints share one flow. It belongs to the loss, not to the network, so inference does not
+    need it. At inference the confidence of a joint is 1 - s.
 
     Args:
         layers: number of coupling layers of the flow.
         units: units of the two hidden layers of each network of the flow.
+        weighting: a key of `RLE_WEIGHTS`.
     """
 
     outputs = OUTPUTS_OF_LOSS["rle"]
 
-    def __init__(self, layers=6, units=64, reduction="sum_over_batch_size", name="rle", **kwargs):
+    def __init__(self, layers=6, units=64, weighting="authors", reduction="sum_over_batch_size", name="rle", **kwargs):
         super().__init__(reduction=reduction, name=name, **kwargs)
+        self.weighting = weighting
         self.flow = RealNVP(layers, units, name="flow")
         self.flow.build((None, 2))
 
@@ -158,6 +205,7 @@ class RLELoss(KeypointLoss):
         return self.flow.trainable_variables
 
     def call(self, y_true, y_pred):
+        weights = RLE_WEIGHTS[self.weighting]
         scale = _scale(y_pred)
         # Masked before the flow too, which could return NaN for an unlabelled joint.
         labelled = y_true[..., 2:] > 0
@@ -165,11 +213,13 @@ class RLELoss(KeypointLoss):
         residual = ops.where(labelled, _difference(y_true, y_pred), 0.0) / scale
         # The flow is a smooth correction near zero; large errors use the Laplace gradient only.
         log_flow = self.flow.log_density(ops.clip(residual, -100.0, 100.0))
-        likelihood = _laplace(ops.abs(residual), scale) + ops.log(scale)
-        return _masked_sum(y_true, likelihood) - ops.sum(ops.where(labelled[..., 0], log_flow, 0.0), axis=1)
+        laplace = ops.abs(residual) / weights.laplace_scale + weights.constant
+        values = _masked_sum(y_true, weights.log_scale * ops.log(scale) + laplace)
+        return values - weights.flow * ops.sum(ops.where(labelled[..., 0], log_flow, 0.0), axis=1)
 
     def get_config(self):
-        return super().get_config() | {"layers": self.flow.layers, "units": self.flow.units}
+        ours = {"layers": self.flow.layers, "units": self.flow.units, "weighting": self.weighting}
+        return super().get_config() | ours
 
 
 def _laplace(ratio, scale):
@@ -205,8 +255,13 @@ LOSSES = {
     "l1": lambda config: L1Loss(),
     "smooth_l1": lambda config: SmoothL1Loss(config.beta),
     "laplace": lambda config: LaplaceLoss(),
-    "rle": lambda config: RLELoss(config.flow_layers, config.flow_units),
+    "rle": lambda config: RLELoss(config.flow_layers, config.flow_units, rle_weighting(config)),
 }
+
+
+def rle_weighting(config):
+    """The key of `RLE_WEIGHTS` of a recipe's `loss` section: "auto" is that of the authors."""
+    return "authors" if config.weighting == "auto" else config.weighting
 
 
 @checks.register

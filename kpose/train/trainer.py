@@ -18,7 +18,7 @@ from kpose.data import pipeline
 from kpose.data.training_set import TrainingSet
 from kpose.models import flops
 from kpose.runs import checkpoints
-from kpose.runs.workdir import read_history, resolve_preprocessing, resume_coordinates
+from kpose.runs.workdir import read_history, resolve_recipe
 from kpose.train import callbacks, nonfinite
 from kpose.train.history import History, no_room, without_improvement
 from kpose.train.regressor import Regressor
@@ -151,8 +151,7 @@ def _prepare(config, workdir, stack):
         stack: `contextlib.ExitStack` of the contexts that end with the training.
     """
     config_lib.check(config)
-    config = resolve_preprocessing(config, workdir)
-    resume_coordinates(config, workdir)
+    config = resolve_recipe(config, workdir)
     # Workers must connect before TensorFlow runs anything else.
     runtime = devices.start(config)
     written = workdir

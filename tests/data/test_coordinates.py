@@ -177,6 +177,6 @@ def test_a_resumed_old_run_goes_on_with_its_labels(tiny_run, tmp_path):
     assert saved["data"].pop("coordinates") == "continuous"
     helpers.write_json(path, saved)
     config = config_lib.load(os.path.join(tiny_run, "config.json"))
-    workdir.resume_coordinates(config, folder)
+    config = workdir.resolve_recipe(config, folder)
     assert config.data.coordinates == "indices"
     assert not config_lib.differences(config, workdir.load_config(folder))

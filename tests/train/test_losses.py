@@ -9,12 +9,14 @@ from kpose import config as config_lib
 from kpose.core.errors import InputError
 from kpose.train import losses
 
-NAMES = sorted(losses.LOSSES)
+# Each loss, and each weighting of "rle".
+NAMES = [*sorted(losses.LOSSES), "rle paper", "rle kpose_0.1"]
 
 
 def build(name):
     config = config_lib.default().loss
-    config.name, config.flow_units = name, 5
+    config.name, _, weighting = name.partition(" ")
+    config.weighting, config.flow_units = weighting or "auto", 5
     keras.utils.set_random_seed(3)
     loss = losses.build(config)
     rng = np.random.default_rng(4)
@@ -59,6 +61,23 @@ def log_flow(loss, point):
     return total - 0.5 * (z**2).sum() - np.log(2 * np.pi)
 
 
+def rle_of_joint(loss, error, scale):
+    """RLE of one joint, with each weighting written as the densities that its source multiplies."""
+    log_flow_of_joint = log_flow(loss, error / scale)
+    if loss.weighting == "paper":
+        # -log Q(e) - log G(e) + log s, where e = d / s and Q is the standard Laplace density.
+        standard = np.exp(-np.abs(error / scale)) / 2
+        return -np.log(standard.prod()) - log_flow_of_joint + np.log(scale.prod())
+    if loss.weighting == "kpose_0.1":
+        # Two densities of d: Laplace, and the flow's with the Jacobian of d / s.
+        laplace = np.exp(-np.abs(error) / scale) / (2 * scale)
+        return -np.log(laplace.prod()) - (log_flow_of_joint - np.log(scale.prod()))
+    # The authors' arrays [2]: nf_loss = log(sigma) - log_phi, and their log Q.
+    nf_loss = np.log(scale) - np.array([log_flow_of_joint, log_flow_of_joint])
+    log_q = np.log(scale * np.sqrt(2 * np.pi)) + np.abs(error) / (np.sqrt(2) * scale)
+    return (nf_loss + log_q).sum()
+
+
 def reference(loss, truth, outputs):
     """[B] losses from a loop over persons and joints, in float64."""
     outputs = {name: value.astype(np.float64) for name, value in outputs.items()}
@@ -79,10 +98,10 @@ def reference(loss, truth, outputs):
                     "l1": d,
                     "smooth_l1": d * d / 0.04 if d < 0.02 else d - 0.01,
                     "laplace": np.log(2 * s) + d / s,
-                    "rle": np.log(2 * s) + d / s + np.log(s),
+                    "rle": 0.0,
                 }[loss.name]
             if loss.name == "rle":
-                total -= log_flow(loss, error / scale)
+                total += rle_of_joint(loss, error, scale)
         totals.append(total)
     return np.array(totals)
 
@@ -168,6 +187,51 @@ def test_the_flow_is_a_density():
     grid = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
     density = np.exp(np.asarray(flow.log_density(grid), np.float64))
     assert density.sum() * (axis[1] - axis[0]) ** 2 == pytest.approx(1, abs=0.01)
+
+
+def test_the_best_scale_of_each_weighting_of_rle():
+    """With the flow at the identity and |d| = 0.1, the best s solves a quadratic in |d| / s."""
+    truth = np.array([[[0, 0, 2]]], np.float32)
+    scales = np.linspace(0.05, 0.25, 2001, dtype=np.float32)
+    found = {}
+    for weighting in losses.RLE_WEIGHTS:
+        loss = losses.RLELoss(weighting=weighting)
+        for variable in loss.trainable_variables:
+            variable.assign(np.zeros(variable.shape))
+        outputs = {
+            "keypoints": np.full((len(scales), 1, 2), 0.1, np.float32),
+            "scale": np.tile(scales[:, None, None], (1, 1, 2)),
+        }
+        found[weighting] = scales[np.argmin(loss.call(np.tile(truth, (len(scales), 1, 1)), outputs))]
+    # The derivative of each loss by log s is zero, with e = 0.1 / s:
+    # 2 = e / sqrt(2) + 2 e^2; 1 = e + e^2; 2 = e + e^2.
+    expected = {"authors": (-(0.5**0.5) + 16.5**0.5) / 4, "paper": (5**0.5 - 1) / 2, "kpose_0.1": 1.0}
+    for weighting, ratio in expected.items():
+        assert 0.1 / found[weighting] == pytest.approx(ratio, rel=0.005), weighting
+
+
+@pytest.mark.parametrize("weighting, balanced", [("authors", True), ("paper", True), ("kpose_0.1", False)])
+def test_the_scale_and_a_narrower_flow_cancel_where_both_count_equally(weighting, balanced):
+    """Scales times 2 and a flow of half the width change only the Laplace term."""
+    loss, (truth, outputs) = losses.RLELoss(weighting=weighting), sample()
+    truth[..., 2] = 2
+    ratio = np.abs(outputs["keypoints"] - truth[..., :2]) / outputs["scale"]
+    before = loss.call(truth, outputs).numpy()
+    log_density = loss.flow.log_density
+    loss.flow.log_density = lambda x: log_density(2 * x) + 2 * np.log(2)
+    wider = outputs | {"scale": 2 * outputs["scale"]}
+    laplace = (ratio / 2).sum((1, 2)) / losses.RLE_WEIGHTS[weighting].laplace_scale
+    difference = loss.call(truth, wider).numpy() - before + laplace
+    # 17 joints: log s grows by 4 log 2 in two coordinates, the flow by 2 log 2 once.
+    np.testing.assert_allclose(difference, 0.0 if balanced else 17 * 2 * np.log(2), atol=2e-3)
+
+
+def test_the_authors_weighting_is_the_default_and_others_are_named():
+    assert losses.RLELoss().weighting == build("rle").weighting == "authors"
+    config = config_lib.default()
+    config.loss.weighting = "twice"
+    with pytest.raises(InputError, match="loss.weighting is 'twice'.*authors"):
+        config_lib.check(config)
 
 
 def test_the_best_laplace_scale_is_the_mean_absolute_error():

@@ -2,6 +2,7 @@
 
 import csv
 import glob
+import json
 import os
 import re
 import signal
@@ -19,7 +20,7 @@ from kpose.core.errors import InputError
 from kpose.data import records
 from kpose.evaluate import on_records, summary
 from kpose.runs import checkpoints
-from kpose.runs.workdir import load_mean_pose
+from kpose.runs.workdir import load_config, load_mean_pose
 from kpose.train import trainer
 from tests import tiny
 
@@ -191,8 +192,6 @@ def test_training_learns(tiny_data, tmp_path):
 
 
 def test_the_mean_pose_is_that_of_the_labelled_joints(tiny_data, tiny_run):
-    import json
-
     with open(tiny_data["train_annotations"]) as file:
         persons = json.load(file)["annotations"]
     sums, counts = np.zeros((17, 2)), np.zeros((17, 1))
@@ -232,6 +231,25 @@ def test_bad_records_and_recipes_are_refused_before_the_workdir_is_touched(tiny_
 def test_records_without_the_recipe_s_padding_are_refused(tiny_data, tmp_path):
     with pytest.raises(InputError, match="data.padding is 1.25"):
         trainer.train(tiny.make_recipe(tiny_data["train"], data__padding=1.25), str(tmp_path))
+
+
+def test_a_run_of_an_older_version_keeps_its_weighting_of_rle(tiny_data, tmp_path):
+    """`loss.weighting` is "auto" in the recipe; config.json of a run holds what the run uses."""
+    path = tmp_path / "config.json"
+
+    def recipe(**fields):
+        return tiny.make_recipe(tiny_data["train"], loss__name="rle", loss__flow_units=4, **fields)
+
+    trainer.train(recipe(steps=2), str(tmp_path))
+    saved = json.loads(path.read_text())
+    assert saved["loss"]["weighting"] == "authors"
+    del saved["loss"]["weighting"]
+    path.write_text(json.dumps(saved))
+    assert load_config(str(tmp_path)).loss.weighting == "kpose_0.1"
+    with pytest.raises(InputError, match="loss.weighting: 'kpose_0.1' -> 'authors'"):
+        trainer.train(recipe(steps=4, loss__weighting="authors"), str(tmp_path))
+    trainer.train(recipe(steps=4), str(tmp_path))
+    assert json.loads(path.read_text())["loss"]["weighting"] == "kpose_0.1"
 
 
 def test_a_damaged_checkpoint_is_one_clear_error(tiny_data, tmp_path):
