@@ -63,14 +63,14 @@ def training_batches(config, training_set, start_step=0, worker=0, workers=1):
     return batches
 
 
-def evaluation_batches(config, files, batch_size=None, identity=False):
+def evaluation_batches(config, files, batch_size=None, identity=False, skeleton=None):
     """The batches of an evaluation: every record once, in order.
 
     Args:
         config: the recipe.
         files: `records.RecordFiles`.
         batch_size: samples per batch, at most the number of records; None: the recipe's batch size.
-        identity: as for `ordered_batches`.
+        identity, skeleton: as for `ordered_batches`.
 
     Returns:
         `tf.data.Dataset` of known cardinality. Samples of weight 0 fill up the last batch.
@@ -87,6 +87,7 @@ def evaluation_batches(config, files, batch_size=None, identity=False):
         batch_size=min(batch_size, num_records) if batch_size else config.batch_size,
         num_records=num_records,
         identity=identity,
+        skeleton=skeleton,
     )
 
 
@@ -254,7 +255,7 @@ def _enough_pixels(stored, input_size, window):
     )
 
 
-def ordered_batches(files, *, input_size, padding, batch_size, num_records, identity=False):
+def ordered_batches(files, *, input_size, padding, batch_size, num_records, identity=False, skeleton=None):
     """Every record once, in order. Samples of weight 0 fill up the last batch.
 
     Args:
@@ -265,6 +266,7 @@ def ordered_batches(files, *, input_size, padding, batch_size, num_records, iden
         num_records: number of records in `files`.
         identity: add the annotations: `image_id` and `annotation_id` [B] int64, `box` [B, 4]
             float32 xywh and `truth` [B, K, 3] float32, both in original pixels, `area` [B] float32.
+        skeleton: the `Skeleton` of `keypoints`; None: that of the files.
 
     Returns:
         `tf.data.Dataset` of known cardinality.
@@ -273,7 +275,7 @@ def ordered_batches(files, *, input_size, padding, batch_size, num_records, iden
 
     def decode(serialised):
         features = records.parse(serialised, files.skeleton)
-        labelled = add_labels(features, files, files.skeleton, padding)
+        labelled = add_labels(features, files, skeleton or files.skeleton, padding)
         sample = {
             "image": tf.ensure_shape(records.decode_jpeg(features["jpeg"]), [*files.crop_size, 3]),
             "keypoints": labelled["keypoints"],

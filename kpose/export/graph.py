@@ -49,6 +49,8 @@ class KeypointServer(tf.Module):
         self.variables_of_network = [variable.value for variable in network.variables]
         self._predict = functools.partial(decoding.predict, network, skeleton=skeleton, flip_test=flip_test)
         self._joints = skeleton.num_joints
+        # Crops alone do not say how they are stretched.
+        self.takes_aspects = getattr(network, "needs_aspects", False) and not aspect
         self._input_size = tuple(input_size)
         self._padding = padding
         self._aspect = aspect
@@ -69,12 +71,14 @@ class KeypointServer(tf.Module):
     @property
     def signatures(self):
         """The signatures by name, for `tf.saved_model.save`."""
-        crops = tf.TensorSpec([None, *self._input_size, 3], tf.float32, name="images")
+        crops = [tf.TensorSpec([None, *self._input_size, 3], tf.float32, name="images")]
+        if self.takes_aspects:
+            crops.append(tf.TensorSpec([None], tf.float32, name="aspects"))
         return {
             "serving_default": self.serve,
             "serving_people": self.serve_people,
             "serving_pixels": self.serve_pixels,
-            "serving_images": self.serve_images.get_concrete_function(crops),
+            "serving_images": self.serve_images.get_concrete_function(*crops),
         }
 
     @tf.function(
@@ -151,11 +155,13 @@ class KeypointServer(tf.Module):
         return self._answer_people(image, boxes)
 
     @tf.function(autograph=False)
-    def serve_images(self, images):
+    def serve_images(self, images, aspects=None):
         """Returns the keypoints of precomputed crops.
 
         Args:
             images: [N, H, W, 3] float32 of 0..255, at the network's input size.
+            aspects: [N] float32, width / height in pixels of the image of what each crop shows. Only
+                for a cascade with stretched crops (`takes_aspects`), which needs it.
 
         Returns:
             keypoints [N, K, 3] float32: x, y in pixels of the crop, and the joint's score.
@@ -163,7 +169,7 @@ class KeypointServer(tf.Module):
         """
         height, width = self._input_size
         regions = tf.repeat(tf.constant([[0.0, 0.0, width, height]]), tf.shape(images)[0], axis=0)
-        keypoints, scores = self._predict(images, regions)
+        keypoints, scores = self._predict(images, regions, aspects=aspects)
         return {"keypoints": keypoints, "scores": scores}
 
     def _crop(self, index, image_bytes, box):

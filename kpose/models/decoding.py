@@ -6,7 +6,7 @@ from keras import ops
 from kpose.core import geometry
 
 
-def predict(network, images, regions, skeleton, flip_test=False):
+def predict(network, images, regions, skeleton, flip_test=False, aspects=None):
     """Keypoints and scores for crops, in original pixels.
 
     Args:
@@ -16,19 +16,41 @@ def predict(network, images, regions, skeleton, flip_test=False):
         regions: [N, 4] xywh in original pixels: the part of the image that each crop shows.
         skeleton: the `Skeleton` that the network predicts.
         flip_test: average the outputs with those for the mirrored crops.
+        aspects: [N], width / height in original pixels of what the crops show, for a network that
+            needs it; None: those of `regions`.
 
     Returns:
         keypoints [N, K, 3] float32 (x, y in original pixels, score of the joint) and scores [N]
         float32 of the persons; all scores are in [0, 1].
     """
     images = ops.cast(images, "float32")
-    outputs = network(images, training=False)
+    options = region_inputs(network, regions) if aspects is None else {"aspects": aspects}
+    outputs = network(images, training=False, **options)
     if flip_test:
-        mirrored = network(ops.flip(images, axis=2), training=False)
+        mirrored = network(ops.flip(images, axis=2), training=False, **options)
         outputs = {name: (value + _mirror_back(name, mirrored[name], skeleton)) / 2 for name, value in outputs.items()}
     points = outputs["keypoints"]
     joint_scores, scores = confidence(outputs, regions, images.shape[1:3])
     return ops.concatenate([geometry.denormalise(points, regions), joint_scores[..., None]], axis=-1), scores
+
+
+def region_inputs(network, regions):
+    """The keyword arguments of a network that depend on the regions of its images.
+
+    A cascade needs the aspects (width / height) [N], because crops can be stretched. Other networks
+    need nothing.
+
+    Args:
+        network: the network.
+        regions: [N, 4] xywh in original pixels.
+    """
+    return {"aspects": aspects_of(regions)} if getattr(network, "needs_aspects", False) else {}
+
+
+def aspects_of(regions):
+    """Width / height [N] of regions [N, 4] xywh, in [0.01, 100]."""
+    # Limited, because the samples of weight 0 at the end of an evaluation have no region.
+    return ops.clip(regions[:, 2] / ops.maximum(regions[:, 3], 1e-6), 0.01, 100.0)
 
 
 def _mirror_back(name, value, skeleton):

@@ -82,6 +82,11 @@ def small_cascade(points, **options):
     return cascade(constant_base(points), (48, 48), 17, COCO.torso, **options)
 
 
+def constant_cascade():
+    """A cascade whose base answers POINTS."""
+    return small_cascade(POINTS)
+
+
 POINTS = np.random.default_rng(0).uniform(-0.4, 0.4, (17, 2)).astype(np.float32)
 
 
@@ -161,7 +166,7 @@ def test_displacements_have_the_measured_mean_and_covariance():
 def test_measured_errors_are_those_of_the_network(tmp_path):
     batches = dot_batches(64, 2, 16)
     truth = np.concatenate([b["keypoints"] for b in batches])
-    found = cascade_inputs.measure(constant_base(POINTS, (48, 48)), batches, COCO.torso)
+    found = cascade_inputs.measure(constant_cascade(), [(1.0, batches)], COCO.torso)
     diameter = np.linalg.norm(truth[:, COCO.torso[0], :2] - truth[:, COCO.torso[1], :2], axis=1)
     errors = (POINTS - truth[..., :2]) / diameter[:, None, None]
     for joint in range(8):
@@ -175,7 +180,7 @@ def test_measured_errors_are_those_of_the_network(tmp_path):
 def test_errors_cannot_be_measured_without_a_torso():
     batches = dot_batches(8, 2, 8).map(lambda b: b | {"keypoints": tf.zeros_like(b["keypoints"])})
     with pytest.raises(InputError, match="torso"):
-        cascade_inputs.measure(constant_base(POINTS, (48, 48)), batches, COCO.torso)
+        cascade_inputs.measure(constant_cascade(), [(1.0, batches)], COCO.torso)
 
 
 @pytest.mark.slow
