@@ -71,15 +71,21 @@ class KeypointServer(tf.Module):
     @property
     def signatures(self):
         """The signatures by name, for `tf.saved_model.save`."""
-        crops = [tf.TensorSpec([None, *self._input_size, 3], tf.float32, name="images")]
-        if self.takes_aspects:
-            crops.append(tf.TensorSpec([None], tf.float32, name="aspects"))
         return {
             "serving_default": self.serve,
             "serving_people": self.serve_people,
             "serving_pixels": self.serve_pixels,
-            "serving_images": self.serve_images.get_concrete_function(*crops),
+            "serving_images": self.serve_images.get_concrete_function(*self.crop_inputs(None)),
         }
+
+    def crop_inputs(self, count):
+        """Returns the list of `tf.TensorSpec` of the arguments of `serve_images`.
+
+        Args:
+            count: number of crops; None: any.
+        """
+        crops = [tf.TensorSpec([count, *self._input_size, 3], tf.float32, name="images")]
+        return [*crops, tf.TensorSpec([count], tf.float32, name="aspects")] if self.takes_aspects else crops
 
     @tf.function(
         input_signature=[
@@ -167,6 +173,8 @@ class KeypointServer(tf.Module):
             keypoints [N, K, 3] float32: x, y in pixels of the crop, and the joint's score.
             scores [N] float32: the persons' scores.
         """
+        if self.takes_aspects and aspects is None:
+            raise ValueError("the crops are stretched, so this network needs the argument aspects")
         height, width = self._input_size
         regions = tf.repeat(tf.constant([[0.0, 0.0, width, height]]), tf.shape(images)[0], axis=0)
         keypoints, scores = self._predict(images, regions, aspects=aspects)

@@ -131,9 +131,6 @@ class Cascade(keras.Model):
             of the images. This part is resized to the input size of the base.
     """
 
-    # For `kpose.models.decoding.region_inputs`.
-    needs_aspects = True
-
     def __init__(self, base, stage, input_size, share=1.0, **kwargs):
         super().__init__(autocast=False, **kwargs)
         base.trainable = False
@@ -143,6 +140,11 @@ class Cascade(keras.Model):
         self.share = share
         self.base_size = tuple(base.input_size if isinstance(base, Cascade) else base.input.shape[1:3])
         self(ops.zeros((1, *self.input_size, 3)))
+
+    @property
+    def needs_aspects(self):
+        """Whether the result depends on the aspects (`kpose.models.decoding.region_inputs`)."""
+        return self.stage.shape == "square" or getattr(self.base, "needs_aspects", False)
 
     def call(self, images, estimate=None, aspects=None, training=False):
         images = ops.cast(images, "float32")
