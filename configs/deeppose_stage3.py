@@ -7,11 +7,9 @@ overfitted less.
 
 Paper: Toshev and Szegedy, "DeepPose", CVPR 2014, section 3.2: on Leeds Sports Pose 54% average PCP
 after stage 1, 61% after stage 3 (published).
-Reaches: on synthetic images (150 steps a stage, 96 x 96, 472 persons), strict PCP 18.2% after stage
-3 and 16.6% after stage 2. Ground-truth boxes, no flip test: docs/results.md. On COCO it has not been
-measured.
-Time: 30 epochs, a third of the epochs of stage 1. Each is somewhat faster; `python -m kpose.compare`
-measures the rates.
+Reaches: the whole recipe has not been measured. docs/results.md has small cascades, beside a longer
+training of stage 1 for the same time.
+Time: 30 epochs, a third of the epochs of stage 1, with the work of stage 2.
 
 python -m tfrecords_tools.write_coco --annotations=person_keypoints_train2017.json --images=train2017 \\
     --output_dir=records --split=train --select=labelled --padding=1.5 --crop_size=560

@@ -132,6 +132,9 @@ def _train_and_evaluate(recipe, output_dir, data, budget):
         "log_every": max(budget.steps // 4, 1),
     }
     if config.model.base:
+        # Recipes are for 224 pixels.
+        smallest = 2 ** len(config.model.filters)
+        fields["model.sub_image"] = smallest * max(1, round(config.model.sub_image * side / DETAIL / 224 / smallest))
         fields["model.base"] = os.path.join(output_dir, "runs", os.path.basename(config.model.base))
         # The same scale as the first stage: its pixels are those that it was trained on.
         fields["data.padding"] = 1.0
