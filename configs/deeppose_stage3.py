@@ -1,19 +1,18 @@
 """Stage 3 of the DeepPose cascade, on top of a trained `deeppose_stage2`.
 
-Each joint is refined in a sub-image around its position from stage 2. One network serves all
-joints of a stage. The training displacements are sampled from the error of stage 2, measured on
-the training set or on other records (`config.data.errors`), which stage 2 has overfitted less.
+Each joint is refined in a sub-image around its position from stage 2, as in `deeppose_stage2`. One
+network serves all joints of a stage. The training displacements are sampled from the error of stage
+2, measured on the training set or on other records (`config.data.errors`), which stage 2 has
+overfitted less.
 
 Paper: Toshev and Szegedy, "DeepPose", CVPR 2014, section 3.2: on Leeds Sports Pose 54% average PCP
 after stage 1, 61% after stage 3 (published).
-Reaches: on synthetic images (150 steps a stage, 96 x 96, 472 persons), strict PCP 18.2% after stage
-3 and 16.6% after stage 2. Ground-truth boxes, no flip test: docs/results.md. On COCO it has not been
-measured.
-Time: 30 epochs, a third of the epochs of stage 1. Each is somewhat faster; `python -m kpose.compare`
-measures the rates.
+Reaches: the whole recipe has not been measured. docs/results.md has small cascades, beside a longer
+training of stage 1 for the same time.
+Time: 30 epochs, a third of the epochs of stage 1, with the work of stage 2.
 
 python -m tfrecords_tools.write_coco --annotations=person_keypoints_train2017.json --images=train2017 \\
-    --output_dir=records --split=train --select=labelled --padding=1.5 --crop_size=336
+    --output_dir=records --split=train --select=labelled --padding=1.5 --crop_size=560
 python -m kpose.train --config=configs/deeppose_stage3.py --workdir=runs/deeppose_stage3 \\
     --config.data.train='records/train-*'
 """

@@ -7,8 +7,9 @@ has no row in docs/results.md yet.
 Time: 2.5 hours on two CPU cores for 40 epochs of 10,500 persons at 224 x 224; half an hour at
 128 x 128.
 
-The records are those of `lsp_efficientnet_lite0`. To train a second stage, use
-configs/deeppose_stage2.py with --config.model.base=runs/lsp_deeppose --config.data.padding=1.1.
+The records are those of `lsp_efficientnet_lite0`. To train a second stage, write records with
+--crop_size=224 and the same padding and context, and use configs/deeppose_stage2.py with
+--config.model.base=runs/lsp_deeppose --config.data.padding=1.375 --config.model.input_size='(280,280)'.
 
 python -m kpose.train --config=configs/lsp_deeppose.py --workdir=runs/lsp_deeppose \\
     --config.data.train='records/lsp_train-*,records/lspet-*' --config.data.weights='(2.0,9.5)'

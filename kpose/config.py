@@ -55,8 +55,9 @@ def _data_fields():
     data.weights = ()  # For several globs: each one's share of the samples; (): by number of records.
     data.cache = False  # Keep all decoded crops in memory.
     data.val = ""  # Glob of validation records; empty: no evaluation during training.
-    data.errors = ""  # For cascade: records that measure the error of the previous stage; empty: data.train.
-    data.padding = 1.0  # The network's input shows the box enlarged by this factor.
+    # For cascade: globs of the records that measure the errors of the previous stage; empty: data.train.
+    data.errors = ""
+    data.padding = 1.0  # The network's input shows the box enlarged by this factor. Cascade: at least its base's.
     data.aspect = 0.0  # Width / height of the rectangle around the box that is shown; 0: the box, stretched.
     # Frame of the labels: continuous (that of kpose.core.geometry), indices (pixel indices, half a
     # pixel less). Runs of kpose 0.1 have indices, and keep them when they are resumed.
@@ -100,6 +101,8 @@ def _model_fields():
     model.base = ""  # For cascade: workdir of the previous stage.
     model.sub_image = 32  # For cascade: side of the sub-images in pixels.
     model.sigma = 1.0  # For cascade: side of the sub-images in torso diameters.
+    # For cascade: square (in original pixels), stretched (as the crop; networks of release 0.1).
+    model.sub_image_shape = "square"
     model.batch_norm_momentum = 0.9  # Weight of the old value in the running statistics of BatchNorm.
     model.width = 1.0  # For movenet: factor of the number of channels.
     model.frozen_blocks = 0  # For movenet: number of first blocks that are not trained.
@@ -426,6 +429,10 @@ def from_fields(saved):
     """
     config = default()
     config.data.coordinates = INDICES
+    model = saved.get("model")
+    if isinstance(model, dict) and model.get("name") == "cascade":
+        # Cascades of release 0.1 lack the field.
+        config.model.sub_image_shape = "stretched"
     for name, value in _with_tuples(saved).items():
         if isinstance(value, dict) and isinstance(config.get(name), ConfigDict):
             config[name] = ConfigDict(config[name].to_dict() | value)

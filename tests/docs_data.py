@@ -230,7 +230,7 @@ def small(module, arguments):
         given = " ".join(arguments)
         fields = _SMALL_TRAINING
         if "stage2" in given:
-            fields = fields | {"model.hidden": "(16,)"}
+            fields = fields | {"model.hidden": "(16,)", "model.input_size": "(96,96)", "model.sub_image": "32"}
         elif "deeppose" in given:
             fields = fields | _SMALL_DEEPPOSE
         # A tuple that is given twice would be joined.

@@ -66,7 +66,7 @@ def _network(name, runs, with_onnx):
             found["onnx"] = lambda: onnx(crops[:count])
         return found
 
-    onnx = converted.to_onnx(server, size)[1] if with_onnx else None
+    onnx = converted.to_onnx(server)[1] if with_onnx else None
     single = ways(1)
     for way in single.values():
         way()

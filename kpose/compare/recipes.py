@@ -14,6 +14,9 @@ from kpose.runs.workdir import load_trained, read_history
 
 # Crops show more than the box, for recipes that rotate and shift the image.
 PADDING = 1.5
+# Side of the images of a cascade in sides of the other recipes' input: a cascade needs more pixels
+# than its first stage.
+DETAIL = 2
 # A number of steps that no run reaches.
 NEVER = 10**9
 
@@ -48,7 +51,8 @@ def compare(output_dir, recipes, budget):
     """
     recipes = with_bases(recipes or comparable())
     os.makedirs(output_dir, exist_ok=True)
-    data = _make_data(output_dir, budget)
+    with_cascade = any(config_lib.load_recipe(name).model.base for name in recipes)
+    data = _make_data(output_dir, budget, round(PADDING * budget.input_size * (DETAIL if with_cascade else 1)))
     table = []
     for recipe in recipes:
         logging.info("%s", recipe)
@@ -80,8 +84,8 @@ def with_bases(recipes):
     return ordered
 
 
-def _make_data(output_dir, budget):
-    """Makes images and records, unless they exist.
+def _make_data(output_dir, budget, crop_size):
+    """Makes images and records, with crops of `crop_size` pixels, unless they exist.
 
     Returns:
         dict: for each split the glob of its records ("train", "val") and its annotation file
@@ -106,7 +110,7 @@ def _make_data(output_dir, budget):
             split=split,
             select="labelled",
             padding=PADDING,
-            crop_size=round(PADDING * budget.input_size),
+            crop_size=crop_size,
         )
     return data
 
@@ -115,19 +119,25 @@ def _train_and_evaluate(recipe, output_dir, data, budget):
     """Returns the metrics of a recipe, or "failed", as a dict."""
     config = config_lib.load_recipe(recipe)
     workdir = os.path.join(output_dir, "runs", recipe)
+    side = budget.input_size * (DETAIL if config.model.name == "cascade" else 1)
     fields = {
         "data.train": data["train"],
         "data.val": data["val"],
         "steps": budget.steps,
         "batch_size": budget.batch_size,
-        "model.input_size": (budget.input_size, budget.input_size),
+        "model.input_size": (side, side),
         "schedule.warmup_steps": min(config.schedule.warmup_steps, budget.steps // 10),
         "evaluate_every": NEVER,
         "checkpoint_every": NEVER,
         "log_every": max(budget.steps // 4, 1),
     }
     if config.model.base:
+        # Recipes are for 224 pixels.
+        smallest = 2 ** len(config.model.filters)
+        fields["model.sub_image"] = smallest * max(1, round(config.model.sub_image * side / DETAIL / 224 / smallest))
         fields["model.base"] = os.path.join(output_dir, "runs", os.path.basename(config.model.base))
+        # The same scale as the first stage: its pixels are those that it was trained on.
+        fields["data.padding"] = 1.0
     changes = {f"config.{name}": value for name, value in fields.items()}
     try:
         commands.run("kpose.train", quiet=True, config=recipe, workdir=workdir, **changes)
@@ -149,7 +159,7 @@ def _train_and_evaluate(recipe, output_dir, data, budget):
         "mean_pose_pcp_strict": metrics["mean_pose_pcp"]["strict"]["average"],
         "oks_ap": metrics["oks_ap"]["AP"],
         "parameters": network.count_params(),
-        "flops": flops.forward(network, (budget.input_size, budget.input_size)),
+        "flops": flops.forward(network, (side, side)),
         "images_per_second": read_history(workdir)[-1].get("images_per_second"),
     }
 

@@ -76,14 +76,14 @@ def training_batches(config, training_set, start_step=0, worker=0, workers=1):
     return batches
 
 
-def evaluation_batches(config, files, batch_size=None, identity=False):
+def evaluation_batches(config, files, batch_size=None, identity=False, skeleton=None):
     """The batches of an evaluation: every record once, in order.
 
     Args:
         config: the recipe.
         files: `records.RecordFiles`.
         batch_size: samples per batch, at most the number of records; None: the recipe's batch size.
-        identity: as for `ordered_batches`.
+        identity, skeleton: as for `ordered_batches`.
 
     Returns:
         `tf.data.Dataset` of known cardinality. Samples of weight 0 fill up the last batch.
@@ -93,7 +93,7 @@ def evaluation_batches(config, files, batch_size=None, identity=False):
     """
     check_shape(files, config.data.aspect)
     files = with_coordinates(files, config.data.coordinates)
-    labels = summarise_labels(files, config.data.padding)
+    labels = summarise_labels(files, config.data.padding, skeleton)
     num_records = labels.num_records
     return ordered_batches(
         files,
@@ -103,6 +103,7 @@ def evaluation_batches(config, files, batch_size=None, identity=False):
         num_records=num_records,
         labelled=labels.labelled > 0,
         identity=identity,
+        skeleton=skeleton,
     )
 
 
@@ -305,7 +306,9 @@ def _enough_pixels(stored, input_size, window):
     )
 
 
-def ordered_batches(files, *, input_size, padding, batch_size, num_records, labelled=None, identity=False):
+def ordered_batches(
+    files, *, input_size, padding, batch_size, num_records, labelled=None, identity=False, skeleton=None
+):
     """Every record once, in order. Samples of weight 0 fill up the last batch.
 
     Args:
@@ -317,6 +320,7 @@ def ordered_batches(files, *, input_size, padding, batch_size, num_records, labe
         labelled: as for `training_set.add_labels`.
         identity: add the annotations: `image_id` and `annotation_id` [B] int64, `box` [B, 4]
             float32 xywh and `truth` [B, K, 3] float32, both in original pixels, `area` [B] float32.
+        skeleton: the `Skeleton` of `keypoints`; None: that of the files.
 
     Returns:
         `tf.data.Dataset` of known cardinality.
@@ -325,7 +329,7 @@ def ordered_batches(files, *, input_size, padding, batch_size, num_records, labe
 
     def decode(serialised):
         features = records.parse(serialised, files.skeleton)
-        labels = add_labels(features, files, files.skeleton, padding, labelled)
+        labels = add_labels(features, files, skeleton or files.skeleton, padding, labelled)
         sample = {
             "image": tf.ensure_shape(records.decode_jpeg(features["jpeg"]), [*files.crop_size, 3]),
             "keypoints": labels["keypoints"],

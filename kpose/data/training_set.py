@@ -277,17 +277,18 @@ def decode_record(training_set, source, serialised):
     return branches[0]() if len(branches) == 1 else tf.switch_case(tf.cast(source, tf.int32), branches)
 
 
-def summarise_labels(files, padding):
+def summarise_labels(files, padding, skeleton=None):
     """`LabelSummary` of record files; images are not decoded.
 
     Args:
         files: `records.RecordFiles`.
         padding: labels are normalised in the box enlarged by this factor.
+        skeleton: the `Skeleton` of the joints; None: that of the files.
 
     Raises:
         InputError: a file is damaged, or a label is not finite.
     """
-    return _summary([_sum_labels(files, files.skeleton, padding)])
+    return _summary([_sum_labels(files, skeleton or files.skeleton, padding)])
 
 
 @dataclasses.dataclass

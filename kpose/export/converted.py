@@ -1,8 +1,9 @@
 """Exports a network to TensorFlow Lite or ONNX: crops in, keypoints in pixels of the crop out.
 
 The file has the function of the signature `serving_images`: images [N, H, W, 3] float32 of 0..255
-in, keypoints [N, K, 3] and scores [N] out. N is 1 in TensorFlow Lite. The result is compared with
-Keras before it is written.
+in, keypoints [N, K, 3] and scores [N] out. N is 1 in TensorFlow Lite. A cascade with stretched crops
+has a second input, aspects [N]: width / height in pixels of the image of what each crop shows. The
+result is compared with Keras before it is written.
 """
 
 import os
@@ -54,12 +55,12 @@ def export(workdir, output_dir, kind, quantize="none", records_pattern=None, fli
     output_dir = trained.output_folder(output_dir)
     network = folding.fold_batch_norm(trained.network)
     server = KeypointServer.from_config(network, trained.config, trained.skeleton, flip_test)
-    crops = _Crops(trained.config, trained.skeleton, records_pattern)
+    crops = _Crops(trained.config, trained.skeleton, records_pattern, server.takes_aspects)
     if kind == "tflite":
-        content, run = _to_tflite(server, crops.size, quantize)
+        content, run = _to_tflite(server, quantize)
     else:
-        content, run = to_onnx(server, crops.size)
-    largest = max(np.abs(run(c)[..., :2] - server.serve_images(c)["keypoints"][..., :2]).max() for c in crops.some())
+        content, run = to_onnx(server)
+    largest = max(np.abs(run(*c)[..., :2] - server.serve_images(*c)["keypoints"][..., :2]).max() for c in crops.some())
     limit = TOLERANCE * max(crops.size) / 224
     if quantize == "none" and not largest <= limit:
         raise InputError(
@@ -71,7 +72,8 @@ def export(workdir, output_dir, kind, quantize="none", records_pattern=None, fli
         file.write(content)
     found = {"path": path, "bytes": len(content), "largest_difference": float(largest)}
     if records_pattern:
-        found |= {"pcp": crops.pcp(run), "pcp_keras": crops.pcp(lambda c: server.serve_images(c)["keypoints"].numpy())}
+        keras_pcp = crops.pcp(lambda *inputs: server.serve_images(*inputs)["keypoints"].numpy())
+        found |= {"pcp": crops.pcp(run), "pcp_keras": keras_pcp}
         logging.info("strict PCP %.1f%%, with Keras %.1f%%", 100 * found["pcp"], 100 * found["pcp_keras"])
     elif quantize != "none":
         logging.warning(
@@ -88,68 +90,81 @@ class _Crops:
         config: the recipe.
         skeleton: the `Skeleton` of the keypoints.
         pattern: glob of records; None: the crops are noise.
+        with_aspects: the network also takes the aspects of what the crops show.
     """
 
-    def __init__(self, config, skeleton, pattern):
+    def __init__(self, config, skeleton, pattern, with_aspects=False):
         self.size, self._skeleton = tuple(config.model.input_size), skeleton
+        self._with_aspects = with_aspects
         self._batches = None
         if pattern:
             self._batches = pipeline.evaluation_batches(config, records.find(pattern, skeleton), batch_size=1)
 
     def some(self, count=CHECKED):
-        """Returns a list of crops [1, H, W, 3] float32 of 0..255."""
+        """Returns a list of the inputs of the network for one crop each (`_inputs`)."""
         if self._batches is None:
             rng = np.random.default_rng(0)
             shape = (1, 8, 8, 3)
             noise = (rng.uniform(0, 255, shape).astype(np.float32) for _ in range(count))
-            return [tf.image.resize(image, self.size) for image in noise]
-        return [tf.cast(batch["image"], tf.float32) for batch in self._batches.take(count)]
+            regions = (np.float32([[0, 0, rng.uniform(0.5, 2), 1]]) for _ in range(count))
+            return [
+                self._inputs(tf.image.resize(image, self.size), region)
+                for image, region in zip(noise, regions, strict=True)
+            ]
+        return [self._inputs(batch["image"], batch["region"]) for batch in self._batches.take(count)]
+
+    def _inputs(self, images, regions):
+        """Returns (crops [1, H, W, 3] float32 of 0..255, and if the network takes it, aspects [1])."""
+        aspects = (decoding.aspects_of(regions),) if self._with_aspects else ()
+        return tf.cast(images, tf.float32), *aspects
 
     def pcp(self, run):
         """Returns strict PCP over all records, in 0..1.
 
         Args:
-            run: function of crops [1, H, W, 3] -> keypoints [1, K, 3] in pixels of the crop.
+            run: function of the inputs of the network -> keypoints [1, K, 3] in pixels of the crop.
         """
         truth, prediction = [], []
         for batch in self._batches:
-            points = run(tf.cast(batch["image"], tf.float32))[..., :2] / np.float32(self.size[::-1]) - 0.5
+            points = run(*self._inputs(batch["image"], batch["region"]))[..., :2] / np.float32(self.size[::-1]) - 0.5
             for column, value in zip((truth, prediction), decoding.to_pixels(batch, points), strict=True):
                 column.append(value)
         table = tables.pcp_table(np.concatenate(truth), np.concatenate(prediction), self._skeleton)
         return table["strict"]["average"]
 
 
-def _to_tflite(server, size, quantize):
+def _to_tflite(server, quantize):
     """Returns `serve_images` as a .tflite file (bytes), and a function that runs it.
 
-    The function maps crops [1, H, W, 3] to keypoints [1, K, 3].
+    The function maps crops [1, H, W, 3], and aspects [1] if the server takes them, to keypoints
+    [1, K, 3].
     """
-    function = server.serve_images.get_concrete_function(tf.TensorSpec([1, *size, 3], tf.float32, name="images"))
+    function = server.serve_images.get_concrete_function(*server.crop_inputs(1))
     content = tflite.convert_function(function, server, quantize)
     interpreter = tflite.interpreter(content)
-    (images_input,) = interpreter.get_input_details()
+    # The crops have four dimensions, the aspects have one.
+    inputs = sorted(interpreter.get_input_details(), key=lambda entry: -len(entry["shape"]))
     outputs = interpreter.get_output_details()
     (keypoints,) = (output["index"] for output in outputs if len(output["shape"]) == 3)
 
-    def run(images):
-        interpreter.set_tensor(images_input["index"], np.asarray(images))
+    def run(*values):
+        for entry, value in zip(inputs, values, strict=True):
+            interpreter.set_tensor(entry["index"], np.asarray(value))
         interpreter.invoke()
         return interpreter.get_tensor(keypoints)
 
     return content, run
 
 
-def to_onnx(server, size):
+def to_onnx(server):
     """Converts a server's `serve_images` to ONNX.
 
     Args:
         server: the `KeypointServer`.
-        size: (height, width) of the crops in pixels.
 
     Returns:
-        The .onnx file as bytes, and a function that runs it: crops [N, H, W, 3] -> keypoints
-        [N, K, 3].
+        The .onnx file as bytes, and a function that runs it: crops [N, H, W, 3], and aspects [N] if
+        the server takes them -> keypoints [N, K, 3].
 
     Raises:
         InputError: tf2onnx or onnxruntime is not installed, or the conversion fails.
@@ -162,12 +177,16 @@ def to_onnx(server, size):
             f"--format=onnx needs the packages tf2onnx and onnxruntime, and {error.name} is not installed: "
             "pip install tf2onnx onnxruntime (or pip install '.[onnx]' in a checkout)"
         ) from None
-    spec = [tf.TensorSpec([None, *size, 3], tf.float32, name="images")]
     try:
-        model, _ = tf2onnx.convert.from_function(server.serve_images, input_signature=spec, opset=17)
+        model, _ = tf2onnx.convert.from_function(server.serve_images, server.crop_inputs(None), opset=17)
     except Exception as error:
         raise InputError(f"tf2onnx cannot convert this network: {first_line(error)}") from None
     content = model.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs() if len(output.shape) == 3]
-    return content, lambda images: session.run(names, {session.get_inputs()[0].name: np.asarray(images)})[0]
+    inputs = [entry.name for entry in sorted(session.get_inputs(), key=lambda entry: -len(entry.shape))]
+
+    def run(*values):
+        return session.run(names, dict(zip(inputs, map(np.asarray, values), strict=True)))[0]
+
+    return content, run

@@ -55,6 +55,8 @@ class KeypointServer(tf.Module):
             decoding.predict, network, skeleton=skeleton, flip_test=flip_test, offset=offset
         )
         self._joints = skeleton.num_joints
+        # Crops alone do not say how they are stretched.
+        self.takes_aspects = getattr(network, "needs_aspects", False) and not aspect
         self._input_size = tuple(input_size)
         self._padding = padding
         self._aspect = aspect
@@ -75,13 +77,21 @@ class KeypointServer(tf.Module):
     @property
     def signatures(self):
         """The signatures by name, for `tf.saved_model.save`."""
-        crops = tf.TensorSpec([None, *self._input_size, 3], tf.float32, name="images")
         return {
             "serving_default": self.serve,
             "serving_people": self.serve_people,
             "serving_pixels": self.serve_pixels,
-            "serving_images": self.serve_images.get_concrete_function(crops),
+            "serving_images": self.serve_images.get_concrete_function(*self.crop_inputs(None)),
         }
+
+    def crop_inputs(self, count):
+        """Returns the list of `tf.TensorSpec` of the arguments of `serve_images`.
+
+        Args:
+            count: number of crops; None: any.
+        """
+        crops = [tf.TensorSpec([count, *self._input_size, 3], tf.float32, name="images")]
+        return [*crops, tf.TensorSpec([count], tf.float32, name="aspects")] if self.takes_aspects else crops
 
     @tf.function(
         input_signature=[
@@ -157,19 +167,23 @@ class KeypointServer(tf.Module):
         return self._answer_people(image, boxes)
 
     @tf.function(autograph=False)
-    def serve_images(self, images):
+    def serve_images(self, images, aspects=None):
         """Returns the keypoints of precomputed crops.
 
         Args:
             images: [N, H, W, 3] float32 of 0..255, at the network's input size.
+            aspects: [N] float32, width / height in pixels of the image of what each crop shows. Only
+                for a cascade with stretched crops (`takes_aspects`), which needs it.
 
         Returns:
             keypoints [N, K, 3] float32: x, y in pixels of the crop, and the joint's score.
             scores [N] float32: the persons' scores.
         """
+        if self.takes_aspects and aspects is None:
+            raise ValueError("the crops are stretched, so this network needs the argument aspects")
         height, width = self._input_size
         regions = tf.repeat(tf.constant([[0.0, 0.0, width, height]]), tf.shape(images)[0], axis=0)
-        keypoints, scores = self._predict(images, regions)
+        keypoints, scores = self._predict(images, regions, aspects=aspects)
         return {"keypoints": keypoints, "scores": scores}
 
     def _crop(self, index, image_bytes, box):

@@ -48,7 +48,7 @@ def check_recipe(config):
     check(config.model)
 
 
-def build(config, skeleton, outputs=(), synchronized=False, base=None):
+def build(config, skeleton, outputs=(), synchronized=False, base=None, share=1.0):
     """The network of a recipe.
 
     Args:
@@ -57,11 +57,15 @@ def build(config, skeleton, outputs=(), synchronized=False, base=None):
         outputs: further outputs beside the keypoints (`kpose.models.layers`).
         synchronized: BatchNorm over the batches of all replicas together.
         base: for a cascade: the network of the previous stages.
+        share: for a cascade: side of the middle part of the images that `base` sees, as a fraction of
+            the side of the images.
 
     Raises:
         InputError: as for `check`.
     """
     check(config)
+    if config.name == "cascade":
+        return build_cascade(config, skeleton, tuple(outputs), synchronized, base, share)
     return MODELS[config.name][1](config, skeleton, tuple(outputs), synchronized, base)
 
 

@@ -4,18 +4,30 @@ A stage takes a sub-image around each joint that the previous stage found, with 
 torso diameters, and regresses the position of the joint in it. Here all joints of a stage share one
 convolutional network (the paper trains one for each joint); its last layer has separate weights for
 each joint.
+
+The images of a cascade are larger than the input of its first stage, so that a later stage sees
+more detail. The network reduces them for the previous stages. They can also show more than the
+previous stages see (`share`), so that sub-images of joints near the edge are not cut off.
+
+Lengths are measured in pixels of the original image, as in the paper. The crop can be stretched, so
+the network also needs the aspect of the region that each crop shows: its width / height in original
+pixels. A length is then a fraction of the region's height.
 """
 
 import keras
 from keras import layers, ops
 
-from kpose.core.checks import check_numbers
+from kpose.core.checks import check_numbers, choice
 from kpose.core.errors import InputError
 from kpose.models.layers import BatchNormalization, Scale
 
-# Smallest side of sub-images, as a fraction of the crop: a person seen from above has a very short
-# torso.
+# Smallest side of sub-images, as a fraction of the longer side of the region: a person seen from
+# above has a very short torso.
 SMALLEST_SIDE = 0.05
+# Shapes of sub-images (`config.model.sub_image_shape`). "square": square in original pixels, with
+# normalised weights. "stretched": square in the crop, as in release 0.1; its sums of pixels are not
+# normalised either, because its trained networks expect them.
+SHAPES = ("square", "stretched")
 
 
 def cascade(
@@ -23,6 +35,8 @@ def cascade(
     input_size,
     num_joints,
     torso,
+    share=1.0,
+    shape="square",
     sub_image=32,
     sigma=1.0,
     filters=(32, 64, 96),
@@ -38,6 +52,8 @@ def cascade(
         input_size: (height, width) of the images in pixels.
         num_joints: K.
         torso: indices of the two torso joints.
+        share: side of the part of the images that the base sees, as a fraction of the images'.
+        shape: shape of the sub-images, of `SHAPES`.
         sub_image: side of the sub-images in pixels, a multiple of 2 ** len(filters).
         sigma: side of the sub-images in torso diameters.
         filters: channels of the 3 x 3 convolutions of the stage, two for each number; the first of
@@ -59,8 +75,8 @@ def cascade(
     x = layers.Flatten(name="flatten")(x)
     for index, units in enumerate(hidden):
         x = layers.Dense(units, activation="relu", kernel_initializer="he_normal", name=f"fc{index + 1}")(x)
-    stage = Stage(keras.Model(images, x, name="sub_network"), num_joints, torso, sigma, outputs, name="stage")
-    return Cascade(base, stage, input_size, name="cascade")
+    stage = Stage(keras.Model(images, x, name="sub_network"), num_joints, torso, sigma, outputs, shape, name="stage")
+    return Cascade(base, stage, input_size, share, name="cascade")
 
 
 def check_cascade(config):
@@ -71,6 +87,7 @@ def check_cascade(config):
         )
     check_numbers(config, "filters")
     check_numbers(config, "hidden")
+    choice(config.sub_image_shape, "model.sub_image_shape", SHAPES)
     if config.sub_image % 2 ** len(config.filters):
         raise InputError(
             f"config.model.sub_image is {config.sub_image}: {len(config.filters)} filters halve it "
@@ -78,13 +95,15 @@ def check_cascade(config):
         )
 
 
-def build_cascade(config, skeleton, outputs, synchronized, base):
+def build_cascade(config, skeleton, outputs, synchronized, base, share=1.0):
     """The network of a recipe's `model` section; arguments as for `kpose.models.build`."""
     return cascade(
         base,
         input_size=tuple(config.input_size),
         num_joints=skeleton.num_joints,
         torso=skeleton.torso,
+        share=share,
+        shape=config.sub_image_shape,
         sub_image=config.sub_image,
         sigma=config.sigma,
         filters=tuple(config.filters),
@@ -99,41 +118,55 @@ def build_cascade(config, skeleton, outputs, synchronized, base):
 class Cascade(keras.Model):
     """A trained network and the stage that refines its keypoints, as one network.
 
-    `call(images, estimate=None)`: if an estimate [B, K, 2] is given, the stage refines it instead
-    of the keypoints of the base; training uses this. Outputs of the base that the stage does not
-    predict are kept.
+    `call(images, estimate=None, aspects=None)`: if an estimate [B, K, 2] is given, the stage refines
+    it instead of the keypoints of the base; training uses this. `aspects` [B] is the width / height
+    of the region of each image in original pixels; without it the images are not stretched. Outputs
+    of the base that the stage does not predict are kept.
 
     Args:
         base: the network of the previous stages; it is not trained further.
         stage: the `Stage`.
-        input_size: (height, width) of the images in pixels; they are resized to the input size of
-            the base.
+        input_size: (height, width) of the images in pixels.
+        share: side of the middle part of the images that the base sees, as a fraction of the side
+            of the images. This part is resized to the input size of the base.
     """
 
-    def __init__(self, base, stage, input_size, **kwargs):
+    def __init__(self, base, stage, input_size, share=1.0, **kwargs):
         super().__init__(autocast=False, **kwargs)
         base.trainable = False
         self.base = base
         self.stage = stage
         self.input_size = tuple(input_size)
+        self.share = share
         self.base_size = tuple(base.input_size if isinstance(base, Cascade) else base.input.shape[1:3])
         self(ops.zeros((1, *self.input_size, 3)))
 
-    def call(self, images, estimate=None, training=False):
-        images = ops.cast(images, "float32")
-        answer = self.before(images)
-        refined = self.stage(images, answer["keypoints"] if estimate is None else estimate, training=training)
-        return answer | refined
+    @property
+    def needs_aspects(self):
+        """Whether the result depends on the aspects (`kpose.models.decoding.region_inputs`)."""
+        return self.stage.shape == "square" or getattr(self.base, "needs_aspects", False)
 
-    def before(self, images, training=False):
-        """The outputs of the previous stages."""
-        return self.base(resized(images, self.base_size), training=training)
+    def call(self, images, estimate=None, aspects=None, training=False):
+        images = ops.cast(images, "float32")
+        if aspects is None:
+            aspects = ops.full_like(images[:, 0, 0, 0], self.input_size[1] / self.input_size[0])
+        answer = self.before(images, aspects)
+        estimate = answer["keypoints"] if estimate is None else estimate
+        return answer | self.stage(images, estimate, aspects, training=training)
+
+    def before(self, images, aspects, training=False):
+        """The outputs of the previous stages, normalised in the region of the images."""
+        options = {"aspects": aspects} if isinstance(self.base, Cascade) else {}
+        answer = self.base(resized(images, self.base_size, self.share), training=training, **options)
+        lengths = ("keypoints", "scale", "unit")
+        return {name: value * self.share if name in lengths else value for name, value in answer.items()}
 
     def get_config(self):
         return {
             "base": keras.saving.serialize_keras_object(self.base),
             "stage": keras.saving.serialize_keras_object(self.stage),
             "input_size": self.input_size,
+            "share": self.share,
             "name": self.name,
         }
 
@@ -146,25 +179,29 @@ class Cascade(keras.Model):
 
 @keras.saving.register_keras_serializable("kpose")
 class Stage(layers.Layer):
-    """One stage: images [B, H, W, 3] of 0..255, estimate [B, K, 2] -> dict with refined keypoints.
+    """One stage: images, estimate, aspects -> dict with refined keypoints.
+
+    images [B, H, W, 3] of 0..255, estimate [B, K, 2] normalised, aspects [B] width / height of the
+    region of each image in original pixels.
 
     Args:
         network: sub-images [N, n, n, 3] of 0..255 -> features [N, F].
         num_joints: K.
-        torso: indices of the two joints whose distance is the torso diameter; here it is measured
-            in the crop.
+        torso: indices of the two joints whose distance is the torso diameter.
         sigma: side of a sub-image in torso diameters.
         outputs: further outputs beside the keypoints (`kpose.models.layers`).
+        shape: shape of the sub-images, of `SHAPES`.
     """
 
-    def __init__(self, network, num_joints, torso, sigma, outputs=(), **kwargs):
+    def __init__(self, network, num_joints, torso, sigma, outputs=(), shape="square", **kwargs):
         super().__init__(autocast=False, **kwargs)
         self.network = network
         self.num_joints = num_joints
         self.torso = tuple(torso)
         self.sigma = sigma
         self.outputs = tuple(outputs)
-        self.sub_images = SubImages(network.input.shape[1], dtype=self.dtype_policy)
+        self.shape = shape
+        self.sub_images = SubImages(network.input.shape[1], shape == "square", dtype=self.dtype_policy)
         # Initial offsets of zero: an untrained stage does not change the estimate.
         self.offset = self._by_joint(2, "zeros", "offset")
         self.scale = Scale() if "scale" in outputs else None
@@ -181,17 +218,22 @@ class Stage(layers.Layer):
             name=name,
         )
 
-    def build(self, images_shape, estimate_shape=None):
+    def build(self, images_shape, estimate_shape=None, aspects_shape=None):
         features = (None, self.num_joints, self.network.output.shape[-1])
         for layer in (self.offset, self.raw_scale, self.visibility):
             if layer is not None:
                 layer.build(features)
         self.built = True
 
-    def call(self, images, estimate, training=False):
+    def call(self, images, estimate, aspects, training=False):
         estimate = ops.stop_gradient(ops.cast(estimate, "float32"))
-        side = ops.maximum(self.sigma * torso_diameter(estimate, self.torso), SMALLEST_SIDE)
-        sides = ops.broadcast_to(side[:, None, None], ops.shape(estimate))
+        aspects = ops.cast(aspects, "float32")
+        if self.shape == "stretched":
+            aspects = ops.ones_like(aspects)
+        side = ops.maximum(
+            self.sigma * torso_diameter(estimate, self.torso, aspects), SMALLEST_SIDE * ops.maximum(aspects, 1.0)
+        )
+        sides = ops.broadcast_to(ops.stack([side / aspects, side], -1)[:, None], ops.shape(estimate))
         pictures = self.sub_images(images, estimate, sides)
         size = self.sub_images.size
         features = self.network(ops.reshape(pictures, (-1, size, size, 3)), training=training)
@@ -212,12 +254,14 @@ class Stage(layers.Layer):
             "torso": self.torso,
             "sigma": self.sigma,
             "outputs": self.outputs,
+            "shape": self.shape,
         }
 
     @classmethod
     def from_config(cls, config):
         config["network"] = keras.saving.deserialize_keras_object(config["network"])
-        return cls(**config)
+        # Networks that release 0.1 saved do not say their shape.
+        return cls(**{"shape": "stretched"} | config)
 
 
 @keras.saving.register_keras_serializable("kpose")
@@ -225,24 +269,27 @@ class SubImages(layers.Layer):
     """Crops a rectangle around each joint.
 
     images [B, H, W, 3], centres [B, K, 2], sides [B, K, 2] -> sub-images [B, K, n, n, 3].
-    Centres and sides are normalised; pixels outside the image are black. It is computed as two
+    Centres and sides are normalised; samples outside the image are black. It is computed as two
     matrix products, one for the rows and one for the columns: XLA can compile them, and on a CPU
     they are faster than gathering pixels.
 
     Args:
         size: n, in pixels.
+        normalised: the weights of each sample have the sum 1; False: as in release 0.1
+            (`sampling_weights`).
     """
 
-    def __init__(self, size, **kwargs):
+    def __init__(self, size, normalised=True, **kwargs):
         # Inputs are not cast: a coordinate in bfloat16 has errors of half a pixel.
         super().__init__(autocast=False, **kwargs)
         self.size = size
+        self.normalised = normalised
 
     def call(self, images, centres, sides):
         _, height, width, _ = images.shape
         images = ops.cast(images, self.compute_dtype)
-        rows = sampling_weights(centres[..., 1], sides[..., 1], self.size, height)
-        columns = sampling_weights(centres[..., 0], sides[..., 0], self.size, width)
+        rows = sampling_weights(centres[..., 1], sides[..., 1], self.size, height, self.normalised)
+        columns = sampling_weights(centres[..., 0], sides[..., 0], self.size, width, self.normalised)
         strips = ops.einsum("bkyh,bhwc->bkywc", ops.cast(rows, images.dtype), images)
         return ops.einsum("bkywc,bkxw->bkyxc", strips, ops.cast(columns, images.dtype))
 
@@ -250,40 +297,72 @@ class SubImages(layers.Layer):
         return (*centres[:2], self.size, self.size, images[-1])
 
     def get_config(self):
-        return super().get_config() | {"size": self.size}
+        return super().get_config() | {"size": self.size, "normalised": self.normalised}
 
 
-def torso_diameter(keypoints, torso):
-    """Distance [B] between the torso joints of keypoints [B, K, 2], in their units."""
+def in_heights(vectors, aspects):
+    """Normalised vectors [B, K, 2] in heights of their regions, where x and y have one scale.
+
+    Args:
+        vectors: [B, K, 2], normalised.
+        aspects: [B], width / height of the regions in original pixels.
+    """
+    return vectors * ops.stack([aspects, ops.ones_like(aspects)], -1)[:, None]
+
+
+def torso_diameter(keypoints, torso, aspects):
+    """Distance [B] in original pixels between the torso joints, as a fraction of the region's height.
+
+    Args:
+        keypoints: [B, K, 2], normalised.
+        torso: indices of the two joints.
+        aspects: [B], width / height of the regions in original pixels.
+    """
+    points = in_heights(keypoints, aspects)
     one, other = torso
-    return ops.sqrt(ops.sum(ops.square(keypoints[:, one] - keypoints[:, other]), axis=-1) + 1e-12)
+    return ops.sqrt(ops.sum(ops.square(points[:, one] - points[:, other]), axis=-1) + 1e-12)
 
 
-def sampling_weights(centre, side, size, length):
+def sampling_weights(centre, side, size, length, normalised=True):
     """Weights [..., size, length] of resampling along one axis.
 
     They are the share of each source pixel in each sample: bilinear, with a wider kernel when the
-    image is reduced; zero outside the source.
+    image is reduced. The rules are those of `tfrecords_tools.write_coco.crops`: the kernel is
+    renormalised at the edge of the source, and a sample whose centre is outside is zero.
 
     Args:
         centre, side: [...] of the sampled interval, normalised.
         size: number of samples.
         length: number of source pixels.
+        normalised: False: as in release 0.1: the kernel is divided by its area and not by the sum
+            of its samples, and not renormalised at the edge.
     """
     places = (ops.arange(size, dtype="float32") + 0.5) / size - 0.5
-    where = (centre[..., None] + side[..., None] * places + 0.5) * length - 0.5
+    # Position in the source; pixel i covers [i, i + 1).
+    where = (centre[..., None] + side[..., None] * places + 0.5) * length
     reach = ops.maximum(side * length / size, 1.0)[..., None, None]
-    distance = ops.abs(where[..., None] - ops.arange(length, dtype="float32"))
-    return ops.maximum(1.0 - distance / reach, 0.0) / reach
+    distance = ops.abs(where[..., None] - 0.5 - ops.arange(length, dtype="float32"))
+    weights = ops.maximum(1.0 - distance / reach, 0.0)
+    if not normalised:
+        return weights / reach
+    inside = ops.logical_and(where >= 0.0, where <= length)[..., None]
+    # A sample inside the source is at most half a pixel from the centre of a pixel.
+    return ops.where(inside, weights, 0.0) / ops.maximum(ops.sum(weights, axis=-1, keepdims=True), 0.5)
 
 
-def resized(images, size):
-    """Images [B, h, w, C] resized to `size`, (height, width), with antialiasing."""
-    if tuple(images.shape[1:3]) == tuple(size):
+def resized(images, size, share=1.0):
+    """The middle part of images [B, h, w, C], resized to `size`, (height, width), with antialiasing.
+
+    It is the resampling of `kpose.data.resampling.resample` without its rounding.
+
+    Args:
+        images: [B, h, w, C].
+        size: (height, width) of the result in pixels.
+        share: side of the part, as a fraction of the side of the images.
+    """
+    if share == 1.0 and tuple(images.shape[1:3]) == tuple(size):
         return images
     # Matrix products, as in `SubImages`: XLA cannot compile the antialiased resize of TensorFlow.
-    one = ops.ones(())
-    rows, columns = (sampling_weights(0 * one, one, size[i], images.shape[i + 1]) for i in (0, 1))
-    # At the edges, part of the kernel is outside the image.
-    rows, columns = (weights / ops.sum(weights, axis=-1, keepdims=True) for weights in (rows, columns))
+    side = share * ops.ones(())
+    rows, columns = (sampling_weights(0 * side, side, size[i], images.shape[i + 1]) for i in (0, 1))
     return ops.einsum("yh,bhwc,xw->byxc", rows, images, columns)

@@ -22,7 +22,7 @@ def label_offset(config):
     return geometry.HALF_PIXEL - config.augment.flip, geometry.HALF_PIXEL
 
 
-def predict(network, images, regions, skeleton, flip_test=False, offset=(0.0, 0.0)):
+def predict(network, images, regions, skeleton, flip_test=False, offset=(0.0, 0.0), aspects=None):
     """Keypoints and scores for crops, in original pixels.
 
     Args:
@@ -33,22 +33,44 @@ def predict(network, images, regions, skeleton, flip_test=False, offset=(0.0, 0.
         skeleton: the `Skeleton` that the network predicts.
         flip_test: average the outputs with those for the mirrored crops.
         offset: `label_offset` of the network's recipe.
+        aspects: [N], width / height in original pixels of what the crops show, for a network that
+            needs it; None: those of `regions`.
 
     Returns:
         keypoints [N, K, 3] float32 (x, y in the original frame, score of the joint) and scores [N]
         float32 of the persons; all scores are in [0, 1].
     """
     images = ops.cast(images, "float32")
-    outputs = network(images, training=False)
+    options = region_inputs(network, regions) if aspects is None else {"aspects": aspects}
+    outputs = network(images, training=False, **options)
     if flip_test:
         # The mean with the mirrored crops is in the original frame already, in x.
         offset = (0.0, offset[1])
-        mirrored = network(ops.flip(images, axis=2), training=False)
+        mirrored = network(ops.flip(images, axis=2), training=False, **options)
         outputs = {name: (value + _mirror_back(name, mirrored[name], skeleton)) / 2 for name, value in outputs.items()}
     points = outputs["keypoints"]
     joint_scores, scores = confidence(outputs, regions, images.shape[1:3])
     points = geometry.denormalise(points, regions) + ops.convert_to_tensor(offset, "float32")
     return ops.concatenate([points, joint_scores[..., None]], axis=-1), scores
+
+
+def region_inputs(network, regions):
+    """The keyword arguments of a network that depend on the regions of its images.
+
+    A cascade needs the aspects (width / height) [N], because crops can be stretched. Other networks
+    need nothing.
+
+    Args:
+        network: the network.
+        regions: [N, 4] xywh in original pixels.
+    """
+    return {"aspects": aspects_of(regions)} if getattr(network, "needs_aspects", False) else {}
+
+
+def aspects_of(regions):
+    """Width / height [N] of regions [N, 4] xywh, in [0.01, 100]."""
+    # Limited, because the samples of weight 0 at the end of an evaluation have no region.
+    return ops.clip(regions[:, 2] / ops.maximum(regions[:, 3], 1e-6), 0.01, 100.0)
 
 
 def _mirror_back(name, value, skeleton):

@@ -146,17 +146,23 @@ def copy_base(config, workdir):
         workdir: its folder.
 
     Raises:
-        InputError: `config.model.base` holds no run, or its skeleton, padding or aspect differ.
+        InputError: `config.model.base` holds no run, its skeleton or aspect differ, or its padding is
+            larger.
     """
     base = config.model.base
     saved = load_config(base)
     checkpoints.latest(base)
-    for field in ("skeleton", "data.padding", "data.aspect"):
+    for field in ("skeleton", "data.aspect"):
         ours, theirs = config_lib.flatten(config)[field], config_lib.flatten(saved)[field]
         if ours != theirs:
             raise InputError(
                 f"config.{field} is {ours!r}, but it is {theirs!r} in the previous stage, {base}: set the same value"
             )
+    if config.data.padding < saved.data.padding:
+        raise InputError(
+            f"config.data.padding is {config.data.padding:g}, but the previous stage, {base}, sees the box times "
+            f"{saved.data.padding:g}: set this value or a larger one"
+        )
     source, target = base, os.path.join(workdir, BASE_FOLDER)
     while True:
         os.makedirs(target, exist_ok=True)
@@ -180,15 +186,15 @@ def build_network(config, skeleton, workdir=None, synchronized=False, initial_we
     Raises:
         InputError: the initial weights are missing, damaged or of another network.
     """
-    config, base = resolve_preprocessing(config, workdir), None
+    config, base, share = resolve_preprocessing(config, workdir), None, 1.0
     if config.model.name == "cascade":
         folder = os.path.join(workdir, BASE_FOLDER)
         saved = load_config(folder)
-        base = build_network(saved, skeleton, folder)
+        base, share = build_network(saved, skeleton, folder), saved.data.padding / config.data.padding
         if initial_weights:
             checkpoints.restore_network(base, checkpoints.latest(config.model.base), saved.optimizer.ema > 0)
     outputs = OUTPUTS_OF_LOSS.get(config.loss.name, ())
-    network = models.build(config.model, skeleton, outputs, synchronized, base)
+    network = models.build(config.model, skeleton, outputs, synchronized, base, share)
     if initial_weights:
         _load_initial_weights(network, config.model)
     return network

@@ -234,7 +234,7 @@ class PredictionGrid(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if "val_loss" not in logs:
             return
-        prediction = self.model.predict_crops(self.batch["image"])["keypoints"]
+        prediction = self.model.predict_crops(self.batch["image"], self.batch["region"])["keypoints"]
         picture = sheets.prediction_grid(
             self.batch["image"],
             self.batch["keypoints"],

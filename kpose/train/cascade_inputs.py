@@ -3,7 +3,7 @@
 The displacements are like the errors of the previous stage. DeepPose (Toshev and Szegedy, CVPR
 2014, section 3.2) draws the displacement of each joint from a normal distribution. Its mean and
 covariance are those of the errors of the previous stage, measured on the training set in torso
-diameters.
+diameters. All lengths are lengths in original pixels (`kpose.models.cascade`).
 """
 
 import dataclasses
@@ -14,15 +14,18 @@ from keras import ops
 
 from kpose.core import files
 from kpose.core.errors import InputError
-from kpose.models.cascade import torso_diameter
+from kpose.models.cascade import in_heights, torso_diameter
+from kpose.models.decoding import aspects_of
 
-# Persons that are measured: enough for the mean and covariance of each joint.
+# Persons that are measured, of all data sets: enough for the mean and covariance of each joint.
 MEASURED_PERSONS = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
 class Errors:
     """The errors of a network for each joint, in torso diameters of the labels.
+
+    x and y of an error are lengths in original pixels, divided by the diameter in original pixels.
 
     Attributes:
         mean: [K, 2] float64.
@@ -35,45 +38,61 @@ class Errors:
     pose: np.ndarray
 
 
-def measure(network, batches, torso):
-    """The `Errors` of a network on persons with both torso joints labelled.
+def measure(network, data_sets, torso, stretched=False):
+    """The `Errors` of the previous stages of a cascade, on persons with both torso joints labelled.
 
     Args:
-        network: images [B, H, W, 3] of 0..255 -> dict with "keypoints" [B, K, 2], normalised.
-        batches: evaluation batches (`kpose.data.pipeline`); they end after `MEASURED_PERSONS`
-            persons.
+        network: the `kpose.models.cascade.Cascade`.
+        data_sets: list of (share, batches): evaluation batches (`kpose.data.pipeline`) of each data
+            set, and its share of the training samples. Of each data set, at most this share of
+            `MEASURED_PERSONS` is measured.
         torso: indices of the two torso joints.
+        stretched: measure lengths in the crop, as release 0.1 did.
 
     Raises:
         InputError: no person has both torso joints labelled.
     """
 
     @tf.function(autograph=False)
-    def answer(images):
-        return network(tf.cast(images, tf.float32), training=False)["keypoints"]
+    def step(images, regions, truth):
+        aspects = aspects_of(regions)
+        predicted = network.before(tf.cast(images, tf.float32), aspects)["keypoints"]
+        aspects = ops.ones_like(aspects) if stretched else aspects
+        diameter = ops.maximum(torso_diameter(truth, torso, aspects), 1e-3)
+        return predicted, in_heights(predicted - truth, aspects) / diameter[:, None, None]
 
-    errors, labelled, answers, seen = [], [], [], 0
-    for batch in batches:
-        truth = batch["keypoints"].numpy()
-        one, other = torso
-        usable = (batch["weight"].numpy() > 0) & (truth[:, one, 2] > 0) & (truth[:, other, 2] > 0)
-        predicted = answer(batch["image"]).numpy()[usable]
-        truth = truth[usable]
-        diameter = np.asarray(torso_diameter(truth[..., :2], torso))
-        errors.append((predicted - truth[..., :2]) / np.maximum(diameter, 1e-3)[:, None, None])
-        labelled.append(truth[..., 2] > 0)
-        answers.append(predicted)
-        seen += len(batch["weight"])
-        if seen >= MEASURED_PERSONS:
-            break
-    errors, labelled, answers = (np.concatenate(parts).astype(np.float64) for parts in (errors, labelled, answers))
+    errors, labelled, answers, weights = [], [], [], []
+    one, other = torso
+    for share, batches in data_sets:
+        first, seen, wanted = len(weights), 0, share * MEASURED_PERSONS
+        for batch in batches:
+            truth, real = batch["keypoints"].numpy(), batch["weight"].numpy() > 0
+            usable = real & (truth[:, one, 2] > 0) & (truth[:, other, 2] > 0)
+            predicted, error = step(batch["image"], batch["region"], truth[..., :2])
+            errors.append(error.numpy()[usable])
+            labelled.append(truth[usable, :, 2] > 0)
+            answers.append(predicted.numpy()[usable])
+            weights.append(np.ones(usable.sum()))
+            seen += real.sum()
+            if seen >= wanted:
+                break
+        # Each person of a data set stands for the same part of the share of the data set.
+        weights[first:] = [share / seen * part for part in weights[first:]]
+    errors, labelled, answers, weights = (
+        np.concatenate(parts).astype(np.float64) for parts in (errors, labelled, answers, weights)
+    )
     if not len(errors):
         raise InputError("no person of the records has both torso joints labelled: the errors cannot be measured")
-    weight = (labelled / np.maximum(labelled.sum(0), 1))[..., None]
-    mean = (errors * weight).sum(0)
+    return _statistics(errors, labelled * weights[:, None], np.average(answers, axis=0, weights=weights))
+
+
+def _statistics(errors, weights, pose):
+    """The `Errors` for errors [N, K, 2] with weights [N, K]."""
+    total = weights.sum(0)
+    weights = weights / np.where(total > 0, total, 1)
+    mean = np.einsum("nk,nki->ki", weights, errors)
     centred = errors - mean
-    covariance = np.einsum("nk,nki,nkj->kij", weight[..., 0], centred, centred)
-    return Errors(mean, covariance, answers.mean(0))
+    return Errors(mean, np.einsum("nk,nki,nkj->kij", weights, centred, centred), pose)
 
 
 def save(errors, path):
@@ -98,11 +117,13 @@ class Displacements:
         torso: indices of the two joints whose distance is the torso diameter.
         before: function that changes the batch first, for example an augmentation; None: no such
             function.
+        stretched: `errors` are lengths in the crop, as in release 0.1.
     """
 
-    def __init__(self, errors, torso, before=None):
+    def __init__(self, errors, torso, before=None, stretched=False):
         self.torso = torso
         self.before = before
+        self.stretched = stretched
         self.mean = errors.mean.astype(np.float32)
         # mean + L n has the covariance L L^T. The ridge is for joints without errors or without
         # labels.
@@ -112,11 +133,14 @@ class Displacements:
     def __call__(self, batch):
         if self.before:
             batch = self.before(batch)
+        aspects = aspects_of(batch["region"])
+        aspects = ops.ones_like(aspects) if self.stretched else aspects
         points, labelled = batch["keypoints"][..., :2], batch["keypoints"][..., 2:] > 0
         one, other = self.torso
         known = ops.logical_and(labelled[:, one], labelled[:, other])[:, 0]
-        usual = torso_diameter(ops.convert_to_tensor(self.pose[None]), self.torso)
-        diameter = ops.where(known, torso_diameter(points, self.torso), usual)
-        moved = self.mean + ops.einsum("kij,bkj->bki", self.factor, batch["normals"])
-        estimate = ops.where(labelled, points, self.pose) + moved * diameter[:, None, None]
-        return batch | {"estimate": estimate}
+        pose = ops.broadcast_to(ops.convert_to_tensor(self.pose), ops.shape(points))
+        diameter = ops.where(
+            known, torso_diameter(points, self.torso, aspects), torso_diameter(pose, self.torso, aspects)
+        )
+        moved = (self.mean + ops.einsum("kij,bkj->bki", self.factor, batch["normals"])) * diameter[:, None, None]
+        return batch | {"estimate": ops.where(labelled, points, pose) + in_heights(moved, 1.0 / aspects)}

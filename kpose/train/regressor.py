@@ -17,7 +17,7 @@ variables. The norm of the gradient, and whether it is finite, are computed afte
 import keras
 import tensorflow as tf
 
-from kpose.models.decoding import to_pixels
+from kpose.models.decoding import region_inputs, to_pixels
 from kpose.train import validation_ap
 from kpose.train.epoch_metrics import EpochMetrics
 from kpose.train.executions import TrainingSteps, looped
@@ -253,7 +253,7 @@ class Regressor(keras.Model):
             images = tf.cast(batch["image"], tf.float32)
             of_network = len(self.network.trainable_variables)
             outputs, after = self.network.stateless_call(
-                trainable[:of_network], state, images, training=True, **_start(batch)
+                trainable[:of_network], state, images, training=True, **_inputs(self.network, batch)
             )
             losses = self._loss_values(trainable[of_network:], batch, outputs)
             total = tf.reduce_sum(losses * batch["weight"] * sample_scale)
@@ -310,9 +310,17 @@ class Regressor(keras.Model):
         for average, variable in zip(self.averages, self.averaged, strict=True):
             average.assign(decay * average + (1.0 - decay) * variable.value)
 
-    def predict_crops(self, images):
-        """Outputs of the network for images [N, H, W, 3] of 0..255, with evaluation weights."""
-        return self.network.stateless_call(*self._inference_values(), tf.cast(images, tf.float32), training=False)[0]
+    def predict_crops(self, images, regions=None):
+        """Outputs of the network with evaluation weights.
+
+        Args:
+            images: [N, H, W, 3] of 0..255.
+            regions: [N, 4] xywh in original pixels of what they show; a cascade needs them if the
+                images are stretched.
+        """
+        options = {} if regions is None else region_inputs(self.network, regions)
+        images = tf.cast(images, tf.float32)
+        return self.network.stateless_call(*self._inference_values(), images, training=False, **options)[0]
 
     def _inference_values(self):
         averages = {id(v): average for v, average in zip(self.averaged, self.averages, strict=True)}
@@ -342,7 +350,8 @@ class Regressor(keras.Model):
 
     def _predictions(self, trainable, state, of_loss, batch):
         images = tf.cast(batch["image"], tf.float32)
-        outputs, _ = self.network.stateless_call(trainable, state, images, training=False)
+        options = region_inputs(self.network, batch["region"])
+        outputs, _ = self.network.stateless_call(trainable, state, images, training=False, **options)
         return outputs, self._loss_values(of_loss, batch, outputs)
 
     def _update_metrics(self, batch, outputs, losses):
@@ -361,9 +370,10 @@ class Regressor(keras.Model):
         return tf.function(function, jit_compile=True, autograph=False) if self.xla else function
 
 
-def _start(batch):
-    """Keyword argument of a cascade's network: the estimate to refine, if the batch has one."""
-    return {"estimate": batch["estimate"]} if "estimate" in batch else {}
+def _inputs(network, batch):
+    """Keyword arguments of a cascade: the estimate, if the batch has one, and the aspects."""
+    estimate = {"estimate": batch["estimate"]} if "estimate" in batch else {}
+    return estimate | region_inputs(network, batch["region"])
 
 
 def _seeded(value, replica_id):

@@ -172,7 +172,7 @@ def displace_cascade_inputs(config, regressor, training_set, workdir):
     """Adds random displacements to the estimates that a cascade refines in training.
 
     Their mean and covariance are those of the errors of the previous stage. These errors are
-    measured once and saved in the run's folder.
+    measured once, on all data sets, and saved in the run's folder.
 
     Args:
         config: the recipe of the cascade.
@@ -180,16 +180,32 @@ def displace_cascade_inputs(config, regressor, training_set, workdir):
         training_set: its `training_set.TrainingSet`.
         workdir: the run's folder.
     """
-    skeleton = training_set.skeleton
+    skeleton, stretched = training_set.skeleton, config.model.sub_image_shape == "stretched"
     path = os.path.join(workdir, BASE_FOLDER, ERRORS_FILE)
     if not os.path.exists(path):
-        found = records.find(config.data.errors, skeleton) if config.data.errors else training_set.files[0]
-        logging.info("measuring the errors of the previous stage on %s", found.pattern)
-        batches = pipeline.evaluation_batches(config, found)
-        cascade_inputs.save(cascade_inputs.measure(regressor.network.before, batches, skeleton.torso), path)
+        data_sets = []
+        for share, files in _measured_sets(config, training_set):
+            logging.info("measuring the errors of the previous stage on %s (share %.3g)", files.pattern, share)
+            data_sets.append((share, pipeline.evaluation_batches(config, files, skeleton=skeleton)))
+        errors = cascade_inputs.measure(regressor.network, data_sets, skeleton.torso, stretched)
+        cascade_inputs.save(errors, path)
     regressor.augmentation = cascade_inputs.Displacements(
-        cascade_inputs.load(path), skeleton.torso, before=regressor.augmentation
+        cascade_inputs.load(path), skeleton.torso, before=regressor.augmentation, stretched=stretched
     )
+
+
+def _measured_sets(config, training_set):
+    """List of (share, `records.RecordFiles`): the data sets on which a cascade measures errors.
+
+    They are those of the training set, with their shares, or those of `config.data.errors`. These
+    have the shares of the training set if there are as many, otherwise shares by number of records.
+    """
+    if not config.data.errors:
+        return list(zip(training_set.weights, training_set.files, strict=True))
+    data = config.data
+    given = find_training_set(data.errors, training_set.skeleton, data.padding, aspect=data.aspect)
+    same = len(given.files) == len(training_set.files)
+    return list(zip(training_set.weights if same else given.weights, given.files, strict=True))
 
 
 def mean_pose_pcp(batches, training_set):
