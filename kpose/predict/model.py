@@ -6,7 +6,6 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from kpose.core import skeletons
 from kpose.core.errors import InputError
 from kpose.data.image_files import open_image
 from kpose.export import model_folder, tflite
@@ -198,5 +197,5 @@ def load(name=None):
     """
     card, config = shipped.read_card(name)
     network = tflite.LiteNetwork(shipped.read_checked(card, "tflite"), card["answers"])
-    skeleton = skeletons.get(config.skeleton)
+    skeleton = shipped.load_skeleton(name)
     return KeypointServer.from_config(network, config, skeleton), skeleton

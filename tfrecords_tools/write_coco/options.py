@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from absl import flags
 
-from kpose.core import cli, files, geometry, skeletons
+from kpose.core import cli, files, geometry, skeleton_files, skeletons
 from kpose.core.errors import InputError
 from kpose.data.problems import POLICIES
 from tfrecords_tools.write_coco.annotations import SELECTIONS
@@ -80,7 +80,7 @@ class WriteOptions:
     """What to write. Each field is a flag of write_coco, whose help text describes it.
 
     The fields hold the values of the flags, except `crop_size`, which is (height, width) in pixels,
-    and `skeleton`, which is a `Skeleton`.
+    and `skeleton`, which is a `Skeleton` or "auto". `plan.prepare` replaces "auto".
 
     Raises:
         InputError: an option is out of bounds.
@@ -163,12 +163,13 @@ class WriteOptions:
         manifest={},
     )
     seed: int = _option(flags.DEFINE_integer, 0, "Seed for the order of the images.", low=0)
-    skeleton: skeletons.Skeleton = _option(
+    skeleton: skeletons.Skeleton | str = _option(
         flags.DEFINE_string,
-        "coco",
-        "Name of the skeleton of the labels.",
-        parse=skeletons.get,
-        manifest={"skeleton": lambda o: o.skeleton.name},
+        skeletons.AUTO,
+        "Skeleton of the labels: coco, lsp, or a .json or .yaml file with its joints. auto: that of the category in "
+        "the annotations.",
+        parse=lambda source: source if source == skeletons.AUTO else skeleton_files.find(source),
+        manifest={"skeleton": lambda o: skeleton_files.to_fields(o.skeleton)},
     )
     pixel_offset: float = _option(
         flags.DEFINE_float,

@@ -20,7 +20,7 @@ class Plan:
     """A write that has been prepared.
 
     Attributes:
-        options: `WriteOptions`.
+        options: `WriteOptions`; the skeleton is that of the labels.
         inputs: the manifest's entries on which the bytes depend; equal inputs give equal shards.
         shards: for each shard (list of `coco_files.Person`, dict of image id -> `coco_files.Image`).
         found: `Problems` in the labels.
@@ -118,7 +118,9 @@ def prepare(options):
     for persons in plan_shards(selected, options.shards, options.seed):
         images = {p.image_id: annotations.images[p.image_id] for p in persons}
         shards.append((persons, images))
-    return Plan(options, inputs(options), shards, found, dropped)
+    command = options.command()
+    options = dataclasses.replace(options, skeleton=annotations.skeleton)
+    return Plan(options, inputs(options, command), shards, found, dropped)
 
 
 def plan_shards(persons, shards, seed):
