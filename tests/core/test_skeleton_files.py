@@ -163,9 +163,7 @@ def test_a_wrong_file_is_one_line(fields, message, tmp_path):
 
 @pytest.mark.parametrize("name", ["missing.json", "missing.yaml", "hand"])
 def test_a_missing_skeleton_is_one_line(name, tmp_path):
-    with pytest.raises(InputError, match="missing.json|missing.yaml: .*cannot be read|unknown skeleton 'hand'") as error:
-        InputError, match="missing.json|missing.yaml: .*cannot be read|unknown skeleton 'hand'.*coco, lsp.*file"
-    ) as error:
+    with pytest.raises(InputError, match="missing.json|cannot be read|unknown skeleton 'hand'") as error:
         skeleton_files.find(name)
     helpers.one_line(error)
 
