@@ -74,7 +74,7 @@ def _augment_fields():
     augment.rotation = 0.0  # Largest rotation in degrees, in both directions.
     augment.scale = (1.0, 1.0)  # (lowest, highest) factor of the size of the visible window.
     augment.shift = 0.0  # Largest shift of the window, as a fraction of its sides.
-    augment.half_body = 0.0  # Probability of a window around the upper or the lower body only.
+    augment.half_body = 0.0  # Probability of a window around the upper or the lower body only; needs `upper`.
     augment.cutout = 0.0  # Probability of a rectangle of the mean colour; joints in it count as occluded.
     augment.grey = 0.0  # Probability of a shift towards grey, by a random amount.
     augment.jitter = 0.0  # Brightness, contrast, saturation: factor 1 +- this. Hue: +- this / 10 turns.

@@ -29,7 +29,7 @@ RATES = {"learning_rate": ("learning rate", MODEL_COLOUR)}
 NO_SCORES = ("val_loss", "val_spread")
 
 
-def learning_curve(rows, file, mean_pose_pcp=None):
+def learning_curve(rows, file, mean_pose_pcp=None, note_on_oks=""):
     """Draws loss, validation metrics and learning rate over the steps of a run.
 
     Args:
@@ -39,11 +39,12 @@ def learning_curve(rows, file, mean_pose_pcp=None):
             rate, its panel is left out.
         file: where to write the PNG.
         mean_pose_pcp: strict PCP of the mean pose as a fraction; drawn as a dashed line.
+        note_on_oks: text behind the labels of OKS AP, such as " (sigmas: default 0.067)".
     """
     has_rate = any(_is_number(row.get("learning_rate")) for row in rows)
     figure, (loss_axes, pcp_axes, *rate_axes) = _figure(3, width=4.8) if has_rate else _figure(2)
     losses = _curves(loss_axes, rows, LOSSES, 1, "{:.3g}")
-    scores = _curves(pcp_axes, rows, SCORES | _further_scores(rows), 100, "{:.1f}")
+    scores = _curves(pcp_axes, rows, SCORES | _further_scores(rows, note_on_oks), 100, "{:.1f}")
     loss_axes.set_title("loss", loc="left")
     pcp_axes.set_title("metrics in percent", loc="left")
     for axes in rate_axes:
@@ -69,11 +70,13 @@ def learning_curve(rows, file, mean_pose_pcp=None):
     _save(figure, file)
 
 
-def _further_scores(rows):
+def _further_scores(rows, note_on_oks):
     """The curves of the validation metrics that `SCORES` lacks, in the order of the columns."""
     names = dict.fromkeys(name for row in rows for name in row if name.startswith("val_"))
     further = [name for name in names if name not in SCORES and name not in NO_SCORES]
-    return {name: (_label(name), FURTHER_COLOURS[number % len(FURTHER_COLOURS)]) for number, name in enumerate(further)}
+    colours = (FURTHER_COLOURS[number % len(FURTHER_COLOURS)] for number in range(len(further)))
+    labels = (_label(name) + (note_on_oks if name.endswith("_oks_ap") else "") for name in further)
+    return dict(zip(further, zip(labels, colours, strict=True), strict=True))
 
 
 def _label(name):
@@ -191,7 +194,8 @@ def pdj_curves(metrics, file):
     """Draws PDJ over the threshold, of the model and of the mean pose.
 
     Args:
-        metrics: the dict of metrics.json, of which `pdj_curve` and `mean_pose_pdj_curve` are used.
+        metrics: the dict of metrics.json, of which `pdj_curve`, `mean_pose_pdj_curve` and `pdj_unit`
+            are used.
         file: where to write the PNG.
     """
     figure, (axes,) = _figure(1)
@@ -202,7 +206,7 @@ def pdj_curves(metrics, file):
         values = [100 * value if _is_number(value) else math.nan for value in metrics[key]["pdj"]]
         axes.plot(metrics[key]["thresholds"], values, color=colour, marker="o", markersize=3.5, label=label)
     axes.set_ylim(0, 102)
-    axes.set_xlabel("threshold, torso diameters")
+    axes.set_xlabel(f"threshold, {metrics.get('pdj_unit', 'torso diameters')}")
     axes.grid(alpha=0.25, linewidth=0.7)
     axes.legend(frameon=False, fontsize=9)
     axes.set_title("PDJ in percent", loc="left")

@@ -44,6 +44,9 @@ class Regressor(keras.Model):
             augmentation.
         taught_share: factor of the loss of the teacher's keypoints (`taught` [B, K, 3] in a batch),
             which is added to the loss of the labels.
+        padding: factor by which the box was enlarged to the region of a batch. The longer side of
+            the box that `keras_metrics.PDJ` gets is that of the region, divided by this factor: for
+            boxes that were first extended to an aspect, that of the extended box.
         xla: compile the replica's part of each step with XLA.
         clip_norm: largest global norm of the reduced gradient; 0: no limit.
         ema: decay of the moving average of the weights, which evaluation uses; 0: no average.
@@ -57,6 +60,7 @@ class Regressor(keras.Model):
         crop_metrics=(),
         augmentation=None,
         taught_share=1.0,
+        padding=1.0,
         xla=False,
         clip_norm=0.0,
         ema=0.0,
@@ -69,6 +73,7 @@ class Regressor(keras.Model):
         self.crop_metrics = list(crop_metrics)
         self.augmentation = augmentation
         self.taught_share = taught_share
+        self.padding = padding
         self.xla = xla
         self.clip_norm = clip_norm
         self.ema = ema
@@ -192,7 +197,8 @@ class Regressor(keras.Model):
     def evaluate(self, x, **kwargs):
         """Evaluates like `keras.Model.evaluate`, on a dataset of known cardinality.
 
-        With `return_dict` and `validation_ap`, the results hold `oks_ap` too.
+        With `return_dict`, the results lack PCP and PDJ if nothing counted, and with
+        `validation_ap` they hold `oks_ap`.
         """
         self.epoch_metrics.keep()
         # Without it, the last execution would run out of data, and its batches would not count.
@@ -201,9 +207,11 @@ class Regressor(keras.Model):
         if self._test_steps_left < 1:
             raise ValueError(f"x must be a tf.data.Dataset of known cardinality. Received: {x}")
         results = super().evaluate(x, **kwargs)
-        if self.validation_ap and kwargs.get("return_dict"):
-            results |= self.validation_ap.result()
-        return results
+        if not kwargs.get("return_dict"):
+            return results
+        undefined = {metric.name for metric in self.pixel_metrics if not getattr(metric, "defined", True)}
+        results = {name: value for name, value in results.items() if name not in undefined}
+        return results | (self.validation_ap.result() if self.validation_ap else {})
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Does nothing: that of Keras consumes a batch and does not work with several hosts."""
@@ -362,8 +370,10 @@ class Regressor(keras.Model):
         for metric in self.crop_metrics:
             metric.update_state(batch["keypoints"], outputs["keypoints"], weight)
         truth, prediction = to_pixels(batch, outputs["keypoints"])
+        sides = tf.reduce_max(batch["region"][:, 2:], axis=-1) / self.padding
         for metric in self.pixel_metrics:
-            metric.update_state(truth, prediction, weight)
+            options = {"sides": sides} if getattr(metric, "takes_sides", False) else {}
+            metric.update_state(truth, prediction, weight, **options)
 
     def _compiled(self, function):
         # Without XLA the function is traced in place, where BatchNorm can synchronise the replicas.

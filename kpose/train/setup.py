@@ -12,7 +12,7 @@ from kpose.core.errors import InputError
 from kpose.data import pipeline, records
 from kpose.data.training_set import find_training_set, summarise_labels
 from kpose.metrics import keras_metrics, pose
-from kpose.models import decoding
+from kpose.models import cascade, decoding
 from kpose.runs import checkpoints
 from kpose.runs.workdir import (
     BASE_FOLDER,
@@ -39,8 +39,11 @@ def claim_workdir(config, workdir, skeleton):
         skeleton: the `Skeleton` that the network learns.
 
     Raises:
-        InputError: the workdir holds a run of another recipe, or checkpoints without a recipe.
+        InputError: the workdir holds a run of another recipe, or checkpoints without a recipe; or
+            the recipe is a cascade, and the skeleton has no torso.
     """
+    if config.model.name == "cascade":
+        cascade.check_torso(skeleton)
     path = os.path.join(workdir, CONFIG_FILE)
     if os.path.exists(path):
         changed = config_lib.differences(config, load_config(workdir))
@@ -157,13 +160,11 @@ def build_regressor(config, skeleton, run, total_steps, workdir=None, stored_sha
         regressor = Regressor(
             build_network(config, skeleton, workdir, run.synchronized, initial_weights=new),
             losses.build(config.loss),
-            pixel_metrics=[
-                *(keras_metrics.PCP(skeleton, rule) for rule in pose.RULES),
-                keras_metrics.PDJ(skeleton, 0.2),
-            ],
+            pixel_metrics=pixel_metrics_of(skeleton),
             crop_metrics=[keras_metrics.SpreadRatio(skeleton.num_joints)],
             augmentation=augmentation.on_device if augmentation and config.augment.on == "device" else None,
             taught_share=config.teacher.share,
+            padding=config.data.padding,
             xla=run.xla,
             clip_norm=config.optimizer.clip_norm,
             ema=config.optimizer.ema,
@@ -215,19 +216,27 @@ def _measured_sets(config, training_set):
     return list(zip(training_set.weights if same else given.weights, given.files, strict=True))
 
 
-def mean_pose_pcp(batches, training_set):
-    """The PCP of the training set's mean pose on evaluation batches.
+def pixel_metrics_of(skeleton):
+    """List of the metrics in original pixels: PCP of each rule if the skeleton has limbs, and PDJ."""
+    rules = pose.RULES if skeleton.limbs else ()
+    return [*(keras_metrics.PCP(skeleton, rule) for rule in rules), keras_metrics.PDJ(skeleton, 0.2)]
+
+
+def mean_pose_metrics(batches, training_set):
+    """The metrics of the training set's mean pose on evaluation batches.
 
     Args:
         batches: `tf.data.Dataset` of `pipeline.evaluation_batches`.
         training_set: `training_set.TrainingSet`.
 
     Returns:
-        dict: rule -> `keras_metrics.PCP`.
+        list of the metrics of `pixel_metrics_of`.
     """
-    found = {rule: keras_metrics.PCP(training_set.skeleton, rule) for rule in pose.RULES}
+    found = pixel_metrics_of(training_set.skeleton)
     for batch in batches.map(lambda b: {name: b[name] for name in ("keypoints", "region", "weight")}):
         points = decoding.to_pixels(batch, training_set.labels.mean_pose)
-        for metric in found.values():
-            metric.update_state(*points, batch["weight"])
+        sides = tf.reduce_max(batch["region"][:, 2:], axis=-1) / training_set.padding
+        for metric in found:
+            options = {"sides": sides} if metric.takes_sides else {}
+            metric.update_state(*points, batch["weight"], **options)
     return found

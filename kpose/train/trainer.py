@@ -16,18 +16,19 @@ from kpose.core import devices, files, skeletons
 from kpose.core.errors import InputError, first_line
 from kpose.data import pipeline
 from kpose.data.training_set import TrainingSet, skeleton_of
+from kpose.metrics import coco
 from kpose.models import flops
 from kpose.runs import checkpoints
 from kpose.runs.workdir import check_skeleton, read_history, resolve_recipe
 from kpose.train import callbacks, nonfinite
-from kpose.train.history import History, no_room, without_improvement
+from kpose.train.history import History, no_room, score_of, without_improvement
 from kpose.train.regressor import Regressor
 from kpose.train.setup import (
     build_regressor,
     build_validation_ap,
     claim_workdir,
     displace_cascade_inputs,
-    mean_pose_pcp,
+    mean_pose_metrics,
     part_of,
     training_batches,
     training_set_of,
@@ -183,7 +184,7 @@ def _prepare(config, workdir, stack):
         saver=checkpoints.Checkpoints(workdir, regressor, config.keep_checkpoints, written),
         history=History(
             written,
-            floor=mean_pose_pcp(validation, training_set) if validation else None,
+            floor=mean_pose_metrics(validation, training_set) if validation else (),
             total_steps=total_steps,
             batch_size=config.batch_size,
             log_every=config.log_every,
@@ -234,7 +235,7 @@ def _add_lost_row(run, place):
     if logs:
         run.history.add_row(run.regressor, epoch, place.step, logs)
     if evaluated:
-        run.saver.save_if_best(place.step, place.position, float(logs["val_pcp_strict"]))
+        run.saver.save_if_best(place.step, place.position, score_of(logs))
 
 
 def _fit(run, place, profile):
@@ -389,7 +390,29 @@ def _log_summary(run, place):
     if len(training_set.files) > 1:
         for part, count, weight in zip(training_set.files, training_set.counts, training_set.weights, strict=True):
             logging.info("  %s: %d records, %.1f%% of the samples", part.pattern, count, 100 * weight)
+    if config.augment.half_body and not run.skeleton.upper:
+        logging.warning(
+            "config.augment.half_body has no effect: the skeleton %r has no upper body ('upper' in its file)",
+            run.skeleton.name,
+        )
+    _log_measures(run)
     if config.stop_after and run.validation is None:
         logging.warning("config.stop_after has no effect without config.data.val: the training runs all its steps")
     if place.step:
         logging.info("continuing at step %d of %d", place.step, run.total_steps)
+
+
+def _log_measures(run):
+    """Logs what the metrics of a skeleton without limbs, torso or sigmas mean."""
+    skeleton, measures = run.skeleton, []
+    if not skeleton.limbs:
+        measures.append("no limbs, so no PCP")
+    if not skeleton.torso:
+        side = f"region of the network's input / {run.config.data.padding:g}"
+        measures.append(f"no torso, so PDJ is relative to the longer side of the box ({side}), as PCK is")
+    if not skeleton.sigmas:
+        measures.append(f"no sigmas, so OKS has those of COCO's mean joint, {coco.sigmas_of(skeleton)}")
+    if measures:
+        logging.info("skeleton %r has %s", skeleton.name, "; ".join(measures))
+    if run.validation is not None and not skeleton.limbs:
+        logging.info("the best checkpoint is that with the highest OKS AP")
