@@ -54,7 +54,9 @@ def _data_fields():
     data.train = ""  # Glob of training records; several, separated by commas, are mixed.
     data.weights = ()  # For several globs: each one's share of the samples; (): by number of records.
     data.cache = False  # Keep all decoded crops in memory.
-    data.val = ""  # Glob of validation records; empty: no evaluation during training.
+    # Glob of validation records, or several sets: a=GLOB,b=GLOB; the first decides the best
+    # checkpoint. Empty: no evaluation during training.
+    data.val = ""
     # For cascade: globs of the records that measure the errors of the previous stage; empty: data.train.
     data.errors = ""
     data.padding = 1.0  # The network's input shows the box enlarged by this factor. Cascade: at least its base's.

@@ -1,9 +1,9 @@
 """Pictures of persons with their skeletons.
 
 Left limbs are orange, right limbs are blue, limbs in the middle are green; `colours` has the colours
-of skeletons without left and right. An occluded joint is drawn as a ring. A joint of low confidence is drawn faint. Images are uint8 [H, W, 3] RGB, grey [H,
-W] or floats in 0..255. All functions return a new uint8 [H, W, 3] array and do not change their
-arguments.
+of skeletons without left and right. An occluded joint is drawn as a ring. A joint of low confidence
+is drawn faint. Images are uint8 [H, W, 3] RGB, grey [H, W] or floats in 0..255. All functions return
+a new uint8 [H, W, 3] array and do not change their arguments.
 
 Points are [x, y] in continuous pixel coordinates: pixel i covers [i, i + 1).
 """

@@ -67,9 +67,7 @@ def evaluate(
     results = coco.coco_results(
         persons["image_id"].tolist(), persons["box"], persons["keypoints"], persons["score"].tolist()
     )
-    counts = bootstrap.person_counts(
-        persons["truth"], persons["keypoints"][..., :2], trained.skeleton, persons["box"]
-    )
+    counts = bootstrap.person_counts(persons["truth"], persons["keypoints"][..., :2], trained.skeleton, persons["box"])
     metrics = _score(trained, persons, results, counts, labels) | {
         "num_persons": len(persons["truth"]),
         "num_images": len(np.unique(persons["image"])),

@@ -12,7 +12,7 @@ import jinja2
 from PIL import Image
 
 from kpose import config as config_lib
-from kpose.core import files
+from kpose.core import files, validation_sets
 from kpose.drawing import charts
 from kpose.evaluate.summary import describe_pixels, has_limbs, note_on_sigmas, pdj_unit, percent
 from kpose.metrics import pose
@@ -65,13 +65,14 @@ def write(output_dir, metrics, persons, pictures, run=None):
         "errors": _chart(charts.error_histogram, relative_errors, metrics["num_persons"]),
     }
     if run and run.history:
-        pngs["learning_curve"] = _chart(_learning_curve, run.history, note_on_sigmas(metrics))
+        pngs["learning_curve"] = _chart(_learning_curve, run, note_on_sigmas(metrics))
     if has_limbs(metrics):
         pngs |= {"pcp_by_group": _chart(charts.pcp_bars, metrics), "pcp_by_limb": _chart(charts.limb_bars, metrics)}
         with files.replacing(os.path.join(output_dir, "pcp.png"), "wb") as file:
             file.write(pngs["pcp_by_group"])
     values = _values(metrics) | {
         "recipe_fields": _recipe_table(run.recipe) if run else None,
+        "validation_sets": _validation_table(run, note_on_sigmas(metrics)) if run else None,
         "charts": {name: _base64(png) for name, png in pngs.items()},
         "pictures": {title: _base64(_png(picture)) for title, picture in pictures.items()},
     }
@@ -256,8 +257,33 @@ def _number(value, form):
     return "-" if value is None else format(value, form)
 
 
-def _learning_curve(rows, note, file):
-    charts.learning_curve(rows, file, note_on_oks=note)
+def _learning_curve(run, note, file):
+    further = [name for name, _ in validation_sets.parse(run.recipe.data.val)[1:]]
+    charts.learning_curve(run.history, file, note_on_oks=note, further=further)
+
+
+def _validation_table(run, note):
+    """The last evaluation of the training on each validation set; None unless there are several."""
+    sets = validation_sets.parse(run.recipe.data.val)
+    last = next((row for row in reversed(run.history) if "val_loss" in row), None)
+    if len(sets) < 2 or last is None:
+        return None
+    found = list(validation_sets.split(last, [name for name, _ in sets[1:]]).values())
+    titles = {"loss": "loss", "pcp_strict": "PCP strict", "pcp_mean": "PCP mean rule", "pdj_0.2": "PDJ@0.2"}
+    titles |= {"oks_ap": f"OKS AP{note}"}
+    titles = {metric: title for metric, title in titles.items() if any(metric in of_set for of_set in found)}
+    rows = [
+        [
+            Cell(name),
+            Cell(pattern),
+            *(
+                Cell(_number(of_set.get(metric), ".4g") if metric == "loss" else percent(of_set.get(metric)))
+                for metric in titles
+            ),
+        ]
+        for (name, pattern), of_set in zip(sets, found, strict=True)
+    ]
+    return Table(["validation set", "records", *titles.values()], rows)
 
 
 def _chart(draw, *arguments):

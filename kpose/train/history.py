@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams_api
 
+from kpose.core import validation_sets
 from kpose.core.errors import InputError, first_line
 from kpose.core.progress import Progress
 from kpose.drawing import charts
@@ -33,8 +34,8 @@ class History(keras.callbacks.Callback):
 
     Args:
         workdir: folder to write to. An existing history is continued.
-        floor: list of `keras_metrics.PCP` and `PDJ` of the mean pose on the validation records, shown
-            beside those of the model; (): no validation.
+        floors: for each validation set, the `keras_metrics.PCP` and `PDJ` of the mean pose, shown
+            beside those of the model: {name: list}; the first name is "". {}: no validation.
         total_steps: number of steps of the training.
         batch_size: samples per step, for the rate.
         log_every: number of steps between two sets of TensorBoard scalars.
@@ -42,12 +43,13 @@ class History(keras.callbacks.Callback):
         hparams: dict of the recipe's fields, for TensorBoard's table of runs.
     """
 
-    def __init__(self, workdir, floor, total_steps, batch_size, log_every, shown=True, hparams=None):
+    def __init__(self, workdir, floors, total_steps, batch_size, log_every, shown=True, hparams=None):
         super().__init__()
         self._created = time.monotonic()
         self.workdir = workdir
-        self.floor = _scalars(floor)
-        skeletons = [metric.skeleton for metric in floor]
+        self.floors = {name: _scalars(metrics) for name, metrics in floors.items()}
+        self.further = [name for name in floors if name]
+        skeletons = [metric.skeleton for metrics in floors.values() for metric in metrics]
         self.note = coco.note_on_sigmas(coco.sigmas_of(skeletons[0])) if skeletons else ""
         self.hparams = hparams or {}
         self.total_steps = total_steps
@@ -71,9 +73,12 @@ class History(keras.callbacks.Callback):
         self.rows = [row for row in self.rows if row["step"] <= start]
         folder = os.path.join(self.workdir, "tensorboard")
         # TensorBoard draws the mean pose as a separate run in the same charts.
-        names = ("train", "validation", "mean_pose", ".")
+        sets = [("validation", "mean_pose"), *((f"validation_{n}", f"mean_pose_{n}") for n in self.further)]
+        names = ("train", ".", *(name for pair in sets for name in pair))
         writers = [tf.summary.create_file_writer(os.path.join(folder, name)) for name in names]
-        self._train_writer, self._val_writer, self._floor_writer, hparams_writer = writers
+        self._train_writer, hparams_writer, *of_sets = writers
+        # The validation sets and their mean poses.
+        self._val_writers = dict(zip(("", *self.further), zip(of_sets[::2], of_sets[1::2], strict=True), strict=True))
         with writing_events(self.workdir), hparams_writer.as_default():
             fields = {name: _plain(value) for name, value in self.hparams.items()}
             hparams_api.hparams(fields, trial_id=os.path.basename(os.path.abspath(self.workdir)))
@@ -182,23 +187,25 @@ class History(keras.callbacks.Callback):
         row = before | {"step": step, "epoch": epoch} | {name: float(value) for name, value in logs.items()}
         self.rows.append(row)
         write_history(self.workdir, self.rows)
-        evaluated = {name[4:]: value for name, value in row.items() if name.startswith("val_")}
-        if not evaluated:
+        evaluated = validation_sets.split(row, self.further)
+        if not evaluated[""]:
             return
         # Until the next epoch starts, the metric objects hold the state of the evaluation.
         limbs = {name: value for name, value in _scalars(self.model.pixel_metrics).items() if "/" in name}
-        self._write_scalars(self._val_writer, evaluated | limbs, step)
-        self._write_scalars(self._floor_writer, self.floor, step)
-        self._print_evaluation(row)
+        for name, (writer, floor_writer) in self._val_writers.items():
+            self._write_scalars(writer, evaluated[name] | ({} if name else limbs), step)
+            self._write_scalars(floor_writer, self.floors.get(name, {}), step)
+        self._print_evaluation(row, evaluated)
 
-    def _print_evaluation(self, row):
+    def _print_evaluation(self, row, evaluated):
         """Prints the metrics of an evaluation, and a warning if the predictions vary little."""
         loss = f"loss {row['loss']:.4g}, " if "loss" in row else ""
-        ap = f", OKS AP {100 * row['val_oks_ap']:.1f}{self.note}" if "val_oks_ap" in row else ""
-        self._progress.write(
-            f"epoch {row['epoch']}, step {row['step']}: {loss}validation loss {row['val_loss']:.4g}, "
-            f"{self._scores(row)}{ap}"
-        )
+        for name, found in evaluated.items():
+            before = f"  {name}: " if name else f"epoch {row['epoch']}, step {row['step']}: {loss}"
+            ap = f", OKS AP {100 * found['oks_ap']:.1f}{self.note}" if "oks_ap" in found else ""
+            if "loss" in found:
+                scores = _scores(found, self.floors.get(name, {}))
+                self._progress.write(f"{before}validation loss {found['loss']:.4g}, {scores}{ap}")
         spread = row.get("val_spread", 1.0)
         if spread < COLLAPSED_SPREAD:
             self._progress.write(
@@ -208,19 +215,10 @@ class History(keras.callbacks.Callback):
                 "or freeze less of a pretrained backbone"
             )
 
-    def _scores(self, row):
-        """PCP of an evaluation as text, with that of the mean pose; PDJ if there is no PCP."""
-        if "val_pcp_strict" in row:
-            floor = f" (mean pose {100 * self.floor['pcp_strict']:.1f}% strict)" if "pcp_strict" in self.floor else ""
-            return f"PCP {100 * row['val_pcp_strict']:.1f}% strict, {100 * row['val_pcp_mean']:.1f}% mean rule{floor}"
-        if "val_pdj_0.2" not in row:
-            return "PCP and PDJ - (nothing is labelled for them)"
-        floor = f" (mean pose {100 * self.floor['pdj_0.2']:.1f}%)" if "pdj_0.2" in self.floor else ""
-        return f"PDJ@0.2 {100 * row['val_pdj_0.2']:.1f}%{floor}"
-
     def on_train_end(self, logs=None):
         path = os.path.join(self.workdir, "learning_curve.png")
-        charts.learning_curve(self.rows, path, self.floor.get("pcp_strict"), self.note)
+        floor = self.floors.get("", {}).get("pcp_strict")
+        charts.learning_curve(self.rows, path, floor, self.note, self.further)
         self._progress.log(f"peak memory {_peak_memory()}")
 
     def close(self):
@@ -296,6 +294,21 @@ def no_room(path, reason):
         f"{path}: cannot be written ({reason}): free some space and run the same command again; it continues from the "
         "last checkpoint, which is complete"
     )
+
+
+def _scores(found, floor):
+    """PCP of an evaluation as text, with that of the mean pose; PDJ if there is no PCP.
+
+    Args:
+        found, floor: dicts by metric of the model and of the mean pose.
+    """
+    if "pcp_strict" in found:
+        of_pose = f" (mean pose {100 * floor['pcp_strict']:.1f}% strict)" if "pcp_strict" in floor else ""
+        return f"PCP {100 * found['pcp_strict']:.1f}% strict, {100 * found['pcp_mean']:.1f}% mean rule{of_pose}"
+    if "pdj_0.2" not in found:
+        return "PCP and PDJ - (nothing is labelled for them)"
+    of_pose = f" (mean pose {100 * floor['pdj_0.2']:.1f}%)" if "pdj_0.2" in floor else ""
+    return f"PDJ@0.2 {100 * found['pdj_0.2']:.1f}%{of_pose}"
 
 
 def _scalars(metrics):

@@ -18,7 +18,7 @@ import keras
 import tensorflow as tf
 
 from kpose.models.decoding import region_inputs, to_pixels
-from kpose.train import validation_ap
+from kpose.train import replicas, validation_ap
 from kpose.train.epoch_metrics import EpochMetrics
 from kpose.train.executions import TrainingSteps, looped
 
@@ -94,6 +94,9 @@ class Regressor(keras.Model):
         self.step_learning_rate = tf.Variable(0.0, trainable=False)
         # A `validation_ap.ValidationAP`, which `evaluate` fills; None: no OKS AP.
         self.validation_ap = None
+        # Further validation sets of `evaluate`: {name: (batches, `ValidationAP` or None)}. All share
+        # the variable of `validation_ap`.
+        self.further_validation = {}
         self.epoch_metrics = EpochMetrics(self)
         # Total seconds that training steps have waited for batches.
         self.data_wait = 0.0
@@ -198,9 +201,21 @@ class Regressor(keras.Model):
         """Evaluates like `keras.Model.evaluate`, on a dataset of known cardinality.
 
         With `return_dict`, the results lack PCP and PDJ if nothing counted, and with
-        `validation_ap` they hold `oks_ap`.
+        `validation_ap` they hold `oks_ap`. They also hold the metrics of `further_validation`, such as
+        "NAME_loss". The metric objects keep the state of `x`.
         """
         self.epoch_metrics.keep()
+        further = {}
+        if kwargs.get("return_dict"):
+            options = {name: value for name, value in kwargs.items() if name != "_use_cached_eval_dataset"}
+            for name, (batches, average_precision) in self.further_validation.items():
+                found = self._evaluate(batches, average_precision, **options)
+                further |= {f"{name}_{metric}": value for metric, value in found.items()}
+        found = self._evaluate(x, self.validation_ap, **kwargs)
+        return found | further if kwargs.get("return_dict") else found
+
+    def _evaluate(self, x, average_precision, **kwargs):
+        """`evaluate` on one set."""
         # Without it, the last execution would run out of data, and its batches would not count.
         # It is a method of a `tf.data.Dataset` and a property of a distributed dataset.
         self._test_steps_left = int(x.cardinality() if callable(x.cardinality) else x.cardinality)
@@ -211,7 +226,7 @@ class Regressor(keras.Model):
             return results
         undefined = {metric.name for metric in self.pixel_metrics if not getattr(metric, "defined", True)}
         results = {name: value for name, value in results.items() if name not in undefined}
-        return results | (self.validation_ap.result() if self.validation_ap else {})
+        return results | (average_precision.result() if average_precision else {})
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Does nothing: that of Keras consumes a batch and does not work with several hosts."""
@@ -221,24 +236,26 @@ class Regressor(keras.Model):
         scale = tf.convert_to_tensor(self.loss_scale)
         sample_scale = scale
         if self.sample_loss.reduction != "sum":
-            size = _sum(strategy, strategy.run(lambda b: tf.reduce_sum(b["weight"]), args=(batch,)))
+            size = replicas.total(strategy, strategy.run(lambda b: tf.reduce_sum(b["weight"]), args=(batch,)))
             sample_scale = sample_scale / size
         gradients, state, loss = strategy.run(self._replica_train_step, args=(batch, sample_scale))
         # If a value is not finite on one replica, the sum is not finite on all replicas.
-        loss = _sum(strategy, loss)
-        gradients = [_sum(strategy, g) for g in gradients]
+        loss = replicas.total(strategy, loss)
+        gradients = [replicas.total(strategy, g) for g in gradients]
         if self.scales_loss:
             gradients = [g / scale for g in gradients]
-        state = {index: _reduce_state(strategy, value) for index, value in state.items()}
+        state = {index: replicas.reduce_state(strategy, value) for index, value in state.items()}
         self._update(gradients, state, loss, step)
 
     def _replica_train_step(self, batch, sample_scale):
         replica_id = tf.distribute.get_replica_context().replica_id_in_sync_group
         trainable = [tf.convert_to_tensor(v.value) for v in self.trained_variables]
-        state = [_seeded(tf.convert_to_tensor(v.value), replica_id) for v in self.network.non_trainable_variables]
+        state = [
+            replicas.seeded(tf.convert_to_tensor(v.value), replica_id) for v in self.network.non_trainable_variables
+        ]
         gradients, state, batch, outputs, losses = self._compiled(self.gradients)(trainable, state, batch, sample_scale)
         self._update_metrics(batch, outputs, losses)
-        state = {index: _unseeded(value, replica_id) for index, value in state.items()}
+        state = {index: replicas.unseeded(value, replica_id) for index, value in state.items()}
         return gradients, state, tf.reduce_sum(losses * batch["weight"])
 
     def gradients(self, trainable, state, batch, sample_scale):
@@ -340,7 +357,7 @@ class Regressor(keras.Model):
         predictions = strategy.run(self._replica_test_step, args=(batch,))
         if self.validation_ap and "number" in batch:
             # The rows of the other replicas are zeros, so that the sum has the rows of all.
-            self.validation_ap.update(_sum(strategy, predictions))
+            self.validation_ap.update(replicas.total(strategy, predictions))
 
     def _replica_test_step(self, batch):
         of_loss = [tf.convert_to_tensor(v.value) for v in self.sample_loss.trainable_variables]
@@ -384,30 +401,3 @@ def _inputs(network, batch):
     """Keyword arguments of a cascade: the estimate, if the batch has one, and the aspects."""
     estimate = {"estimate": batch["estimate"]} if "estimate" in batch else {}
     return estimate | region_inputs(network, batch["region"])
-
-
-def _seeded(value, replica_id):
-    """A dropout seed plus the offset of the replica; other state unchanged."""
-    return value + _seed_offset(value, replica_id) if value.dtype.is_integer else value
-
-
-def _unseeded(value, replica_id):
-    """The inverse of `_seeded`."""
-    return value - _seed_offset(value, replica_id) if value.dtype.is_integer else value
-
-
-def _seed_offset(value, replica_id):
-    return tf.cast(tf.stack([tf.cast(replica_id, tf.int32), 0]), value.dtype)
-
-
-def _sum(strategy, value):
-    """The sum over all replicas. For one replica it avoids the copy that `reduce` makes."""
-    if strategy.num_replicas_in_sync == 1:
-        return strategy.experimental_local_results(value)[0]
-    return strategy.reduce("SUM", value, axis=None)
-
-
-def _reduce_state(strategy, value):
-    """The mean of BatchNorm statistics over the replicas; seeds are equal on all, and unchanged."""
-    local = strategy.experimental_local_results(value)[0]
-    return local if local.dtype.is_integer else _sum(strategy, value) / strategy.num_replicas_in_sync

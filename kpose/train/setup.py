@@ -7,7 +7,7 @@ from absl import logging
 
 from kpose import config as config_lib
 from kpose.augment.augmentation import build_augmentation
-from kpose.core import files, skeleton_files
+from kpose.core import files, skeleton_files, validation_sets
 from kpose.core.errors import InputError
 from kpose.data import pipeline, records
 from kpose.data.training_set import find_training_set, summarise_labels
@@ -102,27 +102,46 @@ def training_batches(config, training_set, start_step=0, worker=0, workers=1):
 
 
 def validation_batches(config, skeleton):
-    """At most `config.evaluate_batches` batches of `config.data.val`; None if it is empty."""
-    if not config.data.val:
-        return None
-    batches = pipeline.evaluation_batches(config, records.find(config.data.val, skeleton))
-    batches = batches.take(config.evaluate_batches) if config.evaluate_batches else batches
-    return validation_ap.numbered(batches)
+    """The batches of each validation set of `config.data.val`, at most `config.evaluate_batches`.
+
+    Returns:
+        {name of the set: `tf.data.Dataset`}, in order; the first name is "". {}: no validation.
+
+    Raises:
+        InputError: records are missing, damaged or of other joints, or names are wrong.
+    """
+    found = {}
+    for name, pattern in _validation_files(config):
+        batches = pipeline.evaluation_batches(config, records.find(pattern, skeleton))
+        batches = batches.take(config.evaluate_batches) if config.evaluate_batches else batches
+        found[name] = validation_ap.numbered(batches)
+    return found
 
 
-def build_validation_ap(config, skeleton, batches):
-    """The `validation_ap.ValidationAP` of a recipe, for its validation batches."""
-    found = records.find(config.data.val, skeleton)
-    total = summarise_labels(found, config.data.padding).num_records
-    samples = int(batches.cardinality()) * config.batch_size
-    if samples < total:
-        logging.info(
-            "evaluations use the first %d of the %d persons of data.val (config.evaluate_batches); their OKS AP is "
-            "that of these persons",
-            samples,
-            total,
-        )
-    return validation_ap.ValidationAP(found, min(samples, total), samples)
+def _validation_files(config):
+    """List of (name, glob) of the validation sets; the first has the name ""."""
+    sets = validation_sets.parse(config.data.val)
+    return [("" if index == 0 else name, pattern) for index, (name, pattern) in enumerate(sets)]
+
+
+def build_validation_aps(config, skeleton, batches):
+    """{name: `validation_ap.ValidationAP`} for the result of `validation_batches`."""
+    samples = {name: int(some.cardinality()) * config.batch_size for name, some in batches.items()}
+    predictions = validation_ap.empty_predictions(max(samples.values()), skeleton.num_joints)
+    aps = {}
+    for name, pattern in _validation_files(config):
+        found = records.find(pattern, skeleton)
+        total = summarise_labels(found, config.data.padding).num_records
+        if samples[name] < total:
+            logging.info(
+                "evaluations use the first %d of the %d persons of data.val%s (config.evaluate_batches); their OKS AP "
+                "is that of these persons",
+                samples[name],
+                total,
+                f" {name!r}" if name else "",
+            )
+        aps[name] = validation_ap.ValidationAP(found, min(samples[name], total), predictions)
+    return aps
 
 
 def part_of(batches, worker, workers):

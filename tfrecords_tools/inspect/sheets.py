@@ -100,7 +100,9 @@ def _contact_sheet(files, count, persons, seed):
         tiles.append(draw_skeleton(tile, points, files.skeleton, visibility=features["visibility"].numpy()))
         captions.append(f"{int(features['annotation_id'])}: {region[2]:.0f} x {region[3]:.0f}")
     title = f"{persons} of {count:,} persons"
-    return sheets.contact_sheet(tiles, columns=min(8, persons), tile_size=192, captions=captions, title=title, skeleton=files.skeleton)
+    return sheets.contact_sheet(
+        tiles, columns=min(8, persons), tile_size=192, captions=captions, title=title, skeleton=files.skeleton
+    )
 
 
 def inspect_augmentation(pattern, config, sheet_path, persons=8, seed=0):
