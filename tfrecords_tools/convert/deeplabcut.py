@@ -112,7 +112,8 @@ class _Table:
         numbered = [(n, cells) for n, cells in numbered if any(cells)]
         header = {}
         while numbered and numbered[0][1][0] in HEADERS and numbered[0][1][0] not in header:
-            header[numbered[0][1][0]] = numbered.pop(0)[1]
+            cells = numbered.pop(0)[1]
+            header[cells[0]] = cells
         if not {"scorer", "bodyparts", "coords"} <= set(header):
             raise InputError(
                 f"{path}: not labels of DeepLabCut: its first rows must begin with scorer, bodyparts and coords"
