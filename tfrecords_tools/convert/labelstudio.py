@@ -45,10 +45,10 @@ def read(options):
         else:
             # JSON-MIN has an entry for each annotation.
             data, results = task, _results_of_minimal(task)
-            if "id" in task and number in seen:
+            if "id" in task and str(number) in seen:
                 source.left_out["annotations of a task after its first"] += 1
                 continue
-            seen.add(number)
+            seen.add(str(number))
         if results is not None:
             source.photos.append(_photo(data, results, task.get("file_upload"), where, source))
     source.use_labels_in_order()
@@ -61,7 +61,7 @@ def _results(task, where, source):
     if not isinstance(annotations, list) or not all(isinstance(one, dict) for one in annotations):
         raise InputError(f"{where}: its annotations are not complete: export as JSON, not as a snapshot of ids")
     # Predictions are the work of a model, not labels.
-    if task.get("predictions"):
+    if isinstance(task.get("predictions"), list) and task["predictions"]:
         source.left_out["tasks' predictions"] += len(task["predictions"])
     kept = [one for one in annotations if not (one.get("was_cancelled") or one.get("skipped"))]
     if len(kept) < len(annotations):
@@ -106,7 +106,7 @@ def _photo(data, results, upload, where, source):
             continue
         here = f"{where}, result {one.get('id', number + 1)}"
         size = size or labels.size_of(one.get("original_width"), one.get("original_height"), here)
-        group = owner(one.get("id"))
+        group = owner(str(one.get("id")))
         label, numbers = _values(value, kind, here, source)
         if label is None:
             source.left_out[f"regions of type {kind!r} without a label"] += 1
@@ -154,9 +154,9 @@ def _owners(results):
     links = [(one.get("id"), one.get("parentID")) for one in results if one.get("parentID")]
     links += [(one.get("from_id"), one.get("to_id")) for one in results if one.get("type") == "relation"]
     group = {}
-    for first, second in links:
+    for first, second in (map(str, link) for link in links):
         old = {group.get(first, first), group.get(second, second)}
-        new = min(old, key=str)
+        new = min(old)
         group |= {first: new, second: new} | {key: new for key, value in group.items() if value in old}
     return group.get
 
