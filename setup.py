@@ -33,6 +33,7 @@ setup(
         "keras-cv>=0.9",
         "matplotlib>=3.8",
         "ml-collections>=1.0",
+        "pyyaml",
         "numba>=0.60",
         "numpy>=1.26",
         "pillow>=10.1",

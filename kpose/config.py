@@ -12,7 +12,7 @@ import os
 
 from ml_collections import ConfigDict
 
-from kpose.core import checks, files, geometry, skeletons
+from kpose.core import checks, files, geometry, skeleton_files, skeletons
 from kpose.core.errors import InputError
 from kpose.core.geometry import CONTINUOUS, INDICES
 
@@ -37,7 +37,7 @@ def default():
     config.evaluate_batches = 0  # Batches of data.val in an evaluation; 0: all.
     config.log_every = 100  # Steps between TensorBoard scalars; log lines come by time.
     config.quick = False  # Set by RECIPE:quick. The batch size is rounded up to a multiple of the replicas.
-    config.skeleton = "coco"  # Name of the skeleton of the labels: coco, lsp.
+    config.skeleton = skeletons.AUTO  # auto (that of the first data set), coco, lsp, or a .json or .yaml file.
     config.data = _data_fields()
     config.augment = _augment_fields()
     config.model = _model_fields()
@@ -232,6 +232,8 @@ RANGES = {
 }
 # Fields that may change when a run is resumed: its checkpoints do not depend on them.
 RESUMABLE = (
+    # The joints themselves are compared (`kpose.runs.workdir.check_skeleton`).
+    "skeleton",
     "epochs",
     "steps",
     "xla",
@@ -267,7 +269,8 @@ def check(config):
         if value != value or value < lowest or (highest is not None and value > highest):
             wanted = f"at least {lowest}" if highest is None else f"between {lowest} and {highest}"
             raise InputError(f"config.{field} is {value}: it must be {wanted}")
-    skeletons.get(config.skeleton)
+    if config.skeleton != skeletons.AUTO and not skeleton_files.is_file(config.skeleton):
+        skeletons.get(config.skeleton)
     checks.run(config)
     geometry.check_aspect(config.data.aspect, config.model.input_size)
     if config.replicas and config.batch_size % config.replicas and not config.quick:

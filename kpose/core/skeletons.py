@@ -1,12 +1,20 @@
 """Skeleton tables: the joints of a skeleton, their left/right pairs, limbs and OKS sigmas.
 
-All other modules read the number of joints, the pairs and the limbs from these tables.
+All other modules read the number of joints, the pairs and the limbs from these tables. A table is
+one of `SKELETONS`, or comes from a file or a COCO category (`kpose.core.skeleton_files`).
 """
 
 import dataclasses
 import functools
 
 from kpose.core.errors import InputError
+
+# Sigma of a joint that has none of its own: the mean of COCO's 17.
+DEFAULT_SIGMA = 0.067
+# Largest number of joints; a larger one is a mistake in the file.
+MAX_JOINTS = 1000
+# The name that means: the skeleton of the data.
+AUTO = "auto"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,34 +25,43 @@ class Skeleton:
         name: its name in recipes and records.
         joints: K joint names, in the order of the labels.
         pairs: (left, right) joint indices; left and right are those of the person.
-        limbs: limb group -> ((joint, joint), ...), the groups for which PCP is reported.
+        limbs: limb group -> ((joint, joint), ...), the groups for which PCP is reported; {}: there
+            is no PCP.
         torso: two joints whose distance is the torso diameter, the unit of PDJ
-            (Sapp and Taskar, "MODEC", CVPR 2013): left shoulder and right hip.
-        upper: joints of the upper body, for half-body augmentation.
+            (Sapp and Taskar, "MODEC", CVPR 2013): left shoulder and right hip. (): the unit is the
+            longer side of the box.
+        upper: joints of the upper body, for half-body augmentation; (): there is none.
         bones: (joint, joint) lines to draw.
         sigmas: K standard deviations of human labels, the constants of OKS
-            (https://cocodataset.org/#keypoints-eval), in units of the root of the person's area.
+            (https://cocodataset.org/#keypoints-eval), in units of the root of the person's area;
+            (): `DEFAULT_SIGMA` for every joint.
 
     Raises:
-        InputError: a length is wrong, an index is out of range, or a joint is in two pairs.
+        InputError: a length is wrong, a sigma is not positive, an index is out of range, two joints
+            have the same name, or a joint is in two pairs.
     """
 
     name: str
     joints: tuple
-    pairs: tuple
-    limbs: dict
-    torso: tuple
-    upper: tuple
-    bones: tuple
-    sigmas: tuple
+    pairs: tuple = ()
+    limbs: dict = dataclasses.field(default_factory=dict)
+    torso: tuple = ()
+    upper: tuple = ()
+    bones: tuple = ()
+    sigmas: tuple = ()
 
     def __post_init__(self):
         k = len(self.joints)
-        if len(self.sigmas) != k:
+        if not 1 <= k <= MAX_JOINTS:
+            raise InputError(f"skeleton {self.name!r}: {k} joints: it needs between 1 and {MAX_JOINTS}")
+        if self.sigmas and len(self.sigmas) != k:
             raise InputError(f"skeleton {self.name!r}: {len(self.sigmas)} sigmas for {k} joints")
-        if len(set(self.joints)) != k:
-            raise InputError(f"skeleton {self.name!r}: two joints have the same name")
-        lines = [self.torso, *self.pairs, *self.bones, *self.limb_list]
+        if not all(0 < sigma < float("inf") for sigma in self.sigmas):
+            raise InputError(f"skeleton {self.name!r}: its sigmas must be positive numbers")
+        twice = sorted({str(joint) for joint in self.joints if self.joints.count(joint) > 1})
+        if twice:
+            raise InputError(f"skeleton {self.name!r}: two joints have the same name, {twice[0]!r}")
+        lines = [*([self.torso] if self.torso else ()), *self.pairs, *self.bones, *self.limb_list]
         for line in lines:
             if len(line) != 2 or line[0] == line[1] or not all(0 <= j < k for j in line):
                 raise InputError(f"skeleton {self.name!r}: {line} is not a pair of two joints in 0..{k - 1}")
@@ -55,6 +72,16 @@ class Skeleton:
         paired = [j for pair in self.pairs for j in pair]
         if len(set(paired)) != len(paired):
             raise InputError(f"skeleton {self.name!r}: a joint is in two left/right pairs")
+
+    @functools.cached_property
+    def oks_sigmas(self):
+        """[K] sigmas of OKS: `sigmas`, or `DEFAULT_SIGMA` for every joint."""
+        return self.sigmas or (DEFAULT_SIGMA,) * self.num_joints
+
+    @functools.cached_property
+    def is_person(self):
+        """Whether it is a person's: it has at least four joints of COCO's body, by their names."""
+        return len({"shoulder", "elbow", "wrist", "hip", "knee", "ankle"} & {_part(j) for j in self.joints}) >= 4
 
     @property
     def num_joints(self):
@@ -95,6 +122,11 @@ class Skeleton:
         for left, right in self.pairs:
             sides[left], sides[right] = "left", "right"
         return tuple(sides)
+
+
+def _part(joint):
+    """The name of a joint without its side: "left_shoulder" -> "shoulder"."""
+    return joint.lower().replace("left", "").replace("right", "").strip("_- .")
 
 
 COCO = Skeleton(
@@ -226,5 +258,8 @@ def get(name):
         InputError: the name is unknown.
     """
     if name not in SKELETONS:
-        raise InputError(f"unknown skeleton {name!r}: use one of {', '.join(sorted(SKELETONS))}")
+        raise InputError(
+            f"unknown skeleton {name!r}: use one of {', '.join(sorted(SKELETONS))}, or a .json or .yaml file with its "
+            "joints"
+        )
     return SKELETONS[name]

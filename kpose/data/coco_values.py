@@ -81,8 +81,3 @@ def area_of(value, box):
 
 def file_name_of(value):
     return value if isinstance(value, str) and value else None
-
-
-def plain_name(name):
-    """The name of a joint without case and separators."""
-    return re.sub(r"[\W_]+", "", str(name)).lower()

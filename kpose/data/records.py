@@ -17,7 +17,7 @@ import re
 import numpy as np
 from absl import logging
 
-from kpose.core import files, geometry, skeletons
+from kpose.core import files, geometry, skeleton_files, skeletons
 from kpose.core.errors import InputError, first_line
 from kpose.data import tfrecord
 
@@ -220,9 +220,45 @@ def find(pattern, wanted_skeleton=None):
             "%s: records of kpose 0.1, whose joints are as in the file of labels: they are taken as pixel indices",
             pattern,
         )
-    if wanted_skeleton is not None and skeleton != wanted_skeleton.name:
-        raise InputError(f"{pattern!r}: labels of skeleton {skeleton!r}, but {wanted_skeleton.name!r} is needed")
-    return RecordFiles(pattern, paths, skeletons.get(skeleton), padding, crop_size, aspect, pixel_offset)
+    skeleton = _skeleton(paths, skeleton)
+    if wanted_skeleton is not None and skeleton.joints != wanted_skeleton.joints:
+        raise InputError(
+            f"{pattern!r}: labels of skeleton {skeleton.name!r} ({skeleton.num_joints} joints), but "
+            f"{wanted_skeleton.name!r} ({wanted_skeleton.num_joints}) is needed"
+        )
+    return RecordFiles(pattern, paths, skeleton, padding, crop_size, aspect, pixel_offset)
+
+
+def _skeleton(paths, name):
+    """The `Skeleton` of record files: that of their manifests, or in older records a name.
+
+    Raises:
+        InputError: the manifests have different skeletons, or there is none and the name is unknown.
+    """
+    found = {}
+    for stem in dict.fromkeys(re.fullmatch(r"(.*)-\d{5}-of-\d{5}", path)[1] for path in paths):
+        manifest = read_manifest(os.path.dirname(stem), os.path.basename(stem)) or {}
+        saved = manifest.get("skeleton") if isinstance(manifest, dict) else None
+        if saved is None or name in skeletons.SKELETONS:
+            saved = name
+        found[stem] = _table(saved, manifest_path(os.path.dirname(stem), os.path.basename(stem)))
+    (first, table), *others = found.items()
+    for stem, other in others:
+        if other != table:
+            raise InputError(
+                f"{first}-* and {stem}-*: their skeletons, both named {name!r}, differ: write the records again from "
+                "annotations with one skeleton"
+            )
+    return table
+
+
+def _table(saved, path):
+    if isinstance(saved, str) and saved not in skeletons.SKELETONS:
+        raise InputError(f"{path}: missing, and with it the joints of skeleton {saved!r}: copy it beside its shards")
+    try:
+        return skeleton_files.of_saved(saved)
+    except InputError as error:
+        raise InputError(f"{path}: its skeleton cannot be read: {error}") from None
 
 
 def _check_shards(paths, pattern):

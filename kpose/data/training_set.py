@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from kpose.core import geometry
+from kpose.core import geometry, skeleton_files, skeletons
 from kpose.core.errors import InputError
 from kpose.data import records
 from kpose.data.resampling import resample
@@ -136,11 +136,7 @@ def find_training_set(patterns, skeleton, padding, weights=(), aspect=0.0, coord
         InputError: records are missing or damaged, crops show too little or have another aspect, no
             data set labels a joint, or the weights are wrong.
     """
-    names = [name.strip() for name in patterns.split(",") if name.strip()]
-    if not names:
-        raise InputError(
-            "config.data.train is empty: set the glob of the records: --config.data.train='records/train-*'"
-        )
+    names = _patterns(patterns)
     numbers = all(isinstance(weight, (int, float)) and 0 < weight < float("inf") for weight in weights)
     if weights and (len(weights) != len(names) or not numbers):
         raise InputError(
@@ -175,6 +171,31 @@ def find_training_set(patterns, skeleton, padding, weights=(), aspect=0.0, coord
         crop_padding=crop_padding,
         labelled=tuple(part.labelled[:, 0] > 0 for part in sums),
     )
+
+
+def skeleton_of(config):
+    """The `Skeleton` that a recipe's network learns: `config.skeleton`, or that of its first data set.
+
+    Raises:
+        InputError: the skeleton or the records do not exist.
+    """
+    if config.skeleton != skeletons.AUTO:
+        return skeleton_files.find(config.skeleton)
+    return records.find(_patterns(config.data.train)[0]).skeleton
+
+
+def _patterns(text):
+    """The globs of `config.data.train`.
+
+    Raises:
+        InputError: there is none.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise InputError(
+            "config.data.train is empty: set the glob of the records: --config.data.train='records/train-*'"
+        )
+    return names
 
 
 def with_coordinates(files, coordinates):

@@ -6,7 +6,7 @@
 
 import os
 
-from kpose.core import files, skeletons
+from kpose.core import files, skeleton_files
 from kpose.core.errors import InputError
 
 # TensorFlow Serving ignores the folder assets.extra.
@@ -46,7 +46,8 @@ def write_description(folder, skeleton, recipe, checkpoint):
         recipe: the recipe's name.
         checkpoint: the checkpoint's name.
     """
-    description = {"skeleton": skeleton.name, "recipe": recipe, "checkpoint": checkpoint}
+    saved = skeleton_files.to_fields(skeleton)
+    description = {"skeleton": saved, "recipe": recipe, "checkpoint": checkpoint}
     files.write_json(os.path.join(folder, DESCRIPTION_FILE), description)
 
 
@@ -61,4 +62,4 @@ def read_skeleton(folder):
     """
     path = os.path.join(folder, DESCRIPTION_FILE)
     description = files.read_json(path, "description of a kpose model")
-    return skeletons.get(description["skeleton"])
+    return skeleton_files.of_saved(description["skeleton"])

@@ -88,7 +88,7 @@ def oks_ap(labels, results, annotation_ids, skeleton, image_ids=None):
         truth.createIndex()
         renumbered = [result | {"image_id": numbers[result["image_id"]], "category_id": 1} for result in results]
         evaluation = COCOeval(truth, truth.loadRes(renumbered), "keypoints")
-        evaluation.params.kpt_oks_sigmas = np.array(skeleton.sigmas)
+        evaluation.params.kpt_oks_sigmas = np.array(skeleton.oks_sigmas)
         evaluation.params.imgIds = sorted(numbers[image_id] for image_id in chosen)
         evaluation.evaluate()
         evaluation.accumulate()
@@ -114,7 +114,7 @@ class RecordsEvaluation:
         from pycocotools.coco import COCO
 
         self._image_numbers = (np.unique(image_ids, return_inverse=True)[1] + 1).tolist()
-        self._sigmas = np.array(skeleton.sigmas)
+        self._sigmas = np.array(skeleton.oks_sigmas)
         self._truth = COCO()
         self._truth.dataset = {
             "images": [{"id": number} for number in sorted(set(self._image_numbers))],

@@ -6,7 +6,6 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from kpose.core import skeletons
 from kpose.core.errors import InputError
 from kpose.data.image_files import open_image
 from kpose.export import model_folder, tflite
@@ -111,13 +110,13 @@ class Model:
             `People`; for a list of images, a list of `People`.
 
         Raises:
-            InputError: an image is damaged, boxes are invalid, or both boxes and a detector are
-                given.
+            InputError: an image is damaged, boxes are invalid, both boxes and a detector are given,
+                or the detector is not for this skeleton.
         """
         if boxes is not None and detector is not None:
             raise InputError("boxes and a detector are given: leave one of them out")
         if isinstance(detector, str):
-            detector = detectors.get(detector)
+            detector = detectors.get(detectors.for_skeleton(detector, self.skeleton))
         if not isinstance(images, list | tuple):
             return self._predict_one(images, boxes, detector)
         boxes = [None] * len(images) if boxes is None else boxes
@@ -198,5 +197,5 @@ def load(name=None):
     """
     card, config = shipped.read_card(name)
     network = tflite.LiteNetwork(shipped.read_checked(card, "tflite"), card["answers"])
-    skeleton = skeletons.get(config.skeleton)
+    skeleton = shipped.load_skeleton(name)
     return KeypointServer.from_config(network, config, skeleton), skeleton

@@ -13,7 +13,7 @@ import numpy as np
 
 from kpose import config as config_lib
 from kpose import models
-from kpose.core import devices, files, skeletons
+from kpose.core import devices, files, skeleton_files
 from kpose.core.errors import InputError
 from kpose.models.weights import sources
 
@@ -40,10 +40,17 @@ def load_network(name=None):
     card, config = read_card(name)
     content = read_checked(card, "npz")
     with devices.dtype_policy("float32"):
-        network = models.build(config.model, skeletons.get(config.skeleton), card["outputs"])
+        network = models.build(config.model, load_skeleton(name), card["outputs"])
     with np.load(io.BytesIO(content)) as arrays:
         network.set_weights([arrays[key].astype(np.float32) for key in sorted(arrays.files)])
     return config, network
+
+
+def load_skeleton(name):
+    """Returns the `Skeleton` that a shipped model predicts."""
+    card, config = read_card(name)
+    # Older cards have a name in the recipe only.
+    return skeleton_files.of_saved(card.get("skeleton", config.skeleton))
 
 
 def load_mean_pose(name):

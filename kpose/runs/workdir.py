@@ -3,6 +3,7 @@
 config.json      the recipe
 starts.json      for each start: time, command, code and package versions
 mean_pose.json   the training set's mean pose
+skeleton.json    the joints that the network predicts
 history.csv      the metrics of each epoch
 checkpoints/     weights and all other state that the next step depends on
 base/            for a cascade: the recipe of the previous stage and its measured errors
@@ -24,7 +25,7 @@ from absl import logging
 import kpose
 from kpose import config as config_lib
 from kpose import models
-from kpose.core import devices, files, skeletons
+from kpose.core import devices, files, skeleton_files, skeletons
 from kpose.core.errors import InputError
 from kpose.models.layers import OUTPUTS_OF_LOSS
 from kpose.models.weights import sources
@@ -32,6 +33,7 @@ from kpose.runs import checkpoints, shipped
 
 CONFIG_FILE = "config.json"
 MEAN_POSE_FILE = "mean_pose.json"
+SKELETON_FILE = "skeleton.json"
 STARTS_FILE = "starts.json"
 # Packages that can change the results of a run; starts.json holds their versions.
 PACKAGES = ("tensorflow", "keras", "keras-cv", "numpy", "numba", "ml_collections")
@@ -109,6 +111,36 @@ def resolve_recipe(config, workdir):
     return resolved
 
 
+def load_skeleton(workdir):
+    """The `Skeleton` that a run's network predicts.
+
+    Raises:
+        InputError: the folder holds no run.
+    """
+    path = os.path.join(workdir, SKELETON_FILE)
+    if os.path.exists(path):
+        return skeleton_files.of_saved(files.read_json(path, "skeleton of a training run"))
+    # Runs of kpose 0.1 have a name in the recipe only.
+    return skeleton_files.find(load_config(workdir).skeleton)
+
+
+def check_skeleton(skeleton, workdir):
+    """The skeleton of a training, after a comparison with that of a run in the folder.
+
+    Raises:
+        InputError: the folder holds a run with other joints.
+    """
+    if checkpoints.exist(workdir) and os.path.exists(os.path.join(workdir, CONFIG_FILE)):
+        saved = load_skeleton(workdir)
+        if saved.joints != skeleton.joints:
+            raise InputError(
+                f"{workdir}: its run has the skeleton {saved.name!r} ({saved.num_joints} joints), but the records have "
+                f"{skeleton.name!r} ({skeleton.num_joints}): use another --workdir, or the run's own records"
+            )
+        return saved
+    return skeleton
+
+
 def load_mean_pose(workdir):
     """[K, 2] float32 normalised mean pose of a run's training set."""
     saved = files.read_json(os.path.join(workdir, MEAN_POSE_FILE), "mean pose of a training run")
@@ -136,7 +168,7 @@ def _commit():
     return done.stdout.strip() or None
 
 
-def copy_base(config, workdir):
+def copy_base(config, workdir, skeleton=None):
     """Copies the recipes of the previous stages into the folder of a new cascade.
 
     After the first start, the cascade no longer needs their folders.
@@ -144,6 +176,7 @@ def copy_base(config, workdir):
     Args:
         config: the recipe of the cascade.
         workdir: its folder.
+        skeleton: the `Skeleton` that it learns; None: it is not compared.
 
     Raises:
         InputError: `config.model.base` holds no run, its skeleton or aspect differ, or its padding is
@@ -152,12 +185,16 @@ def copy_base(config, workdir):
     base = config.model.base
     saved = load_config(base)
     checkpoints.latest(base)
-    for field in ("skeleton", "data.aspect"):
-        ours, theirs = config_lib.flatten(config)[field], config_lib.flatten(saved)[field]
-        if ours != theirs:
-            raise InputError(
-                f"config.{field} is {ours!r}, but it is {theirs!r} in the previous stage, {base}: set the same value"
-            )
+    if config.data.aspect != saved.data.aspect:
+        raise InputError(
+            f"config.data.aspect is {config.data.aspect:g}, but it is {saved.data.aspect:g} in the previous stage, "
+            f"{base}: set the same value"
+        )
+    if skeleton is not None and load_skeleton(base).joints != skeleton.joints:
+        raise InputError(
+            f"the skeleton is {skeleton.name!r}, but {load_skeleton(base).name!r} in the previous stage, {base}: its "
+            "joints must be the same"
+        )
     if config.data.padding < saved.data.padding:
         raise InputError(
             f"config.data.padding is {config.data.padding:g}, but the previous stage, {base}, sees the box times "
@@ -279,10 +316,10 @@ def load_trained(source, best=False):
     if _is_shipped(source):
         config, network = shipped.load_network(source)
         return Trained(
-            config, skeletons.get(config.skeleton), network, shipped.load_mean_pose(source), source, folder=None
+            config, shipped.load_skeleton(source), network, shipped.load_mean_pose(source), source, folder=None
         )
     config = load_config(source)
-    skeleton = skeletons.get(config.skeleton)
+    skeleton = load_skeleton(source)
     checkpoint = checkpoints.latest(source, best)
     with devices.dtype_policy("float32"):
         network = build_network(config, skeleton, source)

@@ -7,7 +7,7 @@ from absl import logging
 
 from kpose import config as config_lib
 from kpose.augment.augmentation import build_augmentation
-from kpose.core import files
+from kpose.core import files, skeleton_files
 from kpose.core.errors import InputError
 from kpose.data import pipeline, records
 from kpose.data.training_set import find_training_set, summarise_labels
@@ -18,6 +18,7 @@ from kpose.runs.workdir import (
     BASE_FOLDER,
     CONFIG_FILE,
     MEAN_POSE_FILE,
+    SKELETON_FILE,
     build_network,
     copy_base,
     load_config,
@@ -29,8 +30,13 @@ from kpose.train.regressor import Regressor
 ERRORS_FILE = "errors.json"
 
 
-def claim_workdir(config, workdir):
+def claim_workdir(config, workdir, skeleton):
     """Checks that the workdir is new or holds a run of this recipe; prepares that of a new cascade.
+
+    Args:
+        config: the recipe.
+        workdir: the folder.
+        skeleton: the `Skeleton` that the network learns.
 
     Raises:
         InputError: the workdir holds a run of another recipe, or checkpoints without a recipe.
@@ -46,7 +52,7 @@ def claim_workdir(config, workdir):
     elif os.path.isdir(os.path.join(workdir, checkpoints.FOLDER)):
         raise InputError(f"{workdir} holds checkpoints, but not their recipe {CONFIG_FILE}: use another --workdir")
     if config.model.name == "cascade" and not checkpoints.exist(workdir):
-        copy_base(config, workdir)
+        copy_base(config, workdir, skeleton)
 
 
 def write_start(config, training_set, folder):
@@ -68,6 +74,7 @@ def write_start(config, training_set, folder):
         "mean_pose": labels.mean_pose.tolist(),
     }
     files.write_json(os.path.join(folder, MEAN_POSE_FILE), mean_pose)
+    files.write_json(os.path.join(folder, SKELETON_FILE), skeleton_files.to_fields(training_set.skeleton))
     note_start(folder)
 
 

@@ -8,7 +8,7 @@ metrics do not depend on it.
 
 import tensorflow as tf
 
-from kpose.core import checks, devices
+from kpose.core import checks, devices, skeletons
 from kpose.core.errors import InputError
 from kpose.models import movenet
 from kpose.models.weights import movenet_tfjs
@@ -32,6 +32,8 @@ class Teacher:
     """
 
     def __init__(self, config, skeleton):
+        if skeleton.joints != skeletons.COCO.joints:
+            raise InputError(f"the skeleton is {skeleton.name!r}: the teacher, MoveNet, predicts the skeleton 'coco'")
         self._min_score = config.teacher.min_score
         self._everywhere = config.teacher.everywhere
         with devices.dtype_policy("float32"):
@@ -68,8 +70,6 @@ def check_recipe(config):
             f"config.teacher.weights is {config.teacher.weights!r}: it must be the .json file of a graph model of "
             "MoveNet"
         )
-    if config.skeleton != "coco":
-        raise InputError(f"config.skeleton is {config.skeleton!r}: the teacher, MoveNet, predicts the skeleton 'coco'")
     if config.loss.name == "masked_l2":
         raise InputError(
             "config.loss.name is 'masked_l2', which needs the visibility of each joint: a teacher does not give it"

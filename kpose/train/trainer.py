@@ -15,10 +15,10 @@ from kpose import config as config_lib
 from kpose.core import devices, files, skeletons
 from kpose.core.errors import InputError, first_line
 from kpose.data import pipeline
-from kpose.data.training_set import TrainingSet
+from kpose.data.training_set import TrainingSet, skeleton_of
 from kpose.models import flops
 from kpose.runs import checkpoints
-from kpose.runs.workdir import read_history, resolve_recipe
+from kpose.runs.workdir import check_skeleton, read_history, resolve_recipe
 from kpose.train import callbacks, nonfinite
 from kpose.train.history import History, no_room, without_improvement
 from kpose.train.regressor import Regressor
@@ -161,10 +161,10 @@ def _prepare(config, workdir, stack):
         logging.set_verbosity(logging.WARNING)
     termination = stack.enter_context(callbacks.Termination())
     config.batch_size = runtime.batch_size(config)
-    skeleton = skeletons.get(config.skeleton)
+    skeleton = check_skeleton(skeleton_of(config), workdir)
     training_set = training_set_of(config, skeleton)
     validation = validation_batches(config, skeleton)
-    claim_workdir(config, workdir)
+    claim_workdir(config, workdir, skeleton)
     keras.utils.set_random_seed(config.seed)
     steps_per_epoch = max(1, training_set.num_records // config.batch_size)
     total_steps = config.steps or config.epochs * steps_per_epoch

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from kpose.augment import augmentation as augmentation_lib
-from kpose.core import geometry, skeletons
+from kpose.core import geometry, skeleton_files, skeletons
 from kpose.core.errors import InputError
 from kpose.data import pipeline, records
 from kpose.data.training_set import find_training_set
@@ -116,7 +116,8 @@ def inspect_augmentation(pattern, config, sheet_path, persons=8, seed=0):
         InputError: no records, records that do not fit the recipe, or a recipe without
             augmentation.
     """
-    skeleton = skeletons.get(config.skeleton)
+    auto = config.skeleton == skeletons.AUTO
+    skeleton = records.find(pattern).skeleton if auto else skeleton_files.find(config.skeleton)
     if not augmentation_lib.build_augmentation(config, skeleton):
         raise InputError(f"recipe {config.name!r} has no augmentation: set fields of its augment section")
     training_set = find_training_set(

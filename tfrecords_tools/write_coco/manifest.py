@@ -15,11 +15,12 @@ from kpose.data import records
 RESULTS = ("persons", "images_used", "dropped", "skipped", "skipped_examples", "kinds", "shards")
 
 
-def inputs(options):
+def inputs(options, command):
     """The part of the manifest on which the bytes of the shards depend: dict of JSON values.
 
     Args:
-        options: `WriteOptions`.
+        options: `WriteOptions` with a `Skeleton`.
+        command: the command line of the write.
     """
     packages = ("numpy", "pillow", "cykooz.resizer")
     return {
@@ -27,7 +28,7 @@ def inputs(options):
         "kpose_version": kpose.__version__,
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in packages},
-        "command": options.command(),
+        "command": command,
     } | options.manifest_entries()
 
 

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import hashlib
 import os
 
 import numpy as np
@@ -14,13 +15,15 @@ from tfrecords_tools.write_coco.annotations import select_persons
 from tfrecords_tools.write_coco.manifest import inputs
 from tfrecords_tools.write_coco.options import WriteOptions
 
+OTHER_SHARE = "in an image outside --share"
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """A write that has been prepared.
 
     Attributes:
-        options: `WriteOptions`.
+        options: `WriteOptions`; the skeleton is that of the labels.
         inputs: the manifest's entries on which the bytes depend; equal inputs give equal shards.
         shards: for each shard (list of `coco_files.Person`, dict of image id -> `coco_files.Image`).
         found: `Problems` in the labels.
@@ -74,8 +77,25 @@ def select(options):
         options.annotations, options.skeleton, found, options.category, pixel_offset=options.pixel_offset
     )
     candidates, dropped = select_persons(annotations, options.select)
+    chosen = [p for p in candidates if in_share(annotations.images[p.image_id], options.share)]
+    if len(chosen) < len(candidates):
+        dropped[OTHER_SHARE] += len(candidates) - len(chosen)
+    candidates = chosen
     selected = [p for p in candidates if is_inside(p, annotations.images[p.image_id], found)]
     return annotations, selected, dropped, found
+
+
+def in_share(image, share):
+    """Whether an image belongs to a share of all images, by a hash of its file name.
+
+    Args:
+        image: `coco_files.Image`.
+        share: (from, to) in 0..1. Shares that do not overlap have no image in common, also if they
+            are of different files of labels.
+    """
+    name = str(image.source_id) if image.file_name is None else image.file_name
+    place = int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48
+    return share[0] <= place < share[1]
 
 
 def is_inside(person, image, found):
@@ -118,7 +138,9 @@ def prepare(options):
     for persons in plan_shards(selected, options.shards, options.seed):
         images = {p.image_id: annotations.images[p.image_id] for p in persons}
         shards.append((persons, images))
-    return Plan(options, inputs(options), shards, found, dropped)
+    command = options.command()
+    options = dataclasses.replace(options, skeleton=annotations.skeleton)
+    return Plan(options, inputs(options, command), shards, found, dropped)
 
 
 def plan_shards(persons, shards, seed):

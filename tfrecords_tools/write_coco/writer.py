@@ -45,6 +45,7 @@ def carry_out(options, run):
         The manifest, as written.
     """
     plan = prepare(options)
+    options = plan.options
     existing = records.read_manifest(options.output_dir, options.split)
     same = existing and inputs_of(existing) == plan.inputs and not staging.exists(options)
     if same and sizes_agree(existing, options):
