@@ -128,15 +128,6 @@ class Line:
         return box
 
 
-@dataclasses.dataclass(frozen=True)
-class Joints:
-    """The joints that the columns of a table name, where no skeleton is given: a `Skeleton` without bones."""
-
-    joints: tuple
-    name: str = "of the table"
-    bones: tuple = ()
-
-
 def read_lines(path, skeleton):
     """The persons of a table.
 
@@ -146,7 +137,7 @@ def read_lines(path, skeleton):
             and _y name the joints.
 
     Returns:
-        (list of `Line`, in order, without empty lines; the skeleton, or the `Joints` of the table).
+        (list of `Line`, in order, without empty lines; the `Skeleton`).
 
     Raises:
         InputError: the file is missing, is not CSV in UTF-8, has no persons or has wrong columns.
@@ -181,11 +172,11 @@ def read_lines(path, skeleton):
 
 
 def _joints_of(path, header):
-    """The `Joints` of a first line, in its order."""
+    """The `Skeleton` whose joints a first line names, in its order."""
     joints = tuple(dict.fromkeys(cell.removesuffix("_x") for cell in header if cell.endswith("_x") and cell != "_x"))
     if any(header) and not joints:
         raise InputError(f"{path}: line 1: no column names a joint: its columns are NAME_x, NAME_y and perhaps NAME_v")
-    return Joints(joints)
+    return skeletons.Skeleton("of the table", joints) if joints else None
 
 
 def _check_header(path, header, skeleton):

@@ -12,6 +12,9 @@ import xml.sax.saxutils
 import numpy as np
 from PIL import Image
 
+from tfrecords_tools.convert import formats
+from tfrecords_tools.convert.options import ConvertOptions
+
 JOINTS = ("nose", "left_ear", "right_ear", "tail base", "尾")
 FLIP = [0, 2, 1, 3, 4]
 BONES = (("nose", "left_ear"), ("nose", "right_ear"), ("nose", "tail base"))
@@ -83,7 +86,7 @@ def yolo(folder, truth, split="train", dimensions=3, yaml="", names="names:\n  0
     return _write(os.path.join(folder, "data.yaml"), yaml or f"path: .\n{splits}{shape}{joints}{names}")
 
 
-def _region(number, kind, value):
+def region(number, kind, value):
     return {
         "id": number,
         "type": kind,
@@ -108,12 +111,12 @@ def results(persons, link="parentID", boxes=True):
         x, y, w, h = animal.box
         corner = _percent(x, y, width=100 * w / SIZE[0], height=100 * h / SIZE[1], rotation=0)
         if boxes:
-            found.append(_region(f"box{number}", "rectanglelabels", corner | {"rectanglelabels": [animal.category]}))
+            found.append(region(f"box{number}", "rectanglelabels", corner | {"rectanglelabels": [animal.category]}))
         for k, (px, py, flag) in enumerate(animal.joints):
             if not flag:
                 continue
             value = _percent(px, py, width=0.27, keypointlabels=[JOINTS[k]])
-            point = _region(f"p{number}_{k}", "keypointlabels", value)
+            point = region(f"p{number}_{k}", "keypointlabels", value)
             if link == "parentID":
                 point["parentID"] = f"box{number}"
             found.append(point)
@@ -248,3 +251,38 @@ def deeplabcut(project, truth, individuals=("mouse1", "mouse2"), split_path=Fals
     with open(path, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(lines)
     return path
+
+
+def convert(kind, source, tmp_path, **options):
+    """Converts labels; returns (the COCO file's data, lines of text)."""
+    output = tmp_path / "made.json"
+    lines = formats.convert(ConvertOptions(kind, str(source), str(output), **options))
+    return json.loads(output.read_text()), lines
+
+
+def check(data, truth, boxes=True, occlusion=True, joints=JOINTS):
+    """The file has the animals of `truth`, in its order: joints as pixel indices, boxes in pixels."""
+    (category,) = data["categories"]
+    assert category["keypoints"] == list(joints)
+    names = {image["id"]: os.path.basename(image["file_name"]) for image in data["images"]}
+    assert all((image["width"], image["height"]) == SIZE for image in data["images"])
+    expected = [(name, animal) for name, animals in truth.items() for animal in animals]
+    assert [names[row["image_id"]] for row in data["annotations"]] == [name for name, _ in expected]
+    for row, (_, animal) in zip(data["annotations"], expected, strict=True):
+        found = np.reshape(row["keypoints"], (-1, 3))
+        wanted = np.array(animal.joints)
+        if not occlusion:
+            wanted[:, 2] = np.where(wanted[:, 2] > 0, 2, 0)
+        wanted[wanted[:, 2] > 0, :2] -= 0.5
+        np.testing.assert_allclose(found, wanted, atol=2e-3)
+        if boxes:
+            np.testing.assert_allclose(row["bbox"], animal.box, atol=2e-3)
+        else:
+            x, y, w, h = row["bbox"]
+            seen = np.array(animal.joints)[animal.joints[:, 2] > 0, :2]
+            assert (seen >= (x - 0.1, y - 0.1)).all() and (seen <= (x + w + 0.1, y + h + 0.1)).all()
+
+
+def photo_folder(tmp_path, truth):
+    """Writes the images of `truth` into the folder photos; returns it."""
+    return paint(tmp_path / "photos", truth)

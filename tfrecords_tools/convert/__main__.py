@@ -54,8 +54,8 @@ _ON_MISSING = flags.DEFINE_enum(
 _JOINTS = flags.DEFINE_list(
     "joints",
     [],
-    "Names of the joints in order, separated by commas; or a file: a .txt with a name a line, or Label Studio's "
-    "configuration .xml (default: those of the source).",
+    "Names of the joints in order, separated by commas; or coco, lsp or a skeleton file (.json, .yaml); or a .txt "
+    "with a name a line, or Label Studio's configuration .xml (default: those of the source).",
     flag_values=FLAGS,
 )
 _PIXEL_OFFSET = flags.DEFINE_float(

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import xml.etree.ElementTree
 
+from kpose.core import skeleton_files, skeletons
 from kpose.core.errors import InputError
 from tfrecords_tools import coco_builder
 from tfrecords_tools.convert import labels
@@ -82,8 +83,8 @@ def joint_names(values):
     """The joint names that the flag --joints names.
 
     Args:
-        values: names; or one file: a labelling configuration of Label Studio (.xml), or a text
-            file (.txt) with a name a line.
+        values: names; or the name or file of a skeleton (`skeleton_files.find`); or one file: a
+            labelling configuration of Label Studio (.xml), or a text file (.txt) with a name a line.
 
     Returns:
         Tuple of names.
@@ -91,6 +92,8 @@ def joint_names(values):
     Raises:
         InputError: the file is missing, is not XML, or names no joints.
     """
+    if len(values) == 1 and (values[0] in skeletons.SKELETONS or skeleton_files.is_file(values[0])):
+        return skeleton_files.find(values[0]).joints
     if len(values) != 1 or os.path.splitext(values[0])[1].lower() not in (".xml", ".txt"):
         return tuple(values)
     path = values[0]

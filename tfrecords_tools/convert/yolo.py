@@ -110,7 +110,7 @@ def _set_points(path, data, classes, count, options, source):
     if not by_class and not options.joints:
         source.remarks.append(
             f"{os.path.basename(path)} has no kpt_names: the joints are named point_1 to point_{count}; --joints names "
-            "them"
+            "them (for COCO's 17: --joints=coco)"
         )
 
 
