@@ -42,6 +42,11 @@ BLOCKS = {
         ("tfrecords_tools.inspect", RUN),
         ("tfrecords_tools.write_coco --verify", RUN),
         ("kpose.train --config=coco_integral", RUN),
+        ("tfrecords_tools.convert --from=yolo", RUN),
+        ("tfrecords_tools.convert --from=labelstudio", RUN),
+        ("tfrecords_tools.convert --from=labelme", RUN),
+        ("tfrecords_tools.convert --from=cvat", RUN),
+        ("tfrecords_tools.convert --from=deeplabcut", RUN),
         ("tfrecords_tools.convert_csv", RUN),
         ("pip install '.[lsp]'", _INSTALLS),
         ("tfrecords_tools.convert_lsp", RUN),
@@ -283,6 +288,7 @@ def make_data(folder):
         _write_csv(json.load(file), os.path.join(folder, "people.csv"))
     _write_lsp(os.path.join(folder, "lsp"), images)
     _write_video(os.path.join(folder, "film"))
+    _write_labels_of_tools(folder)
     shutil.rmtree(drawn)
 
 
@@ -333,6 +339,25 @@ def _write_lsp(folder, images):
     joints = np.random.default_rng(0).uniform(20, 100, (3, 14, 4))
     joints[2] = 0
     scipy.io.savemat(os.path.join(folder, "joints.mat"), {"joints": joints})
+
+
+def _write_labels_of_tools(folder):
+    """The labels that `convert` reads in docs/data.md, as each tool writes them."""
+    from tests.tfrecords_tools import label_files
+
+    truth = label_files.photos()
+    label_files.yolo(os.path.join(folder, "yolo"), truth)
+    label_files.labelstudio(os.path.join(folder, "labelstudio", "export.json"), truth)
+    joints = "".join(f'<Label value="{joint}"/>' for joint in label_files.JOINTS)
+    with open(os.path.join(folder, "labelstudio", "config.xml"), "w", encoding="utf-8") as file:
+        file.write(f'<View><KeyPointLabels name="kp" toName="image">{joints}</KeyPointLabels></View>')
+    label_files.labelme(os.path.join(folder, "labelme"), truth, path="")
+    with open(os.path.join(folder, "labelme", "labels.txt"), "w", encoding="utf-8") as file:
+        file.write("\n".join(label_files.JOINTS))
+    label_files.cvat(os.path.join(folder, "cvat", "annotations.xml"), truth)
+    for images in ("labelstudio/images", "labelme", "cvat/images"):
+        label_files.paint(os.path.join(folder, images), truth)
+    label_files.deeplabcut(os.path.join(folder, "dlc-project"), truth)
 
 
 def _write_video(stem):
