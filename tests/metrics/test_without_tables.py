@@ -54,9 +54,10 @@ def test_there_is_no_pcp_and_every_key_stays():
     low, high = found["pdj"]["0.2"]
     assert low <= share_within(0.2) <= high
     # Longer than any box: every labelled joint is correct.
-    assert pose.detected_joints(TRUTH, PREDICTION, HAND, 9, BOXES[:, 2:].max(1))[0].numpy().sum() == (
-        TRUTH[..., 2] > 0
-    ).sum()
+    assert (
+        pose.detected_joints(TRUTH, PREDICTION, HAND, 9, BOXES[:, 2:].max(1))[0].numpy().sum()
+        == (TRUTH[..., 2] > 0).sum()
+    )
 
 
 def test_pcp_is_undefined_until_a_limb_counts():
