@@ -54,7 +54,9 @@ def _data_fields():
     data.train = ""  # Glob of training records; several, separated by commas, are mixed.
     data.weights = ()  # For several globs: each one's share of the samples; (): by number of records.
     data.cache = False  # Keep all decoded crops in memory.
-    data.val = ""  # Glob of validation records; empty: no evaluation during training.
+    # Glob of validation records, or several sets: a=GLOB,b=GLOB; the first decides the best
+    # checkpoint. Empty: no evaluation during training.
+    data.val = ""
     # For cascade: globs of the records that measure the errors of the previous stage; empty: data.train.
     data.errors = ""
     data.padding = 1.0  # The network's input shows the box enlarged by this factor. Cascade: at least its base's.
@@ -76,7 +78,7 @@ def _augment_fields():
     augment.rotation = 0.0  # Largest rotation in degrees, in both directions.
     augment.scale = (1.0, 1.0)  # (lowest, highest) factor of the size of the visible window.
     augment.shift = 0.0  # Largest shift of the window, as a fraction of its sides.
-    augment.half_body = 0.0  # Probability of a window around the upper or the lower body only.
+    augment.half_body = 0.0  # Probability of a window around the upper or the lower body only; needs `upper`.
     augment.cutout = 0.0  # Probability of a rectangle of the mean colour; joints in it count as occluded.
     augment.grey = 0.0  # Probability of a shift towards grey, by a random amount.
     augment.jitter = 0.0  # Brightness, contrast, saturation: factor 1 +- this. Hue: +- this / 10 turns.

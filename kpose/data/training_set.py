@@ -230,7 +230,14 @@ def with_coordinates(files, coordinates):
 
 
 def _check_joints(found, skeleton):
-    """Raises `InputError` if no data set labels some joint of the skeleton."""
+    """Raises `InputError` if no data set labels some joint of the skeleton, or one labels none."""
+    for files in found:
+        if not set(files.skeleton.joints) & set(skeleton.joints):
+            raise InputError(
+                f"{files.pattern!r}: its skeleton {files.skeleton.name!r} ({', '.join(files.skeleton.joints[:3])} ...) "
+                f"and {skeleton.name!r}, which is to be learnt ({', '.join(skeleton.joints[:3])} ...), have no joint "
+                "in common: data sets are joined by the names of their joints; leave this one out"
+            )
     labelled = {joint for files in found for joint in files.skeleton.joints}
     missing = [joint for joint in skeleton.joints if joint not in labelled]
     if missing:

@@ -343,7 +343,7 @@ def read_history(workdir):
     path = os.path.join(workdir, HISTORY_FILE)
     if not os.path.exists(path):
         return []
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8") as file:
         return [
             {name: int(value) if name in ("step", "epoch") else float(value) for name, value in row.items() if value}
             for row in csv.DictReader(file)

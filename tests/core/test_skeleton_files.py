@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kpose.core import skeleton_files, skeletons
 from kpose.core.errors import InputError
-from tests import helpers
+from tests import docs_data, helpers
 
 COCO, LSP = skeletons.COCO, skeletons.LSP
 HAND = ["wrist", *(f"{finger}_{k}" for finger in ("thumb", "index", "middle", "ring", "little") for k in range(1, 5))]
@@ -173,3 +173,11 @@ def test_yaml_that_is_none(tmp_path):
     with pytest.raises(InputError, match="bad.yaml: not YAML") as error:
         skeleton_files.find(str(tmp_path / "bad.yaml"))
     helpers.one_line(error)
+
+
+def test_the_file_of_the_page_on_own_data(tmp_path):
+    (block,) = (b for b in docs_data.blocks("docs/own_data.md") if b.language == "yaml")
+    (tmp_path / "hand.yaml").write_text(block.text)
+    table = skeleton_files.find(str(tmp_path / "hand.yaml"))
+    assert (table.name, table.num_joints, table.torso) == ("hand", 5, (0, 3))
+    assert table.sigmas[:3] == (0.05, 0.03, skeletons.DEFAULT_SIGMA) and len(table.bones) == 4

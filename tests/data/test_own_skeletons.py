@@ -13,7 +13,7 @@ from kpose.core.errors import InputError
 from kpose.data import coco_files, records, training_set
 from tests import helpers, tiny
 from tfrecords_tools.inspect.sheets import inspect
-from tfrecords_tools.write_coco import writer
+from tfrecords_tools.write_coco import plan, writer
 
 JOINTS = ["beak", "wing_l", "wing_r", "尾 巴"]
 BOX = [10.0, 10.0, 60.0, 40.0]
@@ -135,3 +135,22 @@ def test_a_recipe_takes_the_skeleton_of_its_first_data_set(tmp_path):
     pattern, _ = write(tmp_path, labels_of(bird()))
     assert training_set.skeleton_of(tiny.make_recipe(pattern)).name == "bird"
     assert training_set.skeleton_of(tiny.make_recipe(pattern, skeleton="coco")) is skeletons.COCO
+
+
+def test_two_shares_of_one_file_have_all_images_and_none_in_common(tmp_path):
+    """For training and validation records of one file of labels."""
+    images = [helpers.image_entry(k, f"{k}.png", (60, 80)) for k in range(1, 61)]
+    persons = [helpers.annotation(k, k, BOX, helpers.keypoints_in(BOX, seed=k)) for k in range(1, 61)]
+    path = helpers.write_coco(tmp_path / "labels.json", images, persons)
+
+    def ids(*share):
+        _, selected, dropped, _ = plan.select(helpers.options(path, tmp_path, tmp_path, share=share))
+        assert sum(dropped.values()) == 60 - len(selected)
+        return {person.image_id for person in selected}
+
+    train, val = ids(0.0, 0.8), ids(0.8, 1.0)
+    assert not train & val and len(train | val) == 60 and 3 <= len(val) <= 25
+    assert ids(0.0, 1.0) == train | val
+    for share in ((0.5, 0.5), (0.8, 0.2), (0.0, 1.5)):
+        with pytest.raises(InputError, match="--share="):
+            ids(*share)
