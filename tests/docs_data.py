@@ -111,6 +111,7 @@ BLOCKS = {
         ("kpose.train --config=lsp_efficientnet_lite0", "needs the records and weights of Leeds Sports Pose"),
         ("kpose.train --config=deeppose_stage2", "needs the run and the records of the block before it"),
         ("kpose.train --config=coco_efficientnet_lite0", "needs downloaded weights and five data sets"),
+        ("kpose.train --config=finetune", "names records with computed points, which the page describes"),
         ("kpose.compare", RUN),
     ),
     "docs/serving.md": (
