@@ -99,6 +99,8 @@ BLOCKS = {
     "docs/results.md": (
         ("kpose.train --config=coco_integral", RUN),
         ("kpose.train --config=deeppose", RUN),
+        ("kpose.train --config=lsp_efficientnet_lite0", "needs the records and weights of Leeds Sports Pose"),
+        ("kpose.train --config=deeppose_stage2", "needs the run and the records of the block before it"),
         ("kpose.train --config=coco_efficientnet_lite0", "needs downloaded weights and five data sets"),
         ("kpose.compare", RUN),
     ),

@@ -104,7 +104,12 @@ class Augmentation:
     def warps(self):
         """Whether `image` must be the stored crop, which is then warped."""
         c = self.config
-        return c.rotation > 0 or tuple(c.scale) != (1.0, 1.0) or c.shift > 0 or c.half_body > 0
+        return c.rotation > 0 or tuple(c.scale) != (1.0, 1.0) or c.shift > 0 or self.half_body > 0
+
+    @property
+    def half_body(self):
+        """Probability of a half body; 0 for a skeleton without an upper body."""
+        return self.config.half_body if self.skeleton.upper else 0.0
 
     @property
     def recolours(self):
@@ -190,7 +195,7 @@ class Augmentation:
             shift = c.shift * (2 * tf.stack([drawn["shift_x"], drawn["shift_y"]], -1) - 1)
             upper = tf.constant([joint in self.skeleton.upper for joint in range(self.skeleton.num_joints)])
             seen = geometric.half_bodies(
-                keypoints, region, self.stored_share, upper, drawn["half_body"] < c.half_body, drawn["upper"] < 0.5
+                keypoints, region, self.stored_share, upper, drawn["half_body"] < self.half_body, drawn["upper"] < 0.5
             )
             centre, size = geometric.windows(seen, angle, scale, shift)
             matrix, offset = geometric.crop_transform(region, self.stored_share, centre, size, angle, mirrored)

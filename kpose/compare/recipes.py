@@ -186,6 +186,7 @@ def markdown(table):
         cells = ["-" if row[name] is None else show(row[name]) for name, (_, show) in COLUMNS.items()]
         lines.append(f"| {row['recipe']} | " + " | ".join(cells) + " |")
     floors = [row["mean_pose_pcp_strict"] for row in table if "failed" not in row]
+    floors = [value for value in floors if value is not None]
     if floors:
         lines.append(f"| the mean pose | {100 * np.mean(floors):.1f} |" + " |" * (len(COLUMNS) - 1))
     return "\n".join(lines)

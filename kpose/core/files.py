@@ -90,8 +90,8 @@ def remove(path):
 
 
 def open_file(path, mode="r"):
-    """Opens a file like `open`; accepts URLs."""
-    return _gfile().GFile(path, mode) if is_url(path) else open(path, mode)
+    """Opens a file like `open`, text as UTF-8; accepts URLs."""
+    return _gfile().GFile(path, mode) if is_url(path) else open(path, mode, encoding=None if "b" in mode else "utf-8")
 
 
 def read_bytes(path):

@@ -184,6 +184,27 @@ def skeleton_of(config):
     return records.find(_patterns(config.data.train)[0]).skeleton
 
 
+def with_aspect(config):
+    """A recipe whose `data.aspect` is that of its first data set, if it is `geometry.OF_RECORDS`.
+
+    Args:
+        config: the recipe; it is not changed.
+
+    Raises:
+        InputError: the records do not exist, or `model.input_size` has another aspect.
+    """
+    if config.data.aspect != geometry.OF_RECORDS:
+        return config
+    resolved, files = config.copy_and_resolve_references(), records.find(_patterns(config.data.train)[0])
+    # Records hold 32-bit floats: 0.75 is exact, 0.7 is not.
+    resolved.data.aspect = round(float(files.aspect), 6)
+    try:
+        geometry.check_aspect(resolved.data.aspect, resolved.model.input_size)
+    except InputError as error:
+        raise InputError(f"{files.pattern!r} and config.model.input_size: {error}") from None
+    return resolved
+
+
 def _patterns(text):
     """The globs of `config.data.train`.
 
@@ -209,7 +230,14 @@ def with_coordinates(files, coordinates):
 
 
 def _check_joints(found, skeleton):
-    """Raises `InputError` if no data set labels some joint of the skeleton."""
+    """Raises `InputError` if no data set labels some joint of the skeleton, or one labels none."""
+    for files in found:
+        if not set(files.skeleton.joints) & set(skeleton.joints):
+            raise InputError(
+                f"{files.pattern!r}: its skeleton {files.skeleton.name!r} ({', '.join(files.skeleton.joints[:3])} ...) "
+                f"and {skeleton.name!r}, which is to be learnt ({', '.join(skeleton.joints[:3])} ...), have no joint "
+                "in common: data sets are joined by the names of their joints; leave this one out"
+            )
     labelled = {joint for files in found for joint in files.skeleton.joints}
     missing = [joint for joint in skeleton.joints if joint not in labelled]
     if missing:

@@ -5,10 +5,11 @@ a binary file that is open for writing.
 """
 
 import math
+import warnings
 
 import numpy as np
 
-from kpose.core import files
+from kpose.core import files, validation_sets
 
 MODEL_COLOUR = "#1f6fb4"
 SECOND_COLOUR = "#e8833a"
@@ -29,7 +30,7 @@ RATES = {"learning_rate": ("learning rate", MODEL_COLOUR)}
 NO_SCORES = ("val_loss", "val_spread")
 
 
-def learning_curve(rows, file, mean_pose_pcp=None):
+def learning_curve(rows, file, mean_pose_pcp=None, note_on_oks="", further=()):
     """Draws loss, validation metrics and learning rate over the steps of a run.
 
     Args:
@@ -39,11 +40,16 @@ def learning_curve(rows, file, mean_pose_pcp=None):
             rate, its panel is left out.
         file: where to write the PNG.
         mean_pose_pcp: strict PCP of the mean pose as a fraction; drawn as a dashed line.
+        further: names of the validation sets after the first (`core.validation_sets`); their losses
+            and their most important metrics are drawn.
+        note_on_oks: text behind the labels of OKS AP, such as " (sigmas: default 0.067)".
     """
     has_rate = any(_is_number(row.get("learning_rate")) for row in rows)
     figure, (loss_axes, pcp_axes, *rate_axes) = _figure(3, width=4.8) if has_rate else _figure(2)
-    losses = _curves(loss_axes, rows, LOSSES, 1, "{:.3g}")
-    scores = _curves(pcp_axes, rows, SCORES | _further_scores(rows), 100, "{:.1f}")
+    of_sets = _further_sets(rows, further)
+    losses = _curves(loss_axes, rows, LOSSES | of_sets["loss"], 1, "{:.3g}")
+    scores = SCORES | _further_scores(rows, note_on_oks, further) | of_sets["score"]
+    scores = _curves(pcp_axes, rows, scores, 100, "{:.1f}")
     loss_axes.set_title("loss", loc="left")
     pcp_axes.set_title("metrics in percent", loc="left")
     for axes in rate_axes:
@@ -69,17 +75,36 @@ def learning_curve(rows, file, mean_pose_pcp=None):
     _save(figure, file)
 
 
-def _further_scores(rows):
+def _further_sets(rows, names):
+    """The curves of the validation sets after the first: {"loss": curves, "score": curves}.
+
+    The score is strict PCP; without it OKS AP, or PDJ.
+    """
+    columns, found = {name for row in rows for name in row}, {"loss": {}, "score": {}}
+    for number, name in enumerate(names):
+        colour = FURTHER_COLOURS[-1 - number % len(FURTHER_COLOURS)]
+        for kind, metrics in (("loss", ("loss",)), ("score", ("pcp_strict", "oks_ap", "pdj_0.2"))):
+            metric = next((m for m in metrics if validation_sets.column(name, m) in columns), None)
+            if metric:
+                label = f"validation {name}" if kind == "loss" else _label(metric, f"validation {name}")
+                found[kind][validation_sets.column(name, metric)] = (label, colour)
+    return found
+
+
+def _further_scores(rows, note_on_oks, sets):
     """The curves of the validation metrics that `SCORES` lacks, in the order of the columns."""
-    names = dict.fromkeys(name for row in rows for name in row if name.startswith("val_"))
+    of_first = dict.fromkeys(metric for row in rows for metric in validation_sets.split(row, sets)[""])
+    names = [validation_sets.column("", metric) for metric in of_first]
     further = [name for name in names if name not in SCORES and name not in NO_SCORES]
-    return {name: (_label(name), FURTHER_COLOURS[number % len(FURTHER_COLOURS)]) for number, name in enumerate(further)}
+    colours = (FURTHER_COLOURS[number % len(FURTHER_COLOURS)] for number in range(len(further)))
+    labels = (_label(name) + (note_on_oks if name.endswith("_oks_ap") else "") for name in further)
+    return dict(zip(further, zip(labels, colours, strict=True), strict=True))
 
 
-def _label(name):
+def _label(name, set_name="validation"):
     """The label of a validation metric: "val_pdj_0.2" -> "validation, PDJ@0.2"."""
     words = [word if word in ("mean", "strict") else word.upper() for word in name.removeprefix("val_").split("_")]
-    return f"validation, {' '.join(words)}".replace(" 0.", "@0.")
+    return f"{set_name}, {' '.join(words)}".replace(" 0.", "@0.")
 
 
 def _curves(axes, rows, curves, factor, form):
@@ -150,7 +175,7 @@ def pcp_bars(metrics, file):
         if "average" in groups[1:]:
             # A line separates the average from the groups.
             axes.axvline(groups.index("average") - 0.5, color=FLOOR_COLOUR, linewidth=0.8, linestyle=":")
-        axes.set_xticks(range(len(groups)), [group.replace("_", "\n") for group in groups])
+        axes.set_xticks(range(len(groups)), [group.replace("_", "\n") for group in groups], parse_math=False)
         axes.tick_params(axis="x", length=0)
         axes.set_ylim(0, 108)
         axes.set_yticks(range(0, 101, 20))
@@ -178,7 +203,11 @@ def limb_bars(metrics, file):
     for i, limb in enumerate(limbs):
         if edges[limb]:
             axes.vlines(i - 0.2, *(100 * edge for edge in edges[limb]), color=INK, linewidth=1.4)
-    axes.set_xticks(range(len(limbs)), [limb.replace("_", "\n", 1).replace("_", " ") for limb in limbs])
+        if metrics["pcp_by_limb"]["strict"][limb] is None:
+            # Nobody has labels of both ends: this is no PCP of 0.
+            axes.text(i, 1, "-", ha="center", color=INK)
+    names = [limb.replace("_", "\n", 1).replace("_", " ") for limb in limbs]
+    axes.set_xticks(range(len(limbs)), names, parse_math=False)
     axes.tick_params(axis="x", length=0)
     axes.set_ylim(0, 102)
     axes.grid(axis="y", alpha=0.25, linewidth=0.7)
@@ -191,7 +220,8 @@ def pdj_curves(metrics, file):
     """Draws PDJ over the threshold, of the model and of the mean pose.
 
     Args:
-        metrics: the dict of metrics.json, of which `pdj_curve` and `mean_pose_pdj_curve` are used.
+        metrics: the dict of metrics.json, of which `pdj_curve`, `mean_pose_pdj_curve` and `pdj_unit`
+            are used.
         file: where to write the PNG.
     """
     figure, (axes,) = _figure(1)
@@ -202,7 +232,7 @@ def pdj_curves(metrics, file):
         values = [100 * value if _is_number(value) else math.nan for value in metrics[key]["pdj"]]
         axes.plot(metrics[key]["thresholds"], values, color=colour, marker="o", markersize=3.5, label=label)
     axes.set_ylim(0, 102)
-    axes.set_xlabel("threshold, torso diameters")
+    axes.set_xlabel(f"threshold, {metrics.get('pdj_unit', 'torso diameters')}")
     axes.grid(alpha=0.25, linewidth=0.7)
     axes.legend(frameon=False, fontsize=9)
     axes.set_title("PDJ in percent", loc="left")
@@ -250,6 +280,13 @@ def _save(figure, file, dpi=120):
     """Writes a figure as PNG to a path or to an open binary file."""
     if isinstance(file, str):
         with files.replacing(file, "wb") as opened:
-            figure.savefig(opened, format="png", dpi=dpi)
+            _write(figure, opened, dpi)
     else:
+        _write(figure, file, dpi)
+
+
+def _write(figure, file, dpi):
+    with warnings.catch_warnings():
+        # Names may have signs that the font lacks. They are drawn as boxes.
+        warnings.filterwarnings("ignore", message=r"Glyph \d+")
         figure.savefig(file, format="png", dpi=dpi)

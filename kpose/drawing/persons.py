@@ -1,9 +1,9 @@
 """Pictures of persons with their skeletons.
 
-Left limbs are orange, right limbs are blue, limbs in the middle are green. An occluded joint is
-drawn as a ring. A joint of low confidence is drawn faint. Images are uint8 [H, W, 3] RGB, grey [H,
-W] or floats in 0..255. All functions return a new uint8 [H, W, 3] array and do not change their
-arguments.
+Left limbs are orange, right limbs are blue, limbs in the middle are green; `colours` has the colours
+of skeletons without left and right. An occluded joint is drawn as a ring. A joint of low confidence
+is drawn faint. Images are uint8 [H, W, 3] RGB, grey [H, W] or floats in 0..255. All functions return
+a new uint8 [H, W, 3] array and do not change their arguments.
 
 Points are [x, y] in continuous pixel coordinates: pixel i covers [i, i + 1).
 """
@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from kpose.core import files
+from kpose.drawing import colours
 
-COLOURS = {"left": (255, 140, 40), "right": (50, 150, 255), "middle": (120, 225, 150)}
 OUTLINE = (15, 15, 20)
 HOLLOW = (255, 255, 255)
 
@@ -28,6 +28,8 @@ LAYER_PIXELS = 16_000_000
 # Width of a bone as a fraction of the person's size, and its limits in pixels.
 BONE_WIDTH = 0.017
 BONE_LIMITS = (1.4, 40.0)
+# Skeletons of more joints have thinner bones and smaller joints, as the root of the number.
+DENSE = 40
 
 # Opacity of a bone with an occluded joint, relative to other bones, and the opacity at confidence
 # 0.
@@ -73,7 +75,7 @@ def draw_skeleton(image, keypoints, skeleton, visibility=None, *, confidence=Non
         drawn &= confidence >= threshold
     if not drawn.any() or not canvas.size:
         return canvas
-    width = _bone_width(keypoints[drawn], canvas.shape, scale)
+    width = _bone_width(keypoints[drawn], canvas.shape, scale, min(1.0, math.sqrt(DENSE / count)))
     box = _layer_box(keypoints[drawn], canvas.shape, margin=math.ceil(3 * width + 2))
     if box is None:
         return canvas
@@ -122,12 +124,15 @@ def _near(points, shape):
     return ((points > -reach) & (points < np.array([width, height]) + reach)).all(1)
 
 
-def _bone_width(points, shape, scale):
-    """Width of a bone in pixels, from the person's size `scale` (None: the points' extent)."""
+def _bone_width(points, shape, scale, share):
+    """Width of a bone in pixels, from the person's size `scale` (None: the points' extent).
+
+    `share` is the factor for skeletons of many joints.
+    """
     if scale is None or not math.isfinite(scale):
         # A person with few labelled joints stays visible.
         scale = max(np.ptp(points, axis=0).max(), 0.1 * min(shape[:2]))
-    return float(np.clip(BONE_WIDTH * scale, *BONE_LIMITS))
+    return float(np.clip(share * BONE_WIDTH * scale, *BONE_LIMITS))
 
 
 def _layer_box(points, shape, margin):
@@ -154,22 +159,15 @@ def _paint(keypoints, skeleton, drawn, hollow, strength, width, box):
     for i in order:
         _line(brush, points[list(bones[i])], (widths[i] + 2 * edge) * factor, OUTLINE, 0.6 * strengths[i])
     for i in order:
-        _line(brush, points[list(bones[i])], widths[i] * factor, _bone_colour(skeleton, bones[i]), strengths[i])
-    radii = _radii(keypoints, drawn, bones, width)
+        _line(brush, points[list(bones[i])], widths[i] * factor, colours.of_bone(skeleton, bones[i]), strengths[i])
+    radii, of_joints = _radii(keypoints, drawn, bones, width), colours.of_joints(skeleton)
     for joint in sorted(np.flatnonzero(drawn), key=lambda k: strength[k]):
-        colour = COLOURS[skeleton.sides[joint]]
         radius, opacity = radii[joint], strength[joint]
         _disc(brush, points[joint], (radius + edge) * factor, OUTLINE, 0.75 * opacity)
-        _disc(brush, points[joint], radius * factor, colour, opacity)
+        _disc(brush, points[joint], radius * factor, of_joints[joint], opacity)
         if hollow[joint]:
             _disc(brush, points[joint], 0.55 * radius * factor, HOLLOW, opacity)
     return layer.resize(size, Image.Resampling.BOX)
-
-
-def _bone_colour(skeleton, bone):
-    """Colour of the side of a bone's joints; that of "middle" for a bone from left to right."""
-    sides = {skeleton.sides[joint] for joint in bone} - {"middle"}
-    return COLOURS[sides.pop() if len(sides) == 1 else "middle"]
 
 
 def _narrowed(width, length):

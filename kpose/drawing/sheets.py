@@ -1,10 +1,12 @@
 """Pictures of several persons: contact sheets, and truth beside prediction."""
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from kpose.core import geometry
-from kpose.drawing.persons import as_rgb, draw_skeleton
+from kpose.drawing import colours
+from kpose.drawing.fonts import font_for
+from kpose.drawing.persons import OUTLINE, as_rgb, draw_skeleton
 
 BACKGROUND = (245, 245, 245)
 INK = (40, 40, 40)
@@ -17,6 +19,12 @@ TITLE_HEIGHT = 32
 # Font sizes.
 CAPTION_SIZE = 11
 TITLE_SIZE = 16
+
+# Pixels: the height of a row of a legend, and the radius of its discs.
+LEGEND_ROW = 16
+LEGEND_DISC = 4
+# Most joints that a legend names.
+LEGEND_ENTRIES = 120
 
 
 def unstretch(image, normalised, region, longest=256):
@@ -81,19 +89,22 @@ def _one_each(name, texts, images):
     return texts
 
 
-def _write(picture, corner, text, width, height, size):
-    """Writes one line, centred in a field of this size; text that is too long ends in "..."."""
+def _write(picture, corner, text, width, height, size, left=False):
+    """Writes one line, centred in a field of this size; text that is too long ends in "...".
+
+    `left`: the text starts at the left of the field.
+    """
     text = " ".join(str(text).split())
-    font = ImageFont.load_default(size)
+    font = font_for(text, size)
     if font.getlength(text) > width:
         while text and font.getlength(text + "...") > width:
             text = text[:-1]
         text += "..." if text else ""
-    middle = (corner[0] + width / 2, corner[1] + height / 2)
-    ImageDraw.Draw(picture).text(middle, text, INK, font, anchor="mm")
+    place = (corner[0] if left else corner[0] + width / 2, corner[1] + height / 2)
+    ImageDraw.Draw(picture).text(place, text, INK, font, anchor="lm" if left else "mm")
 
 
-def contact_sheet(tiles, columns, tile_size, captions=None, title=None):
+def contact_sheet(tiles, columns, tile_size, captions=None, title=None, skeleton=None):
     """Pictures in a grid, row by row.
 
     Each picture is resized to fit into a square of `tile_size`, with its own aspect ratio, and
@@ -107,6 +118,7 @@ def contact_sheet(tiles, columns, tile_size, captions=None, title=None):
         tile_size: width and largest height of a tile in pixels.
         captions: a text below each picture; None: no texts.
         title: a text above the grid; None: no text.
+        skeleton: the `Skeleton` whose `legend` is below the grid; None: no legend.
 
     Returns:
         [H, W, 3] uint8.
@@ -133,7 +145,34 @@ def contact_sheet(tiles, columns, tile_size, captions=None, title=None):
         sheet.paste(Image.fromarray(tile), (x + (tile_size - width) // 2, y + (row_height - height) // 2))
         if captions:
             _write(sheet, (x, y + row_height), captions[index], tile_size, CAPTION_HEIGHT, CAPTION_SIZE)
-    return np.array(sheet)
+    sheet = np.array(sheet)
+    return sheet if skeleton is None else np.concatenate([sheet, legend(skeleton, sheet.shape[1])])
+
+
+def legend(skeleton, width):
+    """The colours and names of the joints of a skeleton, with their numbers from 0, in columns.
+
+    Args:
+        skeleton: the `Skeleton`. At most `LEGEND_ENTRIES` joints are named.
+        width: of the picture in pixels.
+
+    Returns:
+        [H, width, 3] uint8.
+    """
+    entries = colours.entries(skeleton, LEGEND_ENTRIES)
+    before = 2 * LEGEND_DISC + 2 * GUTTER
+    longest = max(font_for(text, CAPTION_SIZE).getlength(text) for _, text in entries)
+    columns = int(max(1, min(len(entries), (width - GUTTER) // (longest + before + GUTTER))))
+    rows = -(-len(entries) // columns)
+    picture = Image.new("RGB", (width, rows * LEGEND_ROW + GUTTER), BACKGROUND)
+    brush, step = ImageDraw.Draw(picture), (width - GUTTER) // columns
+    for index, (colour, text) in enumerate(entries):
+        x, y = GUTTER + index // rows * step, index % rows * LEGEND_ROW
+        if colour is not None:
+            disc = (x, y + LEGEND_ROW // 2 - LEGEND_DISC, x + 2 * LEGEND_DISC, y + LEGEND_ROW // 2 + LEGEND_DISC)
+            brush.ellipse(disc, fill=colour, outline=OUTLINE)
+        _write(picture, (x + before - GUTTER, y), text, step - before, LEGEND_ROW, CAPTION_SIZE, left=True)
+    return np.array(picture)
 
 
 def _fitted(image, side):
@@ -145,7 +184,7 @@ def _fitted(image, side):
 def _fitting(text, width, largest, smallest):
     """The largest font size at which a text fits into `width` pixels; `smallest` if none fits."""
     sizes = range(largest, smallest, -1)
-    return next((size for size in sizes if ImageFont.load_default(size).getlength(text) <= width), smallest)
+    return next((size for size in sizes if font_for(text, size).getlength(text) <= width), smallest)
 
 
 def truth_and_prediction(

@@ -44,7 +44,7 @@ def evaluate(results_path, annotations_path, output_dir, pixel_offset=None):
             or no person was found.
     """
     rows, names = coco_files.read_results(results_path)
-    skeleton = _skeleton_of(rows, results_path)
+    skeleton = _skeleton_of(rows, results_path, annotations_path)
     labels = summary.read_labels(annotations_path, skeleton, pixel_offset)
     results = _in_images_of(labels, rows, names, results_path)
     labelled = [p for p in labels.persons if p.num_labelled and not p.crowd and p.box is not None]
@@ -82,12 +82,13 @@ def describe(metrics):
     """The lines that an evaluation of results prints."""
     first, *lines = summary.describe(metrics)
     everyone = metrics["pcp_of_all"]["strict"]["average"]
+    of_all = f"PCP, strict, those not found counted as wrong: {summary.percent(everyone)}"
     return [
         f"{metrics['num_results']} results in {metrics['num_images_with_results']} of {metrics['num_images']} images; "
         f"of {metrics['num_labelled_persons']} labelled persons, {metrics['num_persons']} are found by a box (IoU >= "
         f"{metrics['min_overlap']}); of these:",
         *lines,
-        f"PCP, strict, those not found counted as wrong: {summary.percent(everyone)}",
+        *([of_all] if summary.has_limbs(metrics) else ()),
     ]
 
 
@@ -142,7 +143,7 @@ def _score(pairs, missed, skeleton):
     persons = _persons(pairs, skeleton)
     truth, prediction = persons["truth"], persons["keypoints"]
     mean_points = decoding.place(_mean_pose(truth, persons["box"]), _boxes([result for _, result in pairs]))
-    counts = bootstrap.person_counts(truth, prediction, skeleton)
+    counts = bootstrap.person_counts(truth, prediction, skeleton, persons["box"])
     missed_truth = _keypoints(missed, skeleton)
     all_truth = np.concatenate([truth, missed_truth])
     all_predictions = np.concatenate([prediction, np.full_like(missed_truth[..., :2], FAR_AWAY)])
@@ -182,11 +183,13 @@ def _mean_pose(truth, boxes):
     return points.sum(0) / np.maximum(labelled.sum(0), 1)
 
 
-def _skeleton_of(rows, path):
-    """The `Skeleton` of keypoint results, by their number of joints; checks that each is complete.
+def _skeleton_of(rows, path, annotations_path):
+    """The `Skeleton` of keypoint results: that of the annotations. Checks that each is complete.
+
+    If no category of the annotations lists its joints, the number of joints decides.
 
     Raises:
-        InputError: no results, or results without box, keypoints or score.
+        InputError: no results, results without box, keypoints or score, or of other joints.
     """
     if not rows:
         raise InputError(f"{path}: it holds no results: no person was found in any image")
@@ -197,9 +200,23 @@ def _skeleton_of(rows, path):
     counts = sorted({len(row.keypoints) for row in rows})
     if len(counts) > 1:
         raise InputError(f"{path}: 'keypoints' has {' or '.join(str(3 * count) for count in counts)} numbers")
+    data = coco_files.load(annotations_path, "annotation file")
+    categories = data.get("categories") if isinstance(data, dict) else None
+    named = any(isinstance(c, dict) and c.get("keypoints") for c in categories or ())
+    if named and isinstance(data.get("annotations"), list):
+        skeleton = coco_files.skeleton_of(annotations_path, data)
+        if skeleton.num_joints != counts[0]:
+            raise InputError(
+                f"{path}: {counts[0]} joints for each person, but the skeleton {skeleton.name!r} of {annotations_path} "
+                f"has {skeleton.num_joints}: give the annotations of these joints"
+            )
+        return skeleton
     skeleton = next((table for table in skeletons.SKELETONS.values() if table.num_joints == counts[0]), None)
     if skeleton is None:
-        raise InputError(f"{path}: {counts[0]} joints for each person: no skeleton has this number of joints")
+        raise InputError(
+            f"{path}: {counts[0]} joints for each person, and no category of {annotations_path} lists the names of its "
+            "joints: add them as 'keypoints' to the category"
+        )
     return skeleton
 
 

@@ -39,9 +39,9 @@ def evaluate(
         records_pattern: glob of the records to evaluate on. None, only with `images`: all labelled
             persons of the annotations.
         annotations: the COCO file from which the records were written; adds OKS AP.
-        output_dir: folder for metrics.json, keypoints.json (COCO results), report.html, pcp.png,
-            predictions.png and persons.npz (for `two_runs.compare`); None: the folder "evaluation"
-            of the workdir.
+        output_dir: folder for metrics.json, keypoints.json (COCO results), report.html, pcp.png (if
+            the skeleton has limbs), predictions.png and persons.npz (for `two_runs.compare`); None:
+            the folder "evaluation" of the workdir.
         flip_test: average each prediction with that for the mirrored image.
         best: evaluate the checkpoint with the best validation score instead of the newest one.
         images: folder or .zip file of the images. The crops are cut from them, as in a user's
@@ -67,7 +67,7 @@ def evaluate(
     results = coco.coco_results(
         persons["image_id"].tolist(), persons["box"], persons["keypoints"], persons["score"].tolist()
     )
-    counts = bootstrap.person_counts(persons["truth"], persons["keypoints"][..., :2], trained.skeleton)
+    counts = bootstrap.person_counts(persons["truth"], persons["keypoints"][..., :2], trained.skeleton, persons["box"])
     metrics = _score(trained, persons, results, counts, labels) | {
         "num_persons": len(persons["truth"]),
         "num_images": len(np.unique(persons["image"])),

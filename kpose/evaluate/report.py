@@ -12,9 +12,9 @@ import jinja2
 from PIL import Image
 
 from kpose import config as config_lib
-from kpose.core import files
+from kpose.core import files, validation_sets
 from kpose.drawing import charts
-from kpose.evaluate.summary import describe_pixels, percent
+from kpose.evaluate.summary import describe_pixels, has_limbs, note_on_sigmas, pdj_unit, percent
 from kpose.metrics import pose
 from kpose.runs.workdir import read_history
 
@@ -48,7 +48,7 @@ def run_of(trained):
 
 
 def write(output_dir, metrics, persons, pictures, run=None):
-    """Writes report.html, and the chart pcp.png.
+    """Writes report.html, and the chart pcp.png if the skeleton has limbs.
 
     Args:
         output_dir: the folder.
@@ -61,17 +61,18 @@ def write(output_dir, metrics, persons, pictures, run=None):
     errors, labelled = pose.joint_errors(persons["truth"], persons["keypoints"][..., :2])
     relative_errors = (errors / pose.longer_sides(persons["box"])[:, None])[labelled]
     pngs = {
-        "pcp_by_group": _chart(charts.pcp_bars, metrics),
-        "pcp_by_limb": _chart(charts.limb_bars, metrics),
         "pdj_curve": _chart(charts.pdj_curves, metrics),
         "errors": _chart(charts.error_histogram, relative_errors, metrics["num_persons"]),
     }
     if run and run.history:
-        pngs["learning_curve"] = _chart(charts.learning_curve, run.history)
-    with files.replacing(os.path.join(output_dir, "pcp.png"), "wb") as file:
-        file.write(pngs["pcp_by_group"])
+        pngs["learning_curve"] = _chart(_learning_curve, run, note_on_sigmas(metrics))
+    if has_limbs(metrics):
+        pngs |= {"pcp_by_group": _chart(charts.pcp_bars, metrics), "pcp_by_limb": _chart(charts.limb_bars, metrics)}
+        with files.replacing(os.path.join(output_dir, "pcp.png"), "wb") as file:
+            file.write(pngs["pcp_by_group"])
     values = _values(metrics) | {
         "recipe_fields": _recipe_table(run.recipe) if run else None,
+        "validation_sets": _validation_table(run, note_on_sigmas(metrics)) if run else None,
         "charts": {name: _base64(png) for name, png in pngs.items()},
         "pictures": {title: _base64(_png(picture)) for title, picture in pictures.items()},
     }
@@ -93,16 +94,23 @@ def _template():
 
 def _values(metrics):
     """The values of the template that are text or tables."""
-    pcp, ap = metrics["pcp"]["strict"]["average"], metrics["oks_ap"]
-    interval = _interval(metrics["intervals"]["pcp"]["strict"]["average"])
-    headline = f"strict PCP {percent(pcp)} {interval}".rstrip()
+    ap, intervals, limbs = metrics["oks_ap"], metrics["intervals"], has_limbs(metrics)
+    if limbs:
+        name, value, edges = "strict PCP", metrics["pcp"]["strict"]["average"], intervals["pcp"]["strict"]["average"]
+        floor = metrics["mean_pose_pcp"]["strict"]["average"]
+    else:
+        name, value, edges = "PDJ@0.2", metrics["pdj"]["0.2"], intervals["pdj"]["0.2"]
+        floor = metrics["mean_pose_pdj"]["0.2"]
+    headline = f"{name} {percent(value)} {_interval(edges)}".rstrip()
     return {
         "recipe": metrics["recipe"],
-        "headline": headline + (f", OKS AP {percent(ap['AP'])}" if ap else ""),
-        "mean_pose_pcp": percent(metrics["mean_pose_pcp"]["strict"]["average"]),
+        "headline": headline + (f", OKS AP {percent(ap['AP'])}{note_on_sigmas(metrics)}" if ap else ""),
+        "mean_pose": f"{name} {percent(floor)}",
         "resampled": f"{metrics['bootstrap']['num_images']} images",
         "facts": _facts(metrics),
-        "pcp": _pcp_table(metrics),
+        "unit": pdj_unit(metrics),
+        "sigmas": _sigmas(metrics),
+        "pcp": _pcp_table(metrics) if limbs else None,
         "pdj": _pdj_table(metrics),
         "joints": _joint_table(metrics),
         "oks": _row_of_percents(ap),
@@ -124,6 +132,7 @@ def _facts(metrics):
     }
     if "pcp_of_all" in metrics:
         facts["labelled persons"] = metrics["num_labelled_persons"]
+    if "pcp_of_all" in metrics and has_limbs(metrics):
         facts["strict PCP, persons not found counted as wrong"] = percent(metrics["pcp_of_all"]["strict"]["average"])
     return {name: value for name, value in facts.items() if value is not None}
 
@@ -167,8 +176,9 @@ def _joint_table(metrics):
         "mean error, pixels",
         "mean error, mean pose",
         "median error, pixels",
-        "mean error, torso diameters",
     ]
+    in_torsos = pdj_unit(metrics) == pose.TORSOS
+    columns += ["mean error, torso diameters"] if in_torsos else []
     rows = [
         [
             Cell(joint.replace("_", " ")),
@@ -177,7 +187,7 @@ def _joint_table(metrics):
             Cell(_number(errors["mean"], ".1f"), _interval(intervals["joint_errors"][joint], factor=1)),
             Cell(_number(floor[joint]["mean"], ".1f")),
             Cell(_number(errors["median"], ".1f")),
-            Cell(_number(errors["mean_of_torso"], ".2f")),
+            *([Cell(_number(errors["mean_of_torso"], ".2f"))] if in_torsos else []),
         ]
         for joint, errors in metrics["joint_errors"].items()
     ]
@@ -185,23 +195,28 @@ def _joint_table(metrics):
 
 
 def _subset_table(metrics):
+    limbs = has_limbs(metrics)
     columns = [
         "persons",
         "number",
-        "PCP strict",
-        "PCP strict, mean pose",
-        "PCP mean rule",
+        *(["PCP strict", "PCP strict, mean pose", "PCP mean rule"] if limbs else []),
         "PDJ@0.2",
         "PDJ@0.2, mean pose",
-        "OKS AP",
+        f"OKS AP{note_on_sigmas(metrics)}",
     ]
+
+    def pcp_cells(subset):
+        return [
+            _measured(subset["pcp"]["strict"]["average"], subset["intervals"]["pcp"]["strict"]["average"]),
+            Cell(percent(subset["mean_pose_pcp"]["strict"]["average"])),
+            _measured(subset["pcp"]["mean"]["average"], subset["intervals"]["pcp"]["mean"]["average"]),
+        ]
+
     rows = [
         [
             Cell(subset["name"]),
             Cell(str(subset["num_persons"])),
-            _measured(subset["pcp"]["strict"]["average"], subset["intervals"]["pcp"]["strict"]["average"]),
-            Cell(percent(subset["mean_pose_pcp"]["strict"]["average"])),
-            _measured(subset["pcp"]["mean"]["average"], subset["intervals"]["pcp"]["mean"]["average"]),
+            *(pcp_cells(subset) if limbs else []),
             _measured(subset["pdj"]["0.2"], subset["intervals"]["pdj"]["0.2"]),
             Cell(percent(subset["mean_pose_pdj"]["0.2"])),
             Cell(percent(subset["oks_ap"]["AP"] if subset["oks_ap"] else None)),
@@ -209,6 +224,16 @@ def _subset_table(metrics):
         for subset in metrics["subsets"]
     ]
     return Table(columns, rows)
+
+
+def _sigmas(metrics):
+    """A sentence about the sigmas of OKS; "" for a file of an older kpose."""
+    sigmas = metrics.get("oks_sigmas")
+    if isinstance(sigmas, str):
+        return f"Sigma of every joint: {sigmas}, because the skeleton has no sigmas of its own."
+    joints = metrics["joint_errors"]
+    named = (f"{joint.replace('_', ' ')} {sigma:g}" for joint, sigma in zip(joints, sigmas or (), strict=bool(sigmas)))
+    return f"Sigmas: {', '.join(named)}." if sigmas else ""
 
 
 def _row_of_percents(fractions):
@@ -230,6 +255,35 @@ def _interval(interval, factor=100):
 
 def _number(value, form):
     return "-" if value is None else format(value, form)
+
+
+def _learning_curve(run, note, file):
+    further = [name for name, _ in validation_sets.parse(run.recipe.data.val)[1:]]
+    charts.learning_curve(run.history, file, note_on_oks=note, further=further)
+
+
+def _validation_table(run, note):
+    """The last evaluation of the training on each validation set; None unless there are several."""
+    sets = validation_sets.parse(run.recipe.data.val)
+    last = next((row for row in reversed(run.history) if "val_loss" in row), None)
+    if len(sets) < 2 or last is None:
+        return None
+    found = list(validation_sets.split(last, [name for name, _ in sets[1:]]).values())
+    titles = {"loss": "loss", "pcp_strict": "PCP strict", "pcp_mean": "PCP mean rule", "pdj_0.2": "PDJ@0.2"}
+    titles |= {"oks_ap": f"OKS AP{note}"}
+    titles = {metric: title for metric, title in titles.items() if any(metric in of_set for of_set in found)}
+    rows = [
+        [
+            Cell(name),
+            Cell(pattern),
+            *(
+                Cell(_number(of_set.get(metric), ".4g") if metric == "loss" else percent(of_set.get(metric)))
+                for metric in titles
+            ),
+        ]
+        for (name, pattern), of_set in zip(sets, found, strict=True)
+    ]
+    return Table(["validation set", "records", *titles.values()], rows)
 
 
 def _chart(draw, *arguments):

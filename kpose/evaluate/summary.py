@@ -5,7 +5,7 @@ import numpy as np
 from kpose.core import geometry
 from kpose.core.errors import InputError
 from kpose.data import coco_files, problems
-from kpose.metrics import bootstrap, tables
+from kpose.metrics import bootstrap, coco, pose, tables
 
 # Files that a comparison reads: the metrics, and the counts of each person.
 METRICS_FILE = "metrics.json"
@@ -53,7 +53,8 @@ def compute_metrics(persons, mean_points, counts, skeleton, ap_of=None):
 
     Returns:
         dict: the metrics of the prediction; those of the mean pose under `mean_pose_...`;
-        `intervals`, what they resample (`bootstrap`), and `subsets`.
+        `intervals`, what they resample (`bootstrap`), and `subsets`; `pdj_unit` and `oks_sigmas`.
+        PCP has no groups and no limbs if the skeleton has no limbs.
     """
     truth, points, boxes, images = persons["truth"], persons["keypoints"][..., :2], persons["box"], persons["image"]
 
@@ -61,8 +62,8 @@ def compute_metrics(persons, mean_points, counts, skeleton, ap_of=None):
         return {
             "pcp": tables.pcp_table(truth, points, skeleton),
             "pcp_by_limb": tables.limb_table(truth, points, skeleton),
-            "pdj": tables.pdj_table(truth, points, skeleton),
-            "pdj_curve": tables.pdj_curve(truth, points, skeleton),
+            "pdj": tables.pdj_table(truth, points, skeleton, boxes),
+            "pdj_curve": tables.pdj_curve(truth, points, skeleton, boxes),
             "pck": tables.pck_table(truth, points, boxes, skeleton),
             "joint_errors": tables.joint_error_table(truth, points, skeleton),
         }
@@ -75,8 +76,8 @@ def compute_metrics(persons, mean_points, counts, skeleton, ap_of=None):
             "num_images": len(np.unique(images[chosen])),
             "pcp": tables.pcp_table(truth[chosen], points[chosen], skeleton),
             "mean_pose_pcp": tables.pcp_table(truth[chosen], mean_points[chosen], skeleton),
-            "pdj": tables.pdj_table(truth[chosen], points[chosen], skeleton),
-            "mean_pose_pdj": tables.pdj_table(truth[chosen], mean_points[chosen], skeleton),
+            "pdj": tables.pdj_table(truth[chosen], points[chosen], skeleton, boxes[chosen]),
+            "mean_pose_pdj": tables.pdj_table(truth[chosen], mean_points[chosen], skeleton, boxes[chosen]),
             "intervals": bootstrap.intervals(chosen_counts, images[chosen], skeleton),
             "oks_ap": ap_of(chosen) if ap_of else None,
         }
@@ -88,6 +89,8 @@ def compute_metrics(persons, mean_points, counts, skeleton, ap_of=None):
         | {
             "intervals": bootstrap.intervals(counts | bootstrap.joint_counts(truth, points, boxes), images, skeleton),
             "bootstrap": bootstrap.describe(images),
+            "pdj_unit": pose.pdj_unit(skeleton),
+            "oks_sigmas": coco.sigmas_of(skeleton),
             "subsets": [subset(name, chosen) for name, chosen in chosen_by_name.items() if chosen.any()],
         }
     )
@@ -95,6 +98,8 @@ def compute_metrics(persons, mean_points, counts, skeleton, ap_of=None):
 
 def describe(metrics):
     """The lines that an evaluation prints: PCP of model and mean pose by limb group, PDJ, OKS AP.
+
+    The lines of PCP are left out for a skeleton without limbs.
 
     Args:
         metrics: the dict of metrics.json.
@@ -104,20 +109,39 @@ def describe(metrics):
     lines = [
         f"{metrics['num_persons']} persons{among}, boxes: {metrics['box_source']}, checkpoint {metrics['checkpoint']}"
     ]
-    lines.append(" " * 24 + "".join(f"{group.replace('_', ' '):>12}" for group in groups))
-    for rule in metrics["pcp"]:
+    if has_limbs(metrics):
+        lines.append(" " * 24 + "".join(f"{group.replace('_', ' '):>12}" for group in groups))
+    for rule in metrics["pcp"] if has_limbs(metrics) else ():
         for key, name in (("pcp", "PCP"), ("mean_pose_pcp", "mean pose PCP")):
             cells = "".join(f"{percent(metrics[key][rule][group]):>12}" for group in groups)
             lines.append(f"{f'{name}, {rule}':<24}{cells}")
     pdj = ", ".join(f"PDJ@{threshold} {percent(value)}" for threshold, value in metrics["pdj"].items())
+    if pdj_unit(metrics) == pose.BOX_SIDES:
+        floor = percent(metrics["mean_pose_pdj"]["0.2"])
+        pdj += f" (in {pose.BOX_SIDES}, as PCK; mean pose: PDJ@0.2 {floor})"
     ap, visibility = metrics["oks_ap"], metrics["visibility"]
-    lines.append(pdj + (f", OKS AP {percent(ap['AP'])}" if ap else ""))
+    lines.append(pdj + (f", OKS AP {percent(ap['AP'])}{note_on_sigmas(metrics)}" if ap else ""))
     if visibility:
         values = ", ".join(f"{name} {percent(visibility[key])}" for key, name in VISIBILITY_NAMES.items())
         lines.append(f"visibility: {values} ({percent(visibility['labelled'])} of the joints are labelled)")
     if metrics.get("pixels"):
         lines.append(f"pixels: {describe_pixels(metrics['pixels'])}")
     return lines
+
+
+def has_limbs(metrics):
+    """Whether the skeleton of a metrics.json has limbs, and so PCP."""
+    return any(group != "average" for group in metrics["pcp"]["strict"])
+
+
+def pdj_unit(metrics):
+    """The unit of PDJ in a metrics.json; older files lack it, their skeletons have a torso."""
+    return metrics.get("pdj_unit", pose.TORSOS)
+
+
+def note_on_sigmas(metrics):
+    """What to say beside a figure of OKS in a metrics.json; "" if the skeleton has its own sigmas."""
+    return coco.note_on_sigmas(metrics.get("oks_sigmas"))
 
 
 def describe_pixels(pixels):

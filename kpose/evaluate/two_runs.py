@@ -6,8 +6,9 @@ import numpy as np
 
 from kpose.core import files
 from kpose.core.errors import InputError
+from kpose.evaluate import summary
 from kpose.evaluate.summary import METRICS_FILE, PERSONS_FILE
-from kpose.metrics import bootstrap
+from kpose.metrics import bootstrap, coco
 
 SIDES = ("first", "second")
 # The metrics that are compared, with the names to print; PCP also by limb group.
@@ -27,7 +28,8 @@ def compare(first, second):
         are of a kpose that did not save the images; for each metric of `NAMES` a row
         {"first", "second", "difference", "interval"}, where the interval is the 95% interval of the
         paired difference; "pcp_strict_by_group" and "pcp_mean_by_group", such rows by limb group;
-        "oks_ap", a row without an interval. Values are None where nothing counted.
+        "oks_ap", a row without an interval; "pdj_units" and "oks_sigmas" of the two. Values are None
+        where nothing counted. Without limbs there are no groups.
 
     Raises:
         InputError: a folder without an evaluation, or evaluations on different persons.
@@ -55,6 +57,8 @@ def compare(first, second):
         table[f"{name}_by_group"] = _compared(by_group, images)
     aps = [found["oks_ap"]["AP"] if found["oks_ap"] else None for found in tables]
     gap = None if None in aps else aps[1] - aps[0]
+    table["pdj_units"] = [summary.pdj_unit(found) for found in tables]
+    table["oks_sigmas"] = [found.get("oks_sigmas") for found in tables]
     table["oks_ap"] = {"first": aps[0], "second": aps[1], "difference": gap, "interval": None}
     return table
 
@@ -88,10 +92,22 @@ def describe(table):
             "are too narrow; evaluate one of them again"
         )
     lines.append(f"{'':<16}{'first':>9}{'second':>9}{'difference':>13}   95% interval")
+    if table["pdj_units"][0] != table["pdj_units"][1]:
+        lines.append(f"the units of PDJ differ ({' and '.join(table['pdj_units'])}): its rows cannot be compared")
     for name, title in NAMES.items():
+        if name in GROUPED and not table[f"{name}_by_group"]:
+            continue
         lines.append(_line(title, table[name]))
         lines += [_line(f"  {key.replace('_', ' ')}", row) for key, row in table.get(f"{name}_by_group", {}).items()]
-    return [*lines, _line("OKS AP", table["oks_ap"])]
+    lines.append(_line("OKS AP", table["oks_ap"]))
+    notes = [coco.note_on_sigmas(sigmas) for sigmas in table["oks_sigmas"]]
+    if table["oks_ap"]["first"] is not None and any(notes):
+        lines.append(
+            f"OKS AP with sigmas: {notes[0].strip(' ()').removeprefix('sigmas: ')}"
+            if notes[0] == notes[1]
+            else "the sigmas of OKS AP differ: its row cannot be compared"
+        )
+    return lines
 
 
 def _line(title, row):

@@ -50,7 +50,8 @@ def export(workdir, output_dir, kind, quantize="none", records_pattern=None, fli
 
     Returns:
         dict: "path", "bytes", "largest_difference" in pixels of the crop, and with records "pcp"
-        and "pcp_keras" (strict PCP in 0..1).
+        and "pcp_keras" (strict PCP in 0..1; None for a skeleton without limbs), "pdj" and
+        "pdj_keras" (PDJ@0.2).
 
     Raises:
         InputError: the run does not exist; `output_dir` is missing for a shipped model; a converter
@@ -80,9 +81,12 @@ def export(workdir, output_dir, kind, quantize="none", records_pattern=None, fli
         file.write(content)
     found = {"path": path, "bytes": len(content), "largest_difference": float(largest)}
     if records_pattern:
-        keras_pcp = crops.pcp(lambda *inputs: server.serve_images(*inputs)["keypoints"].numpy())
-        found |= {"pcp": crops.pcp(run), "pcp_keras": keras_pcp}
-        logging.info("strict PCP %.1f%%, with Keras %.1f%%", 100 * found["pcp"], 100 * found["pcp_keras"])
+        found |= crops.scores(run)
+        of_keras = crops.scores(lambda *inputs: server.serve_images(*inputs)["keypoints"].numpy())
+        found |= {f"{name}_keras": value for name, value in of_keras.items()}
+        key, title = ("pcp", "strict PCP") if trained.skeleton.limbs else ("pdj", "PDJ@0.2")
+        texts = ["-" if found[name] is None else f"{100 * found[name]:.1f}%" for name in (key, f"{key}_keras")]
+        logging.info("%s %s, with Keras %s", title, *texts)
     elif quantize != "none":
         logging.warning(
             "the change in PCP by the quantised weights was not measured: name validation records with --records='...'"
@@ -165,7 +169,9 @@ class _Crops:
         self._with_aspects = with_aspects
         self._batches = None
         if pattern:
-            self._batches = pipeline.evaluation_batches(config, records.find(pattern, skeleton), batch_size=1)
+            self._batches = pipeline.evaluation_batches(
+                config, records.find(pattern, skeleton), batch_size=1, identity=True
+            )
 
     def some(self, count=CHECKED):
         """Returns a list of the inputs of the network for one crop each (`_inputs`)."""
@@ -185,19 +191,22 @@ class _Crops:
         aspects = (decoding.aspects_of(regions),) if self._with_aspects else ()
         return tf.cast(images, tf.float32), *aspects
 
-    def pcp(self, run):
-        """Returns strict PCP over all records, in 0..1.
+    def scores(self, run):
+        """Returns strict PCP ("pcp") and PDJ@0.2 ("pdj") over all records, in 0..1, or None.
 
         Args:
             run: function of the inputs of the network -> keypoints [1, K, 3] in pixels of the crop.
         """
-        truth, prediction = [], []
+        columns = [], [], []
         for batch in self._batches:
             points = run(*self._inputs(batch["image"], batch["region"]))[..., :2] / np.float32(self.size[::-1]) - 0.5
-            for column, value in zip((truth, prediction), decoding.to_pixels(batch, points), strict=True):
+            for column, value in zip(columns, (*decoding.to_pixels(batch, points), batch["box"]), strict=True):
                 column.append(value)
-        table = tables.pcp_table(np.concatenate(truth), np.concatenate(prediction), self._skeleton)
-        return table["strict"]["average"]
+        truth, prediction, boxes = map(np.concatenate, columns)
+        return {
+            "pcp": tables.pcp_table(truth, prediction, self._skeleton)["strict"]["average"],
+            "pdj": tables.pdj_table(truth, prediction, self._skeleton, boxes)["0.2"],
+        }
 
 
 def _to_tflite(server, quantize):

@@ -16,26 +16,27 @@ LEVEL = 0.95
 _CHUNK = 50
 
 
-def person_counts(truth, prediction, skeleton):
+def person_counts(truth, prediction, skeleton, boxes=None):
     """What each person adds to PCP and PDJ.
 
     Args:
         truth: [N, K, 3] in original pixels.
         prediction: [N, K, 2] in original pixels.
         skeleton: the `Skeleton`, with G limb groups.
+        boxes: [N, 4] xywh in original pixels; only a skeleton without a torso needs them.
 
     Returns:
         {name: [N, M, 2] float64, the numbers of correct and of counted parts}: "pcp_strict" and
         "pcp_mean" by limb group (M = G), "limbs_strict" and "limbs_mean" by limb (M = L), "pdj" at
         0.2 and "pdj_0.1" at 0.1 (M = 1).
     """
-    counts = {}
+    counts, sides = {}, None if boxes is None else pose.longer_sides(boxes)
     for rule in pose.RULES:
         pair = [np.asarray(a, np.float64) for a in pose.correct_limbs(truth, prediction, skeleton, rule)]
         counts[f"limbs_{rule}"] = np.stack(pair, -1)
         counts[f"pcp_{rule}"] = np.stack([pose.sum_by_group(limbs, skeleton, np) for limbs in pair], -1)
     for name, threshold in (("pdj", 0.2), ("pdj_0.1", 0.1)):
-        pair = pose.detected_joints(truth, prediction, skeleton, threshold)
+        pair = pose.detected_joints(truth, prediction, skeleton, threshold, sides)
         counts[name] = np.stack([np.asarray(a, np.float64).sum(1) for a in pair], -1)[:, None]
     return counts
 

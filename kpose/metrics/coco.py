@@ -7,10 +7,25 @@ import numpy as np
 
 from kpose.core import geometry
 from kpose.core.errors import InputError
+from kpose.core.skeletons import DEFAULT_SIGMA
 
 # The id of the category "person" in COCO.
 PERSON_CATEGORY = 1
 OKS_NAMES = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
+
+
+def sigmas_of(skeleton):
+    """The entry `oks_sigmas` of metrics.json: [K] sigmas, or what the default is."""
+    return list(skeleton.sigmas) if skeleton.sigmas else f"default {DEFAULT_SIGMA:g}"
+
+
+def note_on_sigmas(sigmas):
+    """What to say beside a figure of OKS: " (sigmas: default 0.067)", or "" for a skeleton's own.
+
+    Args:
+        sigmas: from `sigmas_of`; None: not known.
+    """
+    return f" (sigmas: {sigmas})" if isinstance(sigmas, str) else ""
 
 
 def coco_results(image_ids, boxes, keypoints, scores):

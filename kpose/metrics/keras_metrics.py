@@ -29,6 +29,8 @@ class PCP(keras.metrics.Metric):
         metric.result()
     """
 
+    takes_sides = False
+
     def __init__(self, skeleton="coco", rule="strict", name=None, **kwargs):
         super().__init__(name=name or f"pcp_{rule}", **kwargs)
         if rule not in pose.RULES:
@@ -53,6 +55,11 @@ class PCP(keras.metrics.Metric):
         self.correct.assign_add(ops.sum(correct * weight, axis=0))
         self.counted.assign_add(ops.sum(counted * weight, axis=0))
 
+    @property
+    def defined(self):
+        """Whether a limb counted; otherwise the result, 0, means nothing."""
+        return _any_counted(self.counted)
+
     def by_limb(self):
         """{name from `Skeleton.limb_names`: fraction as a float}, for the limbs that counted."""
         correct, counted = (ops.convert_to_numpy(ops.convert_to_tensor(v)) for v in (self.correct, self.counted))
@@ -76,13 +83,17 @@ class PDJ(keras.metrics.Metric):
 
     Args:
         skeleton: a `Skeleton`, or the name of one.
-        threshold: the largest error of a correct joint, in torso diameters.
+        threshold: the largest error of a correct joint, in torso diameters. If the skeleton has no
+            torso, in longer sides of the box.
 
     Example:
         metric = PDJ("coco", 0.2)
         metric.update_state(truth, prediction)  # [B, K, 3] and [B, K, 2], in original pixels
         metric.result()
     """
+
+    # `Regressor` calls `update_state` with the sides of the boxes.
+    takes_sides = True
 
     def __init__(self, skeleton="coco", threshold=0.2, name=None, **kwargs):
         super().__init__(name=name or f"pdj_{threshold:g}", **kwargs)
@@ -91,19 +102,26 @@ class PDJ(keras.metrics.Metric):
         self.correct = self.add_variable((), "zeros", name="correct")
         self.counted = self.add_variable((), "zeros", name="counted")
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(self, y_true, y_pred, sample_weight=None, sides=None):
         """Counts a batch.
 
         Args:
             y_true: [B, K, 3].
             y_pred: [B, K, 2].
             sample_weight: [B]; 0 leaves a sample out. None: 1 for all samples.
+            sides: [B] the longer sides of the boxes in original pixels; only a skeleton without a
+                torso needs them.
         """
-        correct, counted = pose.detected_joints(y_true, y_pred, self.skeleton, self.threshold)
+        correct, counted = pose.detected_joints(y_true, y_pred, self.skeleton, self.threshold, sides)
         weight = ops.ones(ops.shape(correct)[:1]) if sample_weight is None else sample_weight
         weight = ops.cast(weight, "float32")[:, None]
         self.correct.assign_add(ops.sum(correct * weight))
         self.counted.assign_add(ops.sum(counted * weight))
+
+    @property
+    def defined(self):
+        """Whether a joint counted; otherwise the result, 0, means nothing."""
+        return _any_counted(self.counted)
 
     def result(self):
         return self.correct / ops.maximum(self.counted, 1.0)
@@ -165,3 +183,8 @@ class SpreadRatio(keras.metrics.Metric):
 
     def get_config(self):
         return super().get_config() | {"num_joints": self.num_joints}
+
+
+def _any_counted(variable):
+    # `convert_to_tensor` sums the parts of several replicas.
+    return bool(ops.convert_to_numpy(ops.convert_to_tensor(variable)).any())

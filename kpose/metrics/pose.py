@@ -8,6 +8,8 @@ import numpy as np
 from keras import ops
 
 RULES = ("strict", "mean")
+# The units of PDJ (`pdj_unit`).
+TORSOS, BOX_SIDES = "torso diameters", "longer sides of the box"
 
 
 def correct_limbs(truth, prediction, skeleton, rule="strict", threshold=0.5):
@@ -27,7 +29,8 @@ def correct_limbs(truth, prediction, skeleton, rule="strict", threshold=0.5):
         (correct, counted), both [..., L] float32 of 0 and 1. A limb counts if both its true joints
         are labelled.
     """
-    start, end = ([limb[side] for limb in skeleton.limb_list] for side in (0, 1))
+    # The type matters without limbs: an empty list would have indices of float.
+    start, end = (np.array([limb[side] for limb in skeleton.limb_list], np.int32) for side in (0, 1))
     truth, prediction = ops.cast(truth, "float32"), ops.cast(prediction, "float32")
     points, labelled = truth[..., :2], truth[..., 2] > 0
     errors = _distance(points, prediction)
@@ -50,6 +53,8 @@ def sum_by_group(limbs, skeleton, xp=ops):
     Returns:
         [..., G].
     """
+    if not skeleton.limbs:
+        return limbs[..., :0]
     sums, start = [], 0
     for group in skeleton.limbs.values():
         sums.append(xp.sum(limbs[..., start : start + len(group)], axis=-1))
@@ -72,29 +77,45 @@ def mean_of_groups(correct, counted, xp=ops):
     return xp.sum(fractions, axis=-1) / xp.maximum(groups, 1.0), groups
 
 
-def detected_joints(truth, prediction, skeleton, threshold):
+def pdj_unit(skeleton):
+    """The unit of PDJ's thresholds, in the plural: for a skeleton without a torso sides of the box."""
+    return TORSOS if skeleton.torso else BOX_SIDES
+
+
+def detected_joints(truth, prediction, skeleton, threshold, sides=None):
     """The joints that are correct in PDJ.
 
     PDJ is the percentage of detected joints (Sapp and Taskar, CVPR 2013). A joint is correct if its
     error is at most `threshold` times the torso diameter. It counts if it and both torso joints are
-    labelled.
+    labelled. If the skeleton has no torso, the unit is the longer side of the person's box, and all
+    labelled joints count. This is PCK.
 
     Args:
         truth: [..., K, 3]: x, y and the visibility flag.
         prediction: [..., K, 2].
         skeleton: `Skeleton` with K joints.
-        threshold: fraction of the torso diameter.
+        threshold: fraction of the torso diameter or of the longer side.
+        sides: [...] the longer side of each box, in the same pixels; only a skeleton without a torso
+            needs it.
 
     Returns:
         (correct, counted), both [..., K] float32 of 0 and 1.
+
+    Raises:
+        ValueError: the skeleton has no torso, and there are no sides.
     """
     truth, prediction = ops.cast(truth, "float32"), ops.cast(prediction, "float32")
     points, labelled = truth[..., :2], truth[..., 2] > 0
-    one, other = skeleton.torso
-    torso = _distance(points[..., one, :], points[..., other, :])
-    has_torso = ops.logical_and(labelled[..., one], labelled[..., other])
-    counted = ops.logical_and(labelled, has_torso[..., None])
-    correct = ops.logical_and(_distance(points, prediction) <= threshold * torso[..., None], counted)
+    if skeleton.torso:
+        one, other = skeleton.torso
+        unit = _distance(points[..., one, :], points[..., other, :])
+        has_torso = ops.logical_and(labelled[..., one], labelled[..., other])
+        counted = ops.logical_and(labelled, has_torso[..., None])
+    elif sides is None:
+        raise ValueError(f"skeleton {skeleton.name!r} has no torso: PDJ needs the sides of the boxes")
+    else:
+        unit, counted = ops.cast(sides, "float32"), labelled
+    correct = ops.logical_and(_distance(points, prediction) <= threshold * unit[..., None], counted)
     return ops.cast(correct, "float32"), ops.cast(counted, "float32")
 
 

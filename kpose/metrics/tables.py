@@ -44,22 +44,28 @@ def limb_table(truth, prediction, skeleton):
     return table
 
 
-def pdj_table(truth, prediction, skeleton):
-    """PDJ by threshold: {"0.1": fraction of the joints, ...}; arguments as for `pcp_table`."""
-    return {str(threshold): _pdj(truth, prediction, skeleton, threshold) for threshold in PDJ_THRESHOLDS}
+def pdj_table(truth, prediction, skeleton, boxes=None):
+    """PDJ by threshold: {"0.1": fraction of the joints, ...}.
+
+    Args:
+        truth, prediction, skeleton: as for `pcp_table`.
+        boxes: [N, 4] xywh in original pixels; only a skeleton without a torso needs them.
+    """
+    return {str(threshold): _pdj(truth, prediction, skeleton, threshold, boxes) for threshold in PDJ_THRESHOLDS}
 
 
-def pdj_curve(truth, prediction, skeleton):
+def pdj_curve(truth, prediction, skeleton, boxes=None):
     """PDJ by threshold, for a curve: {"thresholds": [...], "pdj": [...]}.
 
-    Arguments as for `pcp_table`.
+    Arguments as for `pdj_table`.
     """
-    values = [_pdj(truth, prediction, skeleton, threshold) for threshold in CURVE_THRESHOLDS]
+    values = [_pdj(truth, prediction, skeleton, threshold, boxes) for threshold in CURVE_THRESHOLDS]
     return {"thresholds": list(CURVE_THRESHOLDS), "pdj": values}
 
 
-def _pdj(truth, prediction, skeleton, threshold):
-    correct, counted = _sums(pose.detected_joints(truth, prediction, skeleton, threshold))
+def _pdj(truth, prediction, skeleton, threshold, boxes):
+    sides = None if boxes is None else pose.longer_sides(boxes)
+    correct, counted = _sums(pose.detected_joints(truth, prediction, skeleton, threshold, sides))
     return _fraction(correct.sum(), counted.sum())
 
 
@@ -86,12 +92,15 @@ def joint_error_table(truth, prediction, skeleton):
 
     Returns:
         {joint: {"mean", "median": in original pixels, "mean_of_torso": in torso diameters}}; None
-        where nothing counted. The last counts only persons whose two torso joints are labelled.
+        where nothing counted. The last counts only persons whose two torso joints are labelled;
+        it is None if the skeleton has no torso.
     """
     errors, labelled = pose.joint_errors(truth, prediction)
-    one, other = skeleton.torso
-    torso = np.linalg.norm(np.asarray(truth[:, one, :2] - truth[:, other, :2], np.float64), axis=-1)
-    has_torso = labelled[:, one] & labelled[:, other] & (torso > 0)
+    torso, has_torso = np.zeros(len(errors)), np.zeros(len(errors), bool)
+    if skeleton.torso:
+        one, other = skeleton.torso
+        torso = np.linalg.norm(np.asarray(truth[:, one, :2] - truth[:, other, :2], np.float64), axis=-1)
+        has_torso = labelled[:, one] & labelled[:, other] & (torso > 0)
     in_torsos = errors / np.where(has_torso, torso, 1)[:, None]
     table = {}
     for k, joint in enumerate(skeleton.joints):

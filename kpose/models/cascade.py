@@ -95,8 +95,18 @@ def check_cascade(config):
         )
 
 
+def check_torso(skeleton):
+    """Raises `InputError` if a skeleton has no torso: the size of the sub-images depends on it."""
+    if not skeleton.torso:
+        raise InputError(
+            f"config.model.name is 'cascade', whose sub-images have a side in torso diameters, but the skeleton "
+            f"{skeleton.name!r} has no torso: add 'torso': [joint, joint] to its file, or use another model"
+        )
+
+
 def build_cascade(config, skeleton, outputs, synchronized, base, share=1.0):
     """The network of a recipe's `model` section; arguments as for `kpose.models.build`."""
+    check_torso(skeleton)
     return cascade(
         base,
         input_size=tuple(config.input_size),

@@ -9,7 +9,7 @@ import tensorflow as tf
 from absl import logging
 
 from kpose.drawing import sheets
-from kpose.train.history import check_converging, without_improvement, writing_events
+from kpose.train.history import check_converging, score_of, without_improvement, writing_events
 
 
 class SaveCheckpoints(keras.callbacks.Callback):
@@ -42,9 +42,9 @@ class SaveCheckpoints(keras.callbacks.Callback):
             self.save()
 
     def on_epoch_end(self, epoch, logs=None):
-        if "val_pcp_strict" in logs:
+        if "val_loss" in logs:
             step = self.model.steps.done
-            self.saver.save_if_best(step, step + self.ahead, float(logs["val_pcp_strict"]))
+            self.saver.save_if_best(step, step + self.ahead, score_of(logs))
 
     def save(self):
         """Saves a checkpoint of the last step, unless it exists."""

@@ -11,16 +11,19 @@ import keras
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams_api
 
+from kpose.core import validation_sets
 from kpose.core.errors import InputError, first_line
 from kpose.core.progress import Progress
 from kpose.drawing import charts
-from kpose.metrics import keras_metrics
+from kpose.metrics import coco, keras_metrics
 from kpose.runs.workdir import read_history, write_history
 
 # Above this loss, the predictions are hundreds of crops away: the training has diverged.
 DIVERGED = 1e6
 # Predictions with a lower ratio of their spread to that of the labels are nearly the mean pose.
 COLLAPSED_SPREAD = 0.2
+# What decides the best checkpoint: the first that an evaluation has.
+SCORES = ("val_pcp_strict", "val_oks_ap", "val_pdj_0.2")
 
 
 class History(keras.callbacks.Callback):
@@ -31,8 +34,8 @@ class History(keras.callbacks.Callback):
 
     Args:
         workdir: folder to write to. An existing history is continued.
-        floor: dict rule -> `keras_metrics.PCP` of the mean pose on the validation records, shown
-            beside the PCP of the model; None: no validation.
+        floors: for each validation set, the `keras_metrics.PCP` and `PDJ` of the mean pose, shown
+            beside those of the model: {name: list}; the first name is "". {}: no validation.
         total_steps: number of steps of the training.
         batch_size: samples per step, for the rate.
         log_every: number of steps between two sets of TensorBoard scalars.
@@ -40,11 +43,14 @@ class History(keras.callbacks.Callback):
         hparams: dict of the recipe's fields, for TensorBoard's table of runs.
     """
 
-    def __init__(self, workdir, floor, total_steps, batch_size, log_every, shown=True, hparams=None):
+    def __init__(self, workdir, floors, total_steps, batch_size, log_every, shown=True, hparams=None):
         super().__init__()
         self._created = time.monotonic()
         self.workdir = workdir
-        self.floor = _pcp_scalars(floor) if floor else {}
+        self.floors = {name: _scalars(metrics) for name, metrics in floors.items()}
+        self.further = [name for name in floors if name]
+        skeletons = [metric.skeleton for metrics in floors.values() for metric in metrics]
+        self.note = coco.note_on_sigmas(coco.sigmas_of(skeletons[0])) if skeletons else ""
         self.hparams = hparams or {}
         self.total_steps = total_steps
         self.batch_size = batch_size
@@ -67,9 +73,12 @@ class History(keras.callbacks.Callback):
         self.rows = [row for row in self.rows if row["step"] <= start]
         folder = os.path.join(self.workdir, "tensorboard")
         # TensorBoard draws the mean pose as a separate run in the same charts.
-        names = ("train", "validation", "mean_pose", ".")
+        sets = [("validation", "mean_pose"), *((f"validation_{n}", f"mean_pose_{n}") for n in self.further)]
+        names = ("train", ".", *(name for pair in sets for name in pair))
         writers = [tf.summary.create_file_writer(os.path.join(folder, name)) for name in names]
-        self._train_writer, self._val_writer, self._floor_writer, hparams_writer = writers
+        self._train_writer, hparams_writer, *of_sets = writers
+        # The validation sets and their mean poses.
+        self._val_writers = dict(zip(("", *self.further), zip(of_sets[::2], of_sets[1::2], strict=True), strict=True))
         with writing_events(self.workdir), hparams_writer.as_default():
             fields = {name: _plain(value) for name, value in self.hparams.items()}
             hparams_api.hparams(fields, trial_id=os.path.basename(os.path.abspath(self.workdir)))
@@ -124,19 +133,21 @@ class History(keras.callbacks.Callback):
 
     def _log_line(self, step, logs):
         check_converging(logs, step)
-        loss, pcp = float(logs["loss"]), 100 * float(logs["pcp_strict"])
+        with_pcp = "pcp_strict" in logs
+        loss, score = float(logs["loss"]), 100 * float(logs["pcp_strict" if with_pcp else "pdj_0.2"])
+        score = f"PCP {score:.1f}% strict" if with_pcp else f"PDJ@0.2 {score:.1f}%"
         rate, wait = self._rates_since(self._since_line, step)
         left = (self.total_steps - step) * self.batch_size / rate
         self._since_line = self._mark(step)
         self._progress.log_line(
-            f"step {step} of {self.total_steps}: loss {loss:.4g}, PCP {pcp:.1f}% strict, {rate:.0f} images/s, "
+            f"step {step} of {self.total_steps}: loss {loss:.4g}, {score}, {rate:.0f} images/s, "
             f"{100 * wait:.1f}% waiting for data, {left:.0f} s left"
         )
 
     def _write_scalars(self, writer, values, step):
         with writing_events(self.workdir), writer.as_default():
             for name, value in values.items():
-                tf.summary.scalar(name, value, step=step)
+                tf.summary.scalar(name, value, step=step, description=self.note if name == "oks_ap" else None)
             writer.flush()
 
     def on_test_begin(self, logs=None):
@@ -176,24 +187,25 @@ class History(keras.callbacks.Callback):
         row = before | {"step": step, "epoch": epoch} | {name: float(value) for name, value in logs.items()}
         self.rows.append(row)
         write_history(self.workdir, self.rows)
-        evaluated = {name[4:]: value for name, value in row.items() if name.startswith("val_")}
-        if not evaluated:
+        evaluated = validation_sets.split(row, self.further)
+        if not evaluated[""]:
             return
         # Until the next epoch starts, the metric objects hold the state of the evaluation.
-        by_rule = {m.rule: m for m in self.model.pixel_metrics if isinstance(m, keras_metrics.PCP)}
-        self._write_scalars(self._val_writer, evaluated | _pcp_scalars(by_rule), step)
-        self._write_scalars(self._floor_writer, self.floor, step)
-        self._print_evaluation(row)
+        limbs = {name: value for name, value in _scalars(self.model.pixel_metrics).items() if "/" in name}
+        for name, (writer, floor_writer) in self._val_writers.items():
+            self._write_scalars(writer, evaluated[name] | ({} if name else limbs), step)
+            self._write_scalars(floor_writer, self.floors.get(name, {}), step)
+        self._print_evaluation(row, evaluated)
 
-    def _print_evaluation(self, row):
+    def _print_evaluation(self, row, evaluated):
         """Prints the metrics of an evaluation, and a warning if the predictions vary little."""
-        floor = f" (mean pose {100 * self.floor['pcp_strict']:.1f}% strict)" if self.floor else ""
         loss = f"loss {row['loss']:.4g}, " if "loss" in row else ""
-        ap = f", OKS AP {100 * row['val_oks_ap']:.1f}" if "val_oks_ap" in row else ""
-        self._progress.write(
-            f"epoch {row['epoch']}, step {row['step']}: {loss}validation loss {row['val_loss']:.4g}, "
-            f"PCP {100 * row['val_pcp_strict']:.1f}% strict, {100 * row['val_pcp_mean']:.1f}% mean rule{floor}{ap}"
-        )
+        for name, found in evaluated.items():
+            before = f"  {name}: " if name else f"epoch {row['epoch']}, step {row['step']}: {loss}"
+            ap = f", OKS AP {100 * found['oks_ap']:.1f}{self.note}" if "oks_ap" in found else ""
+            if "loss" in found:
+                scores = _scores(found, self.floors.get(name, {}))
+                self._progress.write(f"{before}validation loss {found['loss']:.4g}, {scores}{ap}")
         spread = row.get("val_spread", 1.0)
         if spread < COLLAPSED_SPREAD:
             self._progress.write(
@@ -205,7 +217,8 @@ class History(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         path = os.path.join(self.workdir, "learning_curve.png")
-        charts.learning_curve(self.rows, path, mean_pose_pcp=self.floor.get("pcp_strict"))
+        floor = self.floors.get("", {}).get("pcp_strict")
+        charts.learning_curve(self.rows, path, floor, self.note, self.further)
         self._progress.log(f"peak memory {_peak_memory()}")
 
     def close(self):
@@ -225,6 +238,18 @@ class _Mark:
     def later(self, seconds):
         """The mark with a later time."""
         return dataclasses.replace(self, time=self.time + seconds)
+
+
+def score_of(logs):
+    """The score of an evaluation that decides the best checkpoint: the higher, the better.
+
+    Strict PCP; OKS AP if there is none, as for a skeleton without limbs; PDJ if no person has labels
+    for either. The labels alone decide which, so all evaluations of a run have the same.
+
+    Args:
+        logs: dict of metrics, with the names of `fit`'s logs.
+    """
+    return next((float(logs[name]) for name in SCORES if name in logs), -float(logs["val_loss"]))
 
 
 def without_improvement(rows):
@@ -271,11 +296,27 @@ def no_room(path, reason):
     )
 
 
-def _pcp_scalars(by_rule):
-    """dict of floats: the result of the `PCP` metric of each rule, and strict PCP by limb."""
-    averages = {f"pcp_{rule}": float(metric.result()) for rule, metric in by_rule.items()}
-    strict = by_rule["strict"].by_limb() if "strict" in by_rule else {}
-    return averages | {f"pcp_strict_by_limb/{limb}": value for limb, value in strict.items()}
+def _scores(found, floor):
+    """PCP of an evaluation as text, with that of the mean pose; PDJ if there is no PCP.
+
+    Args:
+        found, floor: dicts by metric of the model and of the mean pose.
+    """
+    if "pcp_strict" in found:
+        of_pose = f" (mean pose {100 * floor['pcp_strict']:.1f}% strict)" if "pcp_strict" in floor else ""
+        return f"PCP {100 * found['pcp_strict']:.1f}% strict, {100 * found['pcp_mean']:.1f}% mean rule{of_pose}"
+    if "pdj_0.2" not in found:
+        return "PCP and PDJ - (nothing is labelled for them)"
+    of_pose = f" (mean pose {100 * floor['pdj_0.2']:.1f}%)" if "pdj_0.2" in floor else ""
+    return f"PDJ@0.2 {100 * found['pdj_0.2']:.1f}%{of_pose}"
+
+
+def _scalars(metrics):
+    """dict of floats: the results of `PCP` and `PDJ` metrics that counted, and strict PCP by limb."""
+    metrics = [metric for metric in metrics if isinstance(metric, keras_metrics.PCP | keras_metrics.PDJ)]
+    strict = [metric for metric in metrics if getattr(metric, "rule", "") == "strict"]
+    found = {metric.name: float(metric.result()) for metric in metrics if metric.defined}
+    return found | {f"pcp_strict_by_limb/{limb}": value for m in strict for limb, value in m.by_limb().items()}
 
 
 def _peak_memory():

@@ -18,7 +18,7 @@ import keras
 import tensorflow as tf
 
 from kpose.models.decoding import region_inputs, to_pixels
-from kpose.train import validation_ap
+from kpose.train import replicas, validation_ap
 from kpose.train.epoch_metrics import EpochMetrics
 from kpose.train.executions import TrainingSteps, looped
 
@@ -44,6 +44,9 @@ class Regressor(keras.Model):
             augmentation.
         taught_share: factor of the loss of the teacher's keypoints (`taught` [B, K, 3] in a batch),
             which is added to the loss of the labels.
+        padding: factor by which the box was enlarged to the region of a batch. The longer side of
+            the box that `keras_metrics.PDJ` gets is that of the region, divided by this factor: for
+            boxes that were first extended to an aspect, that of the extended box.
         xla: compile the replica's part of each step with XLA.
         clip_norm: largest global norm of the reduced gradient; 0: no limit.
         ema: decay of the moving average of the weights, which evaluation uses; 0: no average.
@@ -57,6 +60,7 @@ class Regressor(keras.Model):
         crop_metrics=(),
         augmentation=None,
         taught_share=1.0,
+        padding=1.0,
         xla=False,
         clip_norm=0.0,
         ema=0.0,
@@ -69,6 +73,7 @@ class Regressor(keras.Model):
         self.crop_metrics = list(crop_metrics)
         self.augmentation = augmentation
         self.taught_share = taught_share
+        self.padding = padding
         self.xla = xla
         self.clip_norm = clip_norm
         self.ema = ema
@@ -89,6 +94,9 @@ class Regressor(keras.Model):
         self.step_learning_rate = tf.Variable(0.0, trainable=False)
         # A `validation_ap.ValidationAP`, which `evaluate` fills; None: no OKS AP.
         self.validation_ap = None
+        # Further validation sets of `evaluate`: {name: (batches, `ValidationAP` or None)}. All share
+        # the variable of `validation_ap`.
+        self.further_validation = {}
         self.epoch_metrics = EpochMetrics(self)
         # Total seconds that training steps have waited for batches.
         self.data_wait = 0.0
@@ -192,18 +200,33 @@ class Regressor(keras.Model):
     def evaluate(self, x, **kwargs):
         """Evaluates like `keras.Model.evaluate`, on a dataset of known cardinality.
 
-        With `return_dict` and `validation_ap`, the results hold `oks_ap` too.
+        With `return_dict`, the results lack PCP and PDJ if nothing counted, and with
+        `validation_ap` they hold `oks_ap`. They also hold the metrics of `further_validation`, such as
+        "NAME_loss". The metric objects keep the state of `x`.
         """
         self.epoch_metrics.keep()
+        further = {}
+        if kwargs.get("return_dict"):
+            options = {name: value for name, value in kwargs.items() if name != "_use_cached_eval_dataset"}
+            for name, (batches, average_precision) in self.further_validation.items():
+                found = self._evaluate(batches, average_precision, **options)
+                further |= {f"{name}_{metric}": value for metric, value in found.items()}
+        found = self._evaluate(x, self.validation_ap, **kwargs)
+        return found | further if kwargs.get("return_dict") else found
+
+    def _evaluate(self, x, average_precision, **kwargs):
+        """`evaluate` on one set."""
         # Without it, the last execution would run out of data, and its batches would not count.
         # It is a method of a `tf.data.Dataset` and a property of a distributed dataset.
         self._test_steps_left = int(x.cardinality() if callable(x.cardinality) else x.cardinality)
         if self._test_steps_left < 1:
             raise ValueError(f"x must be a tf.data.Dataset of known cardinality. Received: {x}")
         results = super().evaluate(x, **kwargs)
-        if self.validation_ap and kwargs.get("return_dict"):
-            results |= self.validation_ap.result()
-        return results
+        if not kwargs.get("return_dict"):
+            return results
+        undefined = {metric.name for metric in self.pixel_metrics if not getattr(metric, "defined", True)}
+        results = {name: value for name, value in results.items() if name not in undefined}
+        return results | (average_precision.result() if average_precision else {})
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Does nothing: that of Keras consumes a batch and does not work with several hosts."""
@@ -213,24 +236,26 @@ class Regressor(keras.Model):
         scale = tf.convert_to_tensor(self.loss_scale)
         sample_scale = scale
         if self.sample_loss.reduction != "sum":
-            size = _sum(strategy, strategy.run(lambda b: tf.reduce_sum(b["weight"]), args=(batch,)))
+            size = replicas.total(strategy, strategy.run(lambda b: tf.reduce_sum(b["weight"]), args=(batch,)))
             sample_scale = sample_scale / size
         gradients, state, loss = strategy.run(self._replica_train_step, args=(batch, sample_scale))
         # If a value is not finite on one replica, the sum is not finite on all replicas.
-        loss = _sum(strategy, loss)
-        gradients = [_sum(strategy, g) for g in gradients]
+        loss = replicas.total(strategy, loss)
+        gradients = [replicas.total(strategy, g) for g in gradients]
         if self.scales_loss:
             gradients = [g / scale for g in gradients]
-        state = {index: _reduce_state(strategy, value) for index, value in state.items()}
+        state = {index: replicas.reduce_state(strategy, value) for index, value in state.items()}
         self._update(gradients, state, loss, step)
 
     def _replica_train_step(self, batch, sample_scale):
         replica_id = tf.distribute.get_replica_context().replica_id_in_sync_group
         trainable = [tf.convert_to_tensor(v.value) for v in self.trained_variables]
-        state = [_seeded(tf.convert_to_tensor(v.value), replica_id) for v in self.network.non_trainable_variables]
+        state = [
+            replicas.seeded(tf.convert_to_tensor(v.value), replica_id) for v in self.network.non_trainable_variables
+        ]
         gradients, state, batch, outputs, losses = self._compiled(self.gradients)(trainable, state, batch, sample_scale)
         self._update_metrics(batch, outputs, losses)
-        state = {index: _unseeded(value, replica_id) for index, value in state.items()}
+        state = {index: replicas.unseeded(value, replica_id) for index, value in state.items()}
         return gradients, state, tf.reduce_sum(losses * batch["weight"])
 
     def gradients(self, trainable, state, batch, sample_scale):
@@ -332,7 +357,7 @@ class Regressor(keras.Model):
         predictions = strategy.run(self._replica_test_step, args=(batch,))
         if self.validation_ap and "number" in batch:
             # The rows of the other replicas are zeros, so that the sum has the rows of all.
-            self.validation_ap.update(_sum(strategy, predictions))
+            self.validation_ap.update(replicas.total(strategy, predictions))
 
     def _replica_test_step(self, batch):
         of_loss = [tf.convert_to_tensor(v.value) for v in self.sample_loss.trainable_variables]
@@ -362,8 +387,10 @@ class Regressor(keras.Model):
         for metric in self.crop_metrics:
             metric.update_state(batch["keypoints"], outputs["keypoints"], weight)
         truth, prediction = to_pixels(batch, outputs["keypoints"])
+        sides = tf.reduce_max(batch["region"][:, 2:], axis=-1) / self.padding
         for metric in self.pixel_metrics:
-            metric.update_state(truth, prediction, weight)
+            options = {"sides": sides} if getattr(metric, "takes_sides", False) else {}
+            metric.update_state(truth, prediction, weight, **options)
 
     def _compiled(self, function):
         # Without XLA the function is traced in place, where BatchNorm can synchronise the replicas.
@@ -374,30 +401,3 @@ def _inputs(network, batch):
     """Keyword arguments of a cascade: the estimate, if the batch has one, and the aspects."""
     estimate = {"estimate": batch["estimate"]} if "estimate" in batch else {}
     return estimate | region_inputs(network, batch["region"])
-
-
-def _seeded(value, replica_id):
-    """A dropout seed plus the offset of the replica; other state unchanged."""
-    return value + _seed_offset(value, replica_id) if value.dtype.is_integer else value
-
-
-def _unseeded(value, replica_id):
-    """The inverse of `_seeded`."""
-    return value - _seed_offset(value, replica_id) if value.dtype.is_integer else value
-
-
-def _seed_offset(value, replica_id):
-    return tf.cast(tf.stack([tf.cast(replica_id, tf.int32), 0]), value.dtype)
-
-
-def _sum(strategy, value):
-    """The sum over all replicas. For one replica it avoids the copy that `reduce` makes."""
-    if strategy.num_replicas_in_sync == 1:
-        return strategy.experimental_local_results(value)[0]
-    return strategy.reduce("SUM", value, axis=None)
-
-
-def _reduce_state(strategy, value):
-    """The mean of BatchNorm statistics over the replicas; seeds are equal on all, and unchanged."""
-    local = strategy.experimental_local_results(value)[0]
-    return local if local.dtype.is_integer else _sum(strategy, value) / strategy.num_replicas_in_sync

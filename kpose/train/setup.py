@@ -7,12 +7,12 @@ from absl import logging
 
 from kpose import config as config_lib
 from kpose.augment.augmentation import build_augmentation
-from kpose.core import files, skeleton_files
+from kpose.core import files, skeleton_files, validation_sets
 from kpose.core.errors import InputError
 from kpose.data import pipeline, records
 from kpose.data.training_set import find_training_set, summarise_labels
 from kpose.metrics import keras_metrics, pose
-from kpose.models import decoding
+from kpose.models import cascade, decoding
 from kpose.runs import checkpoints
 from kpose.runs.workdir import (
     BASE_FOLDER,
@@ -39,8 +39,11 @@ def claim_workdir(config, workdir, skeleton):
         skeleton: the `Skeleton` that the network learns.
 
     Raises:
-        InputError: the workdir holds a run of another recipe, or checkpoints without a recipe.
+        InputError: the workdir holds a run of another recipe, or checkpoints without a recipe; or
+            the recipe is a cascade, and the skeleton has no torso.
     """
+    if config.model.name == "cascade":
+        cascade.check_torso(skeleton)
     path = os.path.join(workdir, CONFIG_FILE)
     if os.path.exists(path):
         changed = config_lib.differences(config, load_config(workdir))
@@ -99,27 +102,46 @@ def training_batches(config, training_set, start_step=0, worker=0, workers=1):
 
 
 def validation_batches(config, skeleton):
-    """At most `config.evaluate_batches` batches of `config.data.val`; None if it is empty."""
-    if not config.data.val:
-        return None
-    batches = pipeline.evaluation_batches(config, records.find(config.data.val, skeleton))
-    batches = batches.take(config.evaluate_batches) if config.evaluate_batches else batches
-    return validation_ap.numbered(batches)
+    """The batches of each validation set of `config.data.val`, at most `config.evaluate_batches`.
+
+    Returns:
+        {name of the set: `tf.data.Dataset`}, in order; the first name is "". {}: no validation.
+
+    Raises:
+        InputError: records are missing, damaged or of other joints, or names are wrong.
+    """
+    found = {}
+    for name, pattern in _validation_files(config):
+        batches = pipeline.evaluation_batches(config, records.find(pattern, skeleton))
+        batches = batches.take(config.evaluate_batches) if config.evaluate_batches else batches
+        found[name] = validation_ap.numbered(batches)
+    return found
 
 
-def build_validation_ap(config, skeleton, batches):
-    """The `validation_ap.ValidationAP` of a recipe, for its validation batches."""
-    found = records.find(config.data.val, skeleton)
-    total = summarise_labels(found, config.data.padding).num_records
-    samples = int(batches.cardinality()) * config.batch_size
-    if samples < total:
-        logging.info(
-            "evaluations use the first %d of the %d persons of data.val (config.evaluate_batches); their OKS AP is "
-            "that of these persons",
-            samples,
-            total,
-        )
-    return validation_ap.ValidationAP(found, min(samples, total), samples)
+def _validation_files(config):
+    """List of (name, glob) of the validation sets; the first has the name ""."""
+    sets = validation_sets.parse(config.data.val)
+    return [("" if index == 0 else name, pattern) for index, (name, pattern) in enumerate(sets)]
+
+
+def build_validation_aps(config, skeleton, batches):
+    """{name: `validation_ap.ValidationAP`} for the result of `validation_batches`."""
+    samples = {name: int(some.cardinality()) * config.batch_size for name, some in batches.items()}
+    predictions = validation_ap.empty_predictions(max(samples.values()), skeleton.num_joints)
+    aps = {}
+    for name, pattern in _validation_files(config):
+        found = records.find(pattern, skeleton)
+        total = summarise_labels(found, config.data.padding).num_records
+        if samples[name] < total:
+            logging.info(
+                "evaluations use the first %d of the %d persons of data.val%s (config.evaluate_batches); their OKS AP "
+                "is that of these persons",
+                samples[name],
+                total,
+                f" {name!r}" if name else "",
+            )
+        aps[name] = validation_ap.ValidationAP(found, min(samples[name], total), predictions)
+    return aps
 
 
 def part_of(batches, worker, workers):
@@ -157,13 +179,11 @@ def build_regressor(config, skeleton, run, total_steps, workdir=None, stored_sha
         regressor = Regressor(
             build_network(config, skeleton, workdir, run.synchronized, initial_weights=new),
             losses.build(config.loss),
-            pixel_metrics=[
-                *(keras_metrics.PCP(skeleton, rule) for rule in pose.RULES),
-                keras_metrics.PDJ(skeleton, 0.2),
-            ],
+            pixel_metrics=pixel_metrics_of(skeleton),
             crop_metrics=[keras_metrics.SpreadRatio(skeleton.num_joints)],
             augmentation=augmentation.on_device if augmentation and config.augment.on == "device" else None,
             taught_share=config.teacher.share,
+            padding=config.data.padding,
             xla=run.xla,
             clip_norm=config.optimizer.clip_norm,
             ema=config.optimizer.ema,
@@ -215,19 +235,27 @@ def _measured_sets(config, training_set):
     return list(zip(training_set.weights if same else given.weights, given.files, strict=True))
 
 
-def mean_pose_pcp(batches, training_set):
-    """The PCP of the training set's mean pose on evaluation batches.
+def pixel_metrics_of(skeleton):
+    """List of the metrics in original pixels: PCP of each rule if the skeleton has limbs, and PDJ."""
+    rules = pose.RULES if skeleton.limbs else ()
+    return [*(keras_metrics.PCP(skeleton, rule) for rule in rules), keras_metrics.PDJ(skeleton, 0.2)]
+
+
+def mean_pose_metrics(batches, training_set):
+    """The metrics of the training set's mean pose on evaluation batches.
 
     Args:
         batches: `tf.data.Dataset` of `pipeline.evaluation_batches`.
         training_set: `training_set.TrainingSet`.
 
     Returns:
-        dict: rule -> `keras_metrics.PCP`.
+        list of the metrics of `pixel_metrics_of`.
     """
-    found = {rule: keras_metrics.PCP(training_set.skeleton, rule) for rule in pose.RULES}
+    found = pixel_metrics_of(training_set.skeleton)
     for batch in batches.map(lambda b: {name: b[name] for name in ("keypoints", "region", "weight")}):
         points = decoding.to_pixels(batch, training_set.labels.mean_pose)
-        for metric in found.values():
-            metric.update_state(*points, batch["weight"])
+        sides = tf.reduce_max(batch["region"][:, 2:], axis=-1) / training_set.padding
+        for metric in found:
+            options = {"sides": sides} if metric.takes_sides else {}
+            metric.update_state(*points, batch["weight"], **options)
     return found

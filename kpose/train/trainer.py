@@ -10,24 +10,22 @@ import tensorflow as tf
 from absl import logging
 from ml_collections import ConfigDict
 
-import kpose
 from kpose import config as config_lib
 from kpose.core import devices, files, skeletons
 from kpose.core.errors import InputError, first_line
 from kpose.data import pipeline
-from kpose.data.training_set import TrainingSet, skeleton_of
-from kpose.models import flops
+from kpose.data.training_set import TrainingSet, skeleton_of, with_aspect
 from kpose.runs import checkpoints
 from kpose.runs.workdir import check_skeleton, read_history, resolve_recipe
-from kpose.train import callbacks, nonfinite
-from kpose.train.history import History, no_room, without_improvement
+from kpose.train import callbacks, nonfinite, run_summary
+from kpose.train.history import History, no_room, score_of, without_improvement
 from kpose.train.regressor import Regressor
 from kpose.train.setup import (
     build_regressor,
-    build_validation_ap,
+    build_validation_aps,
     claim_workdir,
     displace_cascade_inputs,
-    mean_pose_pcp,
+    mean_pose_metrics,
     part_of,
     training_batches,
     training_set_of,
@@ -90,7 +88,8 @@ class _Run:
             chief a temporary folder.
         runtime: `devices.Runtime`.
         training_set: `TrainingSet`.
-        validation: batches of `config.data.val`; None without it.
+        validation: batches of each set of `config.data.val` by name; the first name is "". {} without
+            validation.
         regressor: the compiled `Regressor`.
         saver: its `checkpoints.Checkpoints`.
         history: `History`.
@@ -105,7 +104,7 @@ class _Run:
     written: str
     runtime: devices.Runtime
     training_set: TrainingSet
-    validation: tf.data.Dataset | None
+    validation: dict
     regressor: Regressor
     saver: checkpoints.Checkpoints
     history: History
@@ -120,14 +119,16 @@ class _Run:
         return sorted({*range(every, epochs, every), epochs})
 
     def distributed_validation(self):
-        """The validation batches for `evaluate`; None without validation."""
-        if self.validation is None:
-            return None
-        return self.runtime.distribute(functools.partial(part_of, self.validation))
+        """The batches of the first validation set for `evaluate`; None without validation."""
+        return _distributed(self.runtime, self.validation[""]) if self.validation else None
 
     def distributed_batches(self, position):
         """The training batches for `fit`, from batch number `position` on."""
         return self.runtime.distribute(functools.partial(training_batches, self.config, self.training_set, position))
+
+
+def _distributed(runtime, batches):
+    return runtime.distribute(functools.partial(part_of, batches))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +152,7 @@ def _prepare(config, workdir, stack):
         stack: `contextlib.ExitStack` of the contexts that end with the training.
     """
     config_lib.check(config)
-    config = resolve_recipe(config, workdir)
+    config = with_aspect(resolve_recipe(config, workdir))
     # Workers must connect before TensorFlow runs anything else.
     runtime = devices.start(config)
     written = workdir
@@ -170,7 +171,9 @@ def _prepare(config, workdir, stack):
     total_steps = config.steps or config.epochs * steps_per_epoch
     regressor = build_regressor(config, skeleton, runtime, total_steps, workdir, training_set.window)
     if validation:
-        regressor.validation_ap = build_validation_ap(config, skeleton, validation)
+        aps = build_validation_aps(config, skeleton, validation)
+        further = {name: (_distributed(runtime, some), aps[name]) for name, some in validation.items() if name}
+        regressor.validation_ap, regressor.further_validation = aps[""], further
     return _Run(
         config=config,
         skeleton=skeleton,
@@ -183,7 +186,7 @@ def _prepare(config, workdir, stack):
         saver=checkpoints.Checkpoints(workdir, regressor, config.keep_checkpoints, written),
         history=History(
             written,
-            floor=mean_pose_pcp(validation, training_set) if validation else None,
+            floors={name: mean_pose_metrics(batches, training_set) for name, batches in validation.items()},
             total_steps=total_steps,
             batch_size=config.batch_size,
             log_every=config.log_every,
@@ -208,7 +211,7 @@ def _resume(run):
     write_start(run.config, run.training_set, run.written)
     if run.config.model.name == "cascade":
         displace_cascade_inputs(run.config, run.regressor, run.training_set, run.workdir)
-    _log_summary(run, place)
+    run_summary.log(run, place.step)
     _add_lost_row(run, place)
     return place
 
@@ -224,7 +227,7 @@ def _add_lost_row(run, place):
     row = next((row for row in read_history(run.workdir) if row["step"] == place.step), {})
     state = run.regressor.epoch_metrics.restored
     trained = "loss" not in row and state.get("first_step") == (epoch - 1) * run.steps_per_epoch
-    evaluated = "val_loss" not in row and run.validation is not None and epoch in run.evaluated_epochs
+    evaluated = "val_loss" not in row and run.validation and epoch in run.evaluated_epochs
     # The chief may write the row before the other workers read it: it decides.
     trained, evaluated = (run.runtime.gather(int(needed))[0] for needed in (trained, evaluated))
     logs = run.regressor.epoch_metrics.results(state) if trained else {}
@@ -234,7 +237,7 @@ def _add_lost_row(run, place):
     if logs:
         run.history.add_row(run.regressor, epoch, place.step, logs)
     if evaluated:
-        run.saver.save_if_best(place.step, place.position, float(logs["val_pcp_strict"]))
+        run.saver.save_if_best(place.step, place.position, score_of(logs))
 
 
 def _fit(run, place, profile):
@@ -247,8 +250,8 @@ def _fit(run, place, profile):
     if run.config.on_nan == "rollback" and not place.step:
         run.saver.save(place.step, place.position)
     observers = []
-    if run.validation is not None:
-        observers.append(callbacks.PredictionGrid(run.written, run.validation, run.skeleton))
+    if run.validation:
+        observers.append(callbacks.PredictionGrid(run.written, run.validation[""], run.skeleton))
     if profile:
         observers.append(callbacks.Profile(run.written, *profile))
     rollbacks = 0
@@ -284,7 +287,7 @@ def _fit(run, place, profile):
 def _has_stopped(run, step):
     """Whether `config.stop_after` ended the training at `step`; logs why."""
     wanted = run.config.stop_after
-    if not wanted or run.validation is None or step >= run.total_steps:
+    if not wanted or not run.validation or step >= run.total_steps:
         return False
     best, waited = without_improvement([row for row in read_history(run.workdir) if row["step"] <= step])
     # The workers read one file, but not at the same time: the chief decides.
@@ -362,34 +365,3 @@ def _clear_errors(workdir):
             f"another worker does not respond ({first_line(error.message)}): start all workers again with the "
             "same command to continue from the last checkpoint"
         ) from None
-
-
-def _log_summary(run, place):
-    """Logs versions, devices, network, FLOPs per step and data."""
-    config, network, training_set = run.config, run.regressor.network, run.training_set
-    work = flops.forward(network, config.model.input_size)
-    logging.info("kpose %s, recipe %s", kpose.__version__, config.name)
-    logging.info("%s", run.runtime.describe())
-    logging.info(
-        "network %s: input %d x %d, %.1f million parameters, %.3g GFLOP per image, about %.3g per training step",
-        network.name,
-        *config.model.input_size,
-        network.count_params() / 1e6,
-        work / 1e9,
-        flops.PASSES_OF_TRAINING * work * config.batch_size / 1e9,
-    )
-    logging.info(
-        "%d training records, batch %d (%d per replica), %d steps per epoch, %d steps in all",
-        training_set.num_records,
-        config.batch_size,
-        config.batch_size // run.runtime.strategy.num_replicas_in_sync,
-        run.steps_per_epoch,
-        run.total_steps,
-    )
-    if len(training_set.files) > 1:
-        for part, count, weight in zip(training_set.files, training_set.counts, training_set.weights, strict=True):
-            logging.info("  %s: %d records, %.1f%% of the samples", part.pattern, count, 100 * weight)
-    if config.stop_after and run.validation is None:
-        logging.warning("config.stop_after has no effect without config.data.val: the training runs all its steps")
-    if place.step:
-        logging.info("continuing at step %d of %d", place.step, run.total_steps)

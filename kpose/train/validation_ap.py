@@ -19,17 +19,17 @@ class ValidationAP:
     Args:
         files: `records.RecordFiles`.
         num_persons: N, the number of first persons of the records that the evaluation uses.
-        num_samples: number of samples of the evaluation, with those that fill up its last batch.
+        predictions: variable from `empty_predictions`. Several validation sets share it, because
+            the evaluation step is traced once.
     """
 
-    def __init__(self, files, num_persons, num_samples):
+    def __init__(self, files, num_persons, predictions):
         persons = _labels(files, num_persons)
         self._evaluation = RecordsEvaluation(
             persons["image_id"], persons["box"], persons["area"], persons["truth"], files.skeleton
         )
         self._num_persons = num_persons
-        # Of each sample: the score, then x and y of each joint.
-        self._predictions = tf.Variable(tf.zeros([num_samples, 1 + 2 * files.skeleton.num_joints]), trainable=False)
+        self._predictions = predictions
 
     def update(self, predictions):
         """Adds the rows of a global batch (see `rows`), in a `tf.function`."""
@@ -40,6 +40,19 @@ class ValidationAP:
         values = self._predictions.numpy()[: self._num_persons]
         found = self._evaluation.average_precision(values[:, 1:].reshape(len(values), -1, 2), values[:, 0])
         return {} if found is None else {NAME: found}
+
+
+def empty_predictions(num_samples, num_joints):
+    """A variable for the predictions of an evaluation.
+
+    Args:
+        num_samples: the largest number of samples, with those that fill up the last batch.
+        num_joints: K.
+
+    Returns:
+        [num_samples, 1 + 2 K]: of each sample the score, then x and y of each joint.
+    """
+    return tf.Variable(tf.zeros([num_samples, 1 + 2 * num_joints]), trainable=False)
 
 
 def rows(batch, outputs):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kpose.drawing import persons
+from kpose.drawing import colours, persons
 from kpose.predict.model import People
 from tests.drawing.samples import COCO, GREY, PERSON, flags
 
@@ -25,7 +25,7 @@ def test_joints_are_painted_where_they_are():
     picture = persons.draw_skeleton(GREY, PERSON, COCO)
     assert picture.shape == GREY.shape and picture.dtype == np.uint8
     for joint, point in enumerate(PERSON):
-        assert np.abs(_pixel(picture, point) - persons.COLOURS[COCO.sides[joint]]).max() < 30, COCO.joints[joint]
+        assert np.abs(_pixel(picture, point) - colours.SIDES[COCO.sides[joint]]).max() < 30, COCO.joints[joint]
     rows, columns = np.nonzero((picture != GREY).any(2))
     low, high = PERSON.min(0) - 6, PERSON.max(0) + 6
     assert columns.min() > low[0] and rows.min() > low[1] and columns.max() < high[0] and rows.max() < high[1]
@@ -119,7 +119,7 @@ def test_lines_grow_with_the_person():
 def test_large_images_use_a_limited_layer():
     image = np.zeros((3000, 4000, 3), np.uint8)
     picture = persons.draw_skeleton(image, PERSON * 25, COCO)
-    assert _pixel(picture, PERSON[LEFT_WRIST] * 25).tolist() == list(persons.COLOURS["left"])
+    assert _pixel(picture, PERSON[LEFT_WRIST] * 25).tolist() == list(colours.SIDES["left"])
 
 
 @pytest.mark.parametrize("image", [GREY[..., 0], GREY.astype(np.float32), GREY.astype(np.float64)[..., 0]])

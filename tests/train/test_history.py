@@ -29,7 +29,7 @@ def test_a_model_that_predicts_one_pose_for_everyone_is_reported_at_each_evaluat
         return keras.Model(images, {"keypoints": keras.layers.Reshape((JOINTS, 2))(x)})
 
     regressor = make_regressor(replicas, network=network, optimizer=lambda: keras.optimizers.SGD(0.0))
-    history = History(str(tmp_path), floor=None, total_steps=6, batch_size=BATCH, log_every=10)
+    history = History(str(tmp_path), floors={}, total_steps=6, batch_size=BATCH, log_every=10)
     logs = train(regressor, data, callbacks=[history])
     np.testing.assert_allclose(logs["spread"] + logs["val_spread"], slope, atol=1e-3)
     lines = [line for line in capsys.readouterr().err.splitlines() if "the mean pose for every person" in line]
@@ -41,7 +41,7 @@ def test_a_model_that_predicts_one_pose_for_everyone_is_reported_at_each_evaluat
 
 def test_on_a_terminal_the_start_and_the_memory_are_printed(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    history = History(str(tmp_path), floor=None, total_steps=2, batch_size=BATCH, log_every=10)
+    history = History(str(tmp_path), floors={}, total_steps=2, batch_size=BATCH, log_every=10)
     train(make_regressor(), make_data(), steps=2, steps_per_epoch=2, validation=False, callbacks=[history])
     history.close()
     said = capsys.readouterr().err

@@ -120,5 +120,5 @@ def test_a_run_begins_with_another_s_weights(tiny_run):
     assert len(frozen) == 18
     assert all(name.startswith(("Conv1/", "expanded_conv", "block_1_", "block_2_")) for name in frozen)
     config.model.weights = tiny_run
-    with pytest.raises(InputError, match="which are not those of this recipe's movenet"):
+    with pytest.raises(InputError, match="whose network is integral, but that of this recipe is movenet"):
         workdir.build_network(config, skeletons.COCO, initial_weights=True)

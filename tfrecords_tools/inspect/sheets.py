@@ -9,7 +9,7 @@ from kpose.augment import augmentation as augmentation_lib
 from kpose.core import geometry, skeleton_files, skeletons
 from kpose.core.errors import InputError
 from kpose.data import pipeline, records
-from kpose.data.training_set import find_training_set
+from kpose.data.training_set import find_training_set, with_aspect
 from kpose.drawing import sheets
 from kpose.drawing.persons import draw_skeleton, save_image
 
@@ -50,7 +50,11 @@ def inspect(pattern, sheet_path, persons=40, seed=0):
     ]
     for index, joint in enumerate(skeleton.joints):
         flags = [100 * (visibility[:, index] == flag).mean() for flag in (2, 1, 0)]
-        lines.append(f"  {joint:<16}" + "".join(f"{share:9.1f}%" for share in flags))
+        cells = [f"{share:9.1f}%" for share in flags] if flags[2] < 100 else [f"{'-':>10}"] * 2 + [f"{100:9.1f}%"]
+        lines.append(f"  {joint:<16}" + "".join(cells))
+    never = [joint for k, joint in enumerate(skeleton.joints) if not (visibility[:, k] > 0).any()]
+    if never:
+        lines.append(f"warning: no record labels {', '.join(never)}")
     lines += [f"  {os.path.basename(path)}: {n:,} persons, {size / 1e6:.1f} MB" for path, (n, size) in shards.items()]
     save_image(sheet_path, _contact_sheet(files, count, min(persons, count), seed))
     return [*lines, f"contact sheet: {sheet_path}"]
@@ -96,7 +100,9 @@ def _contact_sheet(files, count, persons, seed):
         tiles.append(draw_skeleton(tile, points, files.skeleton, visibility=features["visibility"].numpy()))
         captions.append(f"{int(features['annotation_id'])}: {region[2]:.0f} x {region[3]:.0f}")
     title = f"{persons} of {count:,} persons"
-    return sheets.contact_sheet(tiles, columns=min(8, persons), tile_size=192, captions=captions, title=title)
+    return sheets.contact_sheet(
+        tiles, columns=min(8, persons), tile_size=192, captions=captions, title=title, skeleton=files.skeleton
+    )
 
 
 def inspect_augmentation(pattern, config, sheet_path, persons=8, seed=0):
@@ -120,9 +126,10 @@ def inspect_augmentation(pattern, config, sheet_path, persons=8, seed=0):
     skeleton = records.find(pattern).skeleton if auto else skeleton_files.find(config.skeleton)
     if not augmentation_lib.build_augmentation(config, skeleton):
         raise InputError(f"recipe {config.name!r} has no augmentation: set fields of its augment section")
-    training_set = find_training_set(
-        pattern, skeleton, config.data.padding, aspect=config.data.aspect, coordinates=config.data.coordinates
-    )
+    config = config.copy_and_resolve_references()
+    config.data.train = pattern
+    data = with_aspect(config).data
+    training_set = find_training_set(pattern, skeleton, data.padding, aspect=data.aspect, coordinates=data.coordinates)
     augmentation = augmentation_lib.build_augmentation(config, skeleton, training_set.window)
     size = tuple(config.model.input_size)
 
@@ -138,7 +145,8 @@ def inspect_augmentation(pattern, config, sheet_path, persons=8, seed=0):
     drawn = [_draw_batch(row, skeleton) for row in rows]
     tiles = [tiles[person] for person in range(persons) for tiles in drawn]
     title = f"{config.name}: as stored, and augmented {VERSIONS} times"
-    save_image(sheet_path, sheets.contact_sheet(tiles, columns=VERSIONS + 1, tile_size=192, title=title))
+    sheet = sheets.contact_sheet(tiles, columns=VERSIONS + 1, tile_size=192, title=title, skeleton=skeleton)
+    save_image(sheet_path, sheet)
     settings = ", ".join(f"{name} {value}" for name, value in config.augment.items() if name != "on")
     return [f"recipe {config.name}: {settings}", f"augmented crops: {sheet_path}"]
 
