@@ -13,7 +13,7 @@ from kpose import config as config_lib
 from kpose.core import skeletons
 from kpose.core.errors import InputError
 from kpose.data import records
-from kpose.drawing.sheets import CAPTION_HEIGHT, GUTTER, TITLE_HEIGHT
+from kpose.drawing.sheets import CAPTION_HEIGHT, GUTTER, TITLE_HEIGHT, legend
 from tests import helpers
 from tfrecords_tools.inspect.sheets import inspect, inspect_augmentation
 from tfrecords_tools.write_coco import writer
@@ -51,7 +51,9 @@ def _tiles(path, columns, persons):
         pixels = np.asarray(sheet).astype(int)
     gap, caption, title = 6, CAPTION_HEIGHT, 2 * CAPTION_HEIGHT
     rows = -(-persons // columns)
-    assert pixels.shape == (title + gap + rows * (TILE + caption + gap), gap + columns * (TILE + gap), 3)
+    width = gap + columns * (TILE + gap)
+    below = len(legend(skeletons.COCO, width))
+    assert pixels.shape == (title + gap + rows * (TILE + caption + gap) + below, width, 3)
     shown = 0
     for row in range(rows):
         for column in range(columns):
