@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from kpose.core import skeleton_files
 from kpose.core.errors import InputError
+from kpose.data import records
 from kpose.evaluate import on_detections, on_records, summary, two_runs
 from kpose.export import converted, saved_model
 from kpose.models import cascade
@@ -188,4 +189,7 @@ def test_data_sets_and_files_of_other_joints_are_one_line(tmp_path):
     with pytest.raises(InputError, match="2 joints for each person, but the skeleton 'hand' of .* has 21") as error:
         on_detections.evaluate(path, annotations, str(tmp_path))
     helpers.one_line(error)
-    assert others
+    # Annotations of other joints than those of the records.
+    with pytest.raises(InputError, match="leaf") as error:
+        summary.read_labels(others, records.find(hand).skeleton)
+    helpers.one_line(error)
