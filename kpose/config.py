@@ -60,7 +60,9 @@ def _data_fields():
     # For cascade: globs of the records that measure the errors of the previous stage; empty: data.train.
     data.errors = ""
     data.padding = 1.0  # The network's input shows the box enlarged by this factor. Cascade: at least its base's.
-    data.aspect = 0.0  # Width / height of the rectangle around the box that is shown; 0: the box, stretched.
+    # Width / height of the rectangle around the box that is shown; 0: the box, stretched; -1: as in the
+    # first records of data.train. The saved recipe holds the choice.
+    data.aspect = 0.0
     # Frame of the labels: continuous (that of kpose.core.geometry), indices (pixel indices, half a
     # pixel less). Runs of kpose 0.1 have indices, and keep them when they are resumed.
     data.coordinates = CONTINUOUS
@@ -110,8 +112,9 @@ def _model_fields():
     model.frozen_blocks = 0  # For movenet: number of first blocks that are not trained.
     model.backbone = "resnet18"  # For backbone: resnet18, resnet50, efficientnet_lite0.
     model.head = "pooled"  # For backbone: pooled (average pooling, fully connected), spatial (heatmaps).
-    # Initial weights: a run's folder, a shipped model's name, a .pth, .h5 or .keras file,
-    # package:NAME, a keras_cv preset; for movenet a .json file. Empty: random weights.
+    # Initial weights: a run's folder or a shipped model's name, with any joints, input size and head
+    # (kpose/runs/carry_over.py). For backbone also a .pth, .h5 or .keras file, package:NAME, a keras_cv
+    # preset; for movenet a .json file. Empty: random weights.
     model.weights = ""
     # For backbone: scale and padding of images. keras: those of keras_cv. torchvision: mean and
     # deviation of ImageNet, and torchvision's strides and padding. auto: those of the initial
@@ -153,6 +156,8 @@ def _optimizer_fields():
     optimizer = ConfigDict()
     optimizer.name = "sgd"  # sgd, adamw.
     optimizer.learning_rate = 0.001  # Peak learning rate, after the warm-up.
+    # Factor of the learning rate of the last layers, whose numbers belong to single joints.
+    optimizer.joints_factor = 1.0
     optimizer.momentum = 0.0  # For sgd.
     optimizer.weight_decay = 0.0  # Decoupled weight decay; not applied to biases and normalisation layers.
     optimizer.clip_norm = 0.0  # Largest global norm of the gradient; 0: no limit.
@@ -197,7 +202,7 @@ RANGES = {
     "stop_after": (0, None),
     "log_every": (1, None),
     "data.padding": (1.0, 10.0),
-    "data.aspect": (0.0, 10.0),
+    "data.aspect": (geometry.OF_RECORDS, 10.0),
     "data.shuffle_buffer": (1, None),
     **{
         f"augment.{name}": (0.0, 1.0)
@@ -221,6 +226,7 @@ RANGES = {
     "teacher.min_score": (0.0, 1.0),
     "teacher.share": (0.0, None),
     "optimizer.learning_rate": (0.0, None),
+    "optimizer.joints_factor": (0.0, 1000.0),
     "optimizer.momentum": (0.0, 1.0),
     "optimizer.weight_decay": (0.0, None),
     "optimizer.clip_norm": (0.0, None),
@@ -274,7 +280,8 @@ def check(config):
     if config.skeleton != skeletons.AUTO and not skeleton_files.is_file(config.skeleton):
         skeletons.get(config.skeleton)
     checks.run(config)
-    geometry.check_aspect(config.data.aspect, config.model.input_size)
+    if config.data.aspect != geometry.OF_RECORDS:
+        geometry.check_aspect(config.data.aspect, config.model.input_size)
     if config.replicas and config.batch_size % config.replicas and not config.quick:
         raise InputError(f"config.batch_size {config.batch_size} cannot be divided among {config.replicas} replicas")
 

@@ -42,6 +42,11 @@ BLOCKS = {
         ("tfrecords_tools.inspect", RUN),
         ("tfrecords_tools.write_coco --verify", RUN),
         ("kpose.train --config=coco_integral", RUN),
+        ("tfrecords_tools.convert --from=yolo", RUN),
+        ("tfrecords_tools.convert --from=labelstudio", RUN),
+        ("tfrecords_tools.convert --from=labelme", RUN),
+        ("tfrecords_tools.convert --from=cvat", RUN),
+        ("tfrecords_tools.convert --from=deeplabcut", RUN),
         ("tfrecords_tools.convert_csv", RUN),
         ("pip install '.[lsp]'", _INSTALLS),
         ("tfrecords_tools.convert_lsp", RUN),
@@ -64,6 +69,15 @@ BLOCKS = {
         ("tfrecords_tools.write_coco", "names no annotations"),
         ("kpose.train", "names records that only the maintainers have"),
         ("kpose.export.shipped_model", "writes into the package; tests/runs/test_shipped.py writes elsewhere"),
+    ),
+    "docs/own_data.md": (
+        ("tfrecords_tools.convert --from=labelme", RUN),
+        ("tfrecords_tools.write_coco", RUN),
+        ("kpose.train --config=finetune", RUN),
+        ("kpose.export", RUN),
+        ("name: hand", "a file: tests/core/test_skeleton_files.py reads it"),
+        ("kpose.train --config=finetune", RUN),
+        ("tfrecords_tools.convert --from=lsp", RUN),
     ),
     "docs/predict.md": (
         ("pip install", RUN),
@@ -94,6 +108,8 @@ BLOCKS = {
     "docs/results.md": (
         ("kpose.train --config=coco_integral", RUN),
         ("kpose.train --config=deeppose", RUN),
+        ("kpose.train --config=lsp_efficientnet_lite0", "needs the records and weights of Leeds Sports Pose"),
+        ("kpose.train --config=deeppose_stage2", "needs the run and the records of the block before it"),
         ("kpose.train --config=coco_efficientnet_lite0", "needs downloaded weights and five data sets"),
         ("kpose.compare", RUN),
     ),
@@ -280,7 +296,9 @@ def make_data(folder):
     with open(labels, encoding="utf-8") as file:
         _write_csv(json.load(file), os.path.join(folder, "people.csv"))
     _write_lsp(os.path.join(folder, "lsp"), images)
+    _write_hands(os.path.join(folder, "hands"))
     _write_video(os.path.join(folder, "film"))
+    _write_labels_of_tools(folder)
     shutil.rmtree(drawn)
 
 
@@ -331,6 +349,46 @@ def _write_lsp(folder, images):
     joints = np.random.default_rng(0).uniform(20, 100, (3, 14, 4))
     joints[2] = 0
     scipy.io.savemat(os.path.join(folder, "joints.mat"), {"joints": joints})
+
+
+def _write_hands(folder):
+    """Twelve grey images of a hand with 21 joints, with LabelMe's labels."""
+    import json
+
+    import numpy as np
+    from PIL import Image
+
+    os.makedirs(folder)
+    fingers = ("thumb", "index", "middle", "ring", "little")
+    joints = ["wrist", *(f"{finger}_{k}" for finger in fingers for k in range(1, 5))]
+    for number in range(12):
+        random = np.random.default_rng(number)
+        Image.fromarray(random.integers(60, 200, (120, 160, 3), np.uint8)).save(os.path.join(folder, f"{number}.jpg"))
+        points = random.uniform([40, 20], [120, 100], (len(joints), 2)).round(1).tolist()
+        shapes = [{"label": j, "points": [p], "shape_type": "point"} for j, p in zip(joints, points, strict=True)]
+        shapes.append({"label": "hand", "points": [[30, 10], [130, 110]], "shape_type": "rectangle"})
+        labels = {"imagePath": f"{number}.jpg", "imageHeight": 120, "imageWidth": 160, "shapes": shapes}
+        with open(os.path.join(folder, f"{number}.json"), "w", encoding="utf-8") as file:
+            json.dump(labels, file)
+
+
+def _write_labels_of_tools(folder):
+    """The labels that `convert` reads in docs/data.md, as each tool writes them."""
+    from tests.tfrecords_tools import label_files
+
+    truth = label_files.photos()
+    label_files.yolo(os.path.join(folder, "yolo"), truth)
+    label_files.labelstudio(os.path.join(folder, "labelstudio", "export.json"), truth)
+    joints = "".join(f'<Label value="{joint}"/>' for joint in label_files.JOINTS)
+    with open(os.path.join(folder, "labelstudio", "config.xml"), "w", encoding="utf-8") as file:
+        file.write(f'<View><KeyPointLabels name="kp" toName="image">{joints}</KeyPointLabels></View>')
+    label_files.labelme(os.path.join(folder, "labelme"), truth, path="")
+    with open(os.path.join(folder, "labelme", "labels.txt"), "w", encoding="utf-8") as file:
+        file.write("\n".join(label_files.JOINTS))
+    label_files.cvat(os.path.join(folder, "cvat", "annotations.xml"), truth)
+    for images in ("labelstudio/images", "labelme", "cvat/images"):
+        label_files.paint(os.path.join(folder, images), truth)
+    label_files.deeplabcut(os.path.join(folder, "dlc-project"), truth)
 
 
 def _write_video(stem):

@@ -37,15 +37,23 @@ def check_options(output, margin):
         raise InputError(f"--margin={margin}: give a number between 0 and 10, a share of the person's size")
 
 
-def category(skeleton):
-    """COCO's category `person` with the joints of a skeleton, and its limbs, which count from 1."""
-    return {
-        "supercategory": "person",
+def category(skeleton, name="person", flip_idx=None):
+    """A COCO category with the joints of a skeleton, and its bones, which count from 1.
+
+    Args:
+        skeleton: a `Skeleton`, or another object with its `joints` and `bones`.
+        name: name of the category.
+        flip_idx: K indices: after a mirroring, joint k is the former joint `flip_idx[k]`. Written
+            as the field `flip_idx`, which COCO does not have; None: there is no such field.
+    """
+    fields = {
+        "supercategory": name,
         "id": PERSON_CATEGORY,
-        "name": "person",
+        "name": name,
         "keypoints": list(skeleton.joints),
         "skeleton": [[a + 1, b + 1] for a, b in skeleton.bones],
     }
+    return fields if flip_idx is None else fields | {"flip_idx": list(flip_idx)}
 
 
 def box_of_joints(points, flags, size, margin):
@@ -74,15 +82,17 @@ class Collection:
     """Images and persons of a COCO keypoint file.
 
     Args:
-        skeleton: the `Skeleton` of the persons.
+        skeleton: the `Skeleton` of the persons, or another object with its `joints` and `bones`.
+        category_name: name of the persons' category.
+        flip_idx: see `category`.
 
     Attributes:
         counts: Counter of joints that are labelled in the source but not here: `NOT_FINITE`,
             `OUTSIDE`.
     """
 
-    def __init__(self, skeleton):
-        self.skeleton = skeleton
+    def __init__(self, skeleton, category_name="person", flip_idx=None):
+        self._category = category(skeleton, category_name, flip_idx)
         self.counts = collections.Counter()
         self._images = []
         self._persons = []
@@ -166,7 +176,7 @@ class Collection:
             "licenses": [],
             "images": self._images,
             "annotations": self._persons,
-            "categories": [category(self.skeleton)],
+            "categories": [self._category],
         }
         files.write_json(path, data, indent=None)
         flags = np.array([person["keypoints"][2::3] for person in self._persons])

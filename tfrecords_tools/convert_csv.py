@@ -37,8 +37,11 @@ class CsvOptions:
         csv: the table in UTF-8, with commas; the docstring of this module describes its columns.
         images: folder or .zip file with the images.
         output: the COCO file to write.
-        skeleton: the `Skeleton` whose joints the columns name.
+        skeleton: the `Skeleton` whose joints the columns name; None: the columns with the endings _x
+            and _y name the joints.
         margin: see `coco_builder.box_of_joints`; used for persons without a box.
+        on_missing: "stop" or "skip": what to do if an image is missing.
+        category: name of the persons' category.
 
     Raises:
         InputError: a bad output name or margin.
@@ -49,6 +52,8 @@ class CsvOptions:
     output: str
     skeleton: object
     margin: float = 0.12
+    on_missing: str = "stop"
+    category: str = "person"
 
     def __post_init__(self):
         coco_builder.check_options(self.output, self.margin)
@@ -128,10 +133,11 @@ def read_lines(path, skeleton):
 
     Args:
         path: the .csv file.
-        skeleton: the `Skeleton` whose joints the columns name.
+        skeleton: the `Skeleton` whose joints the columns name; None: the columns with the endings _x
+            and _y name the joints.
 
     Returns:
-        List of `Line`, in order, without empty lines.
+        (list of `Line`, in order, without empty lines; the `Skeleton`).
 
     Raises:
         InputError: the file is missing, is not CSV in UTF-8, has no persons or has wrong columns.
@@ -141,6 +147,7 @@ def read_lines(path, skeleton):
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
             header = [cell.strip() for cell in next(reader, [])]
+            skeleton = skeleton or _joints_of(path, header)
             _check_header(path, header, skeleton)
             lines = []
             for cells in reader:
@@ -161,7 +168,15 @@ def read_lines(path, skeleton):
         raise InputError(f"{path}: line {reader.line_num}: not CSV ({error})") from None
     if not lines:
         raise InputError(f"{path}: it has a first line with columns, but no persons")
-    return lines
+    return lines, skeleton
+
+
+def _joints_of(path, header):
+    """The `Skeleton` whose joints a first line names, in its order."""
+    joints = tuple(dict.fromkeys(cell.removesuffix("_x") for cell in header if cell.endswith("_x") and cell != "_x"))
+    if any(header) and not joints:
+        raise InputError(f"{path}: line 1: no column names a joint: its columns are NAME_x, NAME_y and perhaps NAME_v")
+    return skeletons.Skeleton("of the table", joints) if joints else None
 
 
 def _check_header(path, header, skeleton):
@@ -206,9 +221,10 @@ def convert(options):
         InputError: a bad table, a missing image, a file that is not an image, a person without a
             box and with too few joints for a box.
     """
-    collection = coco_builder.Collection(options.skeleton)
-    lines = read_lines(options.csv, options.skeleton)
+    lines, skeleton = read_lines(options.csv, options.skeleton)
+    collection = coco_builder.Collection(skeleton, options.category)
     folder = ImageFolder(options.images)
+    lines, missing = _with_image(lines, folder, options)
     images = {}
     for number, line in enumerate(lines, 1):
         name = line.cells["file_name"]
@@ -218,7 +234,7 @@ def convert(options):
             images[name] = len(images) + 1, _size(folder, line)
             collection.add_image(images[name][0], name, images[name][1])
         image_id, size = images[name]
-        joints = np.array([line.joint(joint) for joint in options.skeleton.joints])
+        joints = np.array([line.joint(joint) for joint in skeleton.joints])
         indices = joints[:, :2]
         points = geometry.from_indices(indices)
         flags = collection.usable_flags(indices, joints[:, 2], size)
@@ -231,7 +247,19 @@ def convert(options):
         if box[0] >= size[0] or box[1] >= size[1] or box[0] + box[2] <= 0 or box[1] + box[3] <= 0:
             raise InputError(f"{line.where}: the box {box} is outside {name} of {size[0]} x {size[1]} pixels")
         collection.add_person(number, image_id, indices, flags, box)
-    return collection.write(options.output, f"{len(lines):,} persons of a table, {options.skeleton.name} joints")
+    written = collection.write(options.output, f"{len(lines):,} persons of a table, {skeleton.name} joints")
+    return written + ([f"left out: {len(missing):,} persons whose image is missing; {missing[0]}"] if missing else [])
+
+
+def _with_image(lines, folder, options):
+    """(lines to convert, names of missing images): the lines whose image exists, if the others are to be skipped."""
+    if options.on_missing == "stop":
+        return lines, []
+    there = [not line.cells["file_name"] or line.cells["file_name"] in folder for line in lines]
+    kept = [line for line, found in zip(lines, there, strict=True) if found]
+    if not kept:
+        raise InputError(f"{options.images}: all images are missing; the first is {lines[0].cells['file_name']}")
+    return kept, [line.cells["file_name"] for line, found in zip(lines, there, strict=True) if not found]
 
 
 def _size(folder, line):

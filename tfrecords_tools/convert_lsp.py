@@ -46,6 +46,7 @@ class LspOptions:
         margin: see `coco_builder.box_of_joints`. The box is that of all 14 joints with either
             skeleton.
         on_missing: "stop" or "skip": what to do if an image is missing.
+        category: name of the persons' category.
 
     Raises:
         InputError: an option is not one of the allowed values.
@@ -60,6 +61,7 @@ class LspOptions:
     last: int | None = None
     margin: float = 0.12
     on_missing: str = "stop"
+    category: str = "person"
 
     def __post_init__(self):
         coco_builder.check_options(self.output, self.margin)
@@ -163,7 +165,7 @@ def convert(options):
     missing = {number: name for number, name in names.items() if name not in folder}
     _check_missing(list(missing.values()), names, options)
 
-    collection, no_box = coco_builder.Collection(options.skeleton), 0
+    collection, no_box = coco_builder.Collection(options.skeleton, options.category), 0
     # For each joint of the skeleton, its index among the 14 joints of the file; None: the file does
     # not have it.
     sources_of = [skeletons.LSP.joints.index(j) if j in skeletons.LSP.joints else None for j in options.skeleton.joints]

@@ -20,6 +20,8 @@ from kpose.core.errors import InputError
 
 # From the index of a pixel to its middle.
 HALF_PIXEL = 0.5
+# In place of `config.data.aspect`: that of the records.
+OF_RECORDS = -1.0
 # What labels of a training can be: points in the original frame, or pixel indices.
 CONTINUOUS, INDICES = "continuous", "indices"
 

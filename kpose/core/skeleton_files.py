@@ -37,9 +37,10 @@ def read(path):
     else:
         import yaml
 
-        text = files.read_bytes(path)
         try:
-            fields = yaml.safe_load(text)
+            fields = yaml.safe_load(files.read_bytes(path))
+        except OSError as error:
+            raise InputError(f"{path}: the skeleton cannot be read ({error.strerror or error})") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: not YAML: {' '.join(str(error).split())[:200]}") from None
     stem = os.path.splitext(os.path.basename(path))[0]

@@ -78,6 +78,11 @@ class Skeleton:
         """[K] sigmas of OKS: `sigmas`, or `DEFAULT_SIGMA` for every joint."""
         return self.sigmas or (DEFAULT_SIGMA,) * self.num_joints
 
+    @functools.cached_property
+    def is_person(self):
+        """Whether it is a person's: it has at least four joints of COCO's body, by their names."""
+        return len({"shoulder", "elbow", "wrist", "hip", "knee", "ankle"} & {_part(j) for j in self.joints}) >= 4
+
     @property
     def num_joints(self):
         """K, the number of joints."""
@@ -117,6 +122,11 @@ class Skeleton:
         for left, right in self.pairs:
             sides[left], sides[right] = "left", "right"
         return tuple(sides)
+
+
+def _part(joint):
+    """The name of a joint without its side: "left_shoulder" -> "shoulder"."""
+    return joint.lower().replace("left", "").replace("right", "").strip("_- .")
 
 
 COCO = Skeleton(

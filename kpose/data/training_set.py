@@ -184,6 +184,27 @@ def skeleton_of(config):
     return records.find(_patterns(config.data.train)[0]).skeleton
 
 
+def with_aspect(config):
+    """A recipe whose `data.aspect` is that of its first data set, if it is `geometry.OF_RECORDS`.
+
+    Args:
+        config: the recipe; it is not changed.
+
+    Raises:
+        InputError: the records do not exist, or `model.input_size` has another aspect.
+    """
+    if config.data.aspect != geometry.OF_RECORDS:
+        return config
+    resolved, files = config.copy_and_resolve_references(), records.find(_patterns(config.data.train)[0])
+    # Records hold 32-bit floats: 0.75 is exact, 0.7 is not.
+    resolved.data.aspect = round(float(files.aspect), 6)
+    try:
+        geometry.check_aspect(resolved.data.aspect, resolved.model.input_size)
+    except InputError as error:
+        raise InputError(f"{files.pattern!r} and config.model.input_size: {error}") from None
+    return resolved
+
+
 def _patterns(text):
     """The globs of `config.data.train`.
 

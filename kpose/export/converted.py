@@ -3,16 +3,21 @@
 The file has the function of the signature `serving_images`: images [N, H, W, 3] float32 of 0..255
 in, keypoints [N, K, 3] and scores [N] out. N is 1 in TensorFlow Lite. A cascade with stretched crops
 has a second input, aspects [N]: width / height in pixels of the image of what each crop shows. The
-result is compared with Keras before it is written.
+result is compared with Keras before it is written. A description inside the file names the joints
+and what the crops must show (`read_description`).
 """
 
+import io
+import json
 import os
+import zipfile
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from kpose.core import files
+import kpose
+from kpose.core import files, skeleton_files
 from kpose.core.errors import InputError, first_line
 from kpose.data import pipeline, records
 from kpose.export import tflite
@@ -21,6 +26,8 @@ from kpose.metrics import tables
 from kpose.models import decoding, folding
 from kpose.runs.workdir import load_trained
 
+# The file in the archive behind a .tflite file.
+DESCRIPTION = "kpose.json"
 # Number of crops in the comparison with Keras.
 CHECKED = 16
 # Largest difference from Keras in float32, in pixels of a crop of 224 pixels.
@@ -61,6 +68,7 @@ def export(workdir, output_dir, kind, quantize="none", records_pattern=None, fli
         content, run = _to_tflite(server, quantize)
     else:
         content, run = to_onnx(server)
+    content = _described(content, kind, _description(trained, flip_test))
     largest = max(np.abs(run(*c)[..., :2] - server.serve_images(*c)["keypoints"][..., :2]).max() for c in crops.some())
     limit = TOLERANCE * max(crops.size) / 224
     if quantize == "none" and not largest <= limit:
@@ -85,6 +93,65 @@ def export(workdir, output_dir, kind, quantize="none", records_pattern=None, fli
         )
     logging.info("%s: %.1f MB, differs by at most %.3g pixels of the crop", path, len(content) / 1e6, largest)
     return found
+
+
+def _description(trained, flip_test):
+    """What a converted file says about itself: dict of JSON values."""
+    data = trained.config.data
+    return {
+        "kpose_version": kpose.__version__,
+        "recipe": trained.config.name,
+        "skeleton": skeleton_files.to_fields(trained.skeleton),
+        # What the crops must show: the box, extended to the aspect (0: not), times the padding.
+        "input_size": list(trained.config.model.input_size),
+        "padding": data.padding,
+        "aspect": data.aspect,
+        "flip_test": flip_test,
+    }
+
+
+def _described(content, kind, description):
+    """The bytes of a converted file, with a description inside.
+
+    ONNX has metadata of its own: the entry "kpose" is JSON. A .tflite file may be followed by a
+    .zip archive of further files, as TensorFlow Lite's own metadata are; it holds `DESCRIPTION`.
+    """
+    text = json.dumps(description, ensure_ascii=False)
+    if kind == "onnx":
+        import onnx
+
+        model = onnx.load_from_string(content)
+        onnx.helper.set_model_props(model, {"kpose": text})
+        return model.SerializeToString()
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        # A fixed time, so that equal models are equal files.
+        file.writestr(zipfile.ZipInfo(DESCRIPTION), text.encode())
+    return content + archive.getvalue()
+
+
+def read_description(path):
+    """What a file from `export` says about itself: dict; None for a file without a description.
+
+    Args:
+        path: a .tflite or .onnx file.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    content = files.read_bytes(path)
+    try:
+        if path.endswith(".onnx"):
+            import onnx
+
+            props = {entry.key: entry.value for entry in onnx.load_from_string(content).metadata_props}
+            return json.loads(props["kpose"]) if "kpose" in props else None
+        if not zipfile.is_zipfile(io.BytesIO(content)):
+            return None
+        with zipfile.ZipFile(io.BytesIO(content)) as file:
+            return json.loads(file.read(DESCRIPTION)) if DESCRIPTION in file.namelist() else None
+    except Exception as error:
+        raise InputError(f"{path}: its description cannot be read ({first_line(error)})") from None
 
 
 class _Crops:

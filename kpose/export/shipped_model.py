@@ -14,7 +14,7 @@ import os
 
 from absl import flags, logging
 
-from kpose.core import cli, files
+from kpose.core import cli, files, skeleton_files
 from kpose.core.errors import InputError
 
 FLAGS = cli.flag_set()
@@ -75,6 +75,7 @@ def ship(workdir, name, facts=None, output_dir=None, best=False):
     recipe = {
         "mean_pose": [[round(float(value), 5) for value in place] for place in trained.mean_pose],
         "recipe": config.to_dict(),
+        "skeleton": skeleton_files.to_fields(trained.skeleton),
     }
     for key in facts or ():
         if key in card or key in recipe:

@@ -30,7 +30,8 @@ def check(config):
     checks.check_numbers(config, "input_size", 2)
     if config.name != "backbone":
         useless = {
-            "weights": config.weights and config.name != "movenet",
+            # A run's weights fit deeppose and integral too.
+            "weights": config.weights and config.name != "movenet" and (_is_file(config) or config.name == "cascade"),
             "freeze_epochs": config.freeze_epochs,
             "preprocessing": config.preprocessing == "torchvision",
         }
@@ -46,6 +47,10 @@ def check(config):
 def check_recipe(config):
     """`check` of the `model` section of a recipe."""
     check(config.model)
+
+
+def _is_file(config):
+    return sources.is_pytorch(config.weights) or config.weights.endswith((*sources.KERAS_SUFFIXES, ".json"))
 
 
 def build(config, skeleton, outputs=(), synchronized=False, base=None, share=1.0):
@@ -84,5 +89,10 @@ def load_weights(network, config):
     """
     if config.weights and config.name == "movenet":
         movenet_tfjs.assign(network, config.weights)
+    elif config.weights and config.name != "backbone":
+        raise InputError(
+            f"config.model.weights is {config.weights!r}: no such run or shipped model; {config.name} has no backbone, "
+            "so its initial weights are those of a run"
+        )
     elif config.weights:
         sources.assign(network.get_layer("backbone"), BACKBONES[config.backbone], config.weights)

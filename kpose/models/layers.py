@@ -97,6 +97,10 @@ class SoftArgmax(layers.Layer):
 # none.
 OUTPUTS_OF_LOSS = {"laplace": ("scale",), "masked_l2": ("visibility",), "rle": ("scale",)}
 
+# Layers, in all networks, whose arrays have numbers for each joint in their last axis, joint after
+# joint: (x1, y1, x2, y2, ...).
+JOINT_LAYERS = ("maps", "regressor", "raw_scale", "visibility", "heatmap", "regress", "offset", "expectation")
+
 # A lower limit of scales: without it the likelihood of a joint without errors is unbounded. It is a
 # fiftieth of a pixel at 224 pixels.
 SMALLEST_SCALE = 1e-4

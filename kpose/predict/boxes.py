@@ -29,11 +29,12 @@ class PersonBox:
     score: float | None
 
 
-def read_boxes(path, image_paths, min_score=0.0):
+def read_boxes(path, image_paths, min_score=0.0, skeleton=None):
     """Returns the boxes of persons in a JSON file that belong to the given images.
 
     Entries of other categories than "person" are skipped; without names of categories those of
-    other ids than 1. Crowds are skipped.
+    other ids than 1. If the model's skeleton is not a person's, its category counts instead: the one
+    with the skeleton's name, or all if the file has none of this name. Crowds are skipped.
 
     Args:
         path: COCO annotations (an object with "images" and "annotations") or detection results (a
@@ -41,6 +42,7 @@ def read_boxes(path, image_paths, min_score=0.0):
             the number at the end of the name, as in 000000000139.jpg.
         image_paths: the images.
         min_score: entries with a lower score are skipped.
+        skeleton: the `Skeleton` that the model predicts; None: a person's.
 
     Returns:
         List of `PersonBox`, in the order of the file.
@@ -50,7 +52,8 @@ def read_boxes(path, image_paths, min_score=0.0):
             box fits two images.
     """
     data = coco_files.load(path, "boxes file")
-    entries, total = (_annotated if isinstance(data, dict) else _detected)(path, data, image_paths)
+    wanted = coco_files.PERSON if skeleton is None or skeleton.is_person else skeleton.name
+    entries, total = (_annotated if isinstance(data, dict) else _detected)(path, data, image_paths, wanted)
     if not entries:
         raise InputError(f"{path}: none of its {total} boxes belongs to one of the {len(image_paths)} images")
     persons = [(row, images, source_id) for row, images, source_id, is_person in entries if is_person]
@@ -81,8 +84,13 @@ def read_boxes(path, image_paths, min_score=0.0):
     return [PersonBox(source_id, image, row.box.tolist(), row.score) for row, (image,), source_id in kept]
 
 
-def _annotated(path, data, image_paths):
+def _annotated(path, data, image_paths, wanted):
     """The boxes of COCO annotations.
+
+    Args:
+        path, data: the file and its content.
+        image_paths: the images.
+        wanted: name of the category of the persons.
 
     Returns:
         (list of (row, images that fit it, image id as in the file, whether it is a person), number
@@ -91,7 +99,7 @@ def _annotated(path, data, image_paths):
     found = problems.Problems("skip")
     labels = coco_files.read_labels(path, found=found, data=data)
     found.log()
-    named = any(person.category == coco_files.PERSON for person in labels.persons)
+    named = any(person.category == wanted for person in labels.persons)
     named_images = coco_names.NamedFiles((i.file_name, i.id) for i in labels.images.values() if i.file_name)
     paths_of = collections.defaultdict(list)
     for image_path in image_paths:
@@ -106,13 +114,13 @@ def _annotated(path, data, image_paths):
         paths_of[image_id] = coco_names.match_by_name(pairs, labels.images[image_id].file_name)
     entries = []
     for row in labels.persons:
-        is_person = not row.crowd and row.box is not None and (not named or row.category == coco_files.PERSON)
+        is_person = not row.crowd and row.box is not None and (not named or row.category == wanted)
         if paths_of.get(row.image_id):
             entries.append((row, paths_of[row.image_id], labels.images[row.image_id].source_id, is_person))
     return entries, len(labels.persons)
 
 
-def _detected(path, data, image_paths):
+def _detected(path, data, image_paths, wanted):
     """The boxes of detection results; returns as `_annotated`."""
     rows, names = coco_files.read_results(path, "detection results", data)
     named_paths = coco_names.NamedFiles((os.path.abspath(image_path), image_path) for image_path in image_paths)
@@ -128,6 +136,7 @@ def _detected(path, data, image_paths):
         else:
             images = by_number.get(row.image_id, [])
         if images:
-            is_person = row.box is not None and row.category in (None, str(PERSON_CATEGORY))
+            any_category = wanted != coco_files.PERSON
+            is_person = row.box is not None and (any_category or row.category in (None, str(PERSON_CATEGORY)))
             entries.append((row, images, row.image_id, is_person))
     return entries, len(rows)

@@ -48,6 +48,26 @@ def get(name, min_score=MIN_SCORE):
     raise InputError(f"unknown detector {name!r}: use one of {', '.join(NAMES)}")
 
 
+def for_skeleton(name, skeleton):
+    """Returns the name of the detector for a model: "none" in place of "auto" if it is not of persons.
+
+    Args:
+        name: one of `NAMES`.
+        skeleton: the `Skeleton` that the model predicts.
+
+    Raises:
+        InputError: the detector finds persons, and the skeleton is not a person's.
+    """
+    if skeleton.is_person or name == "none":
+        return name
+    if name == "auto":
+        return "none"
+    raise InputError(
+        f"the detector {name!r} finds persons, but the model predicts {skeleton.name!r}: give the boxes, or leave both "
+        "out: then the whole image is one box"
+    )
+
+
 def checked(detections, image, name="the detector"):
     """Returns the result of a detector, checked, clipped to the image and sorted.
 

@@ -61,10 +61,10 @@ def predict(
     model = Model(model_dir)
     jobs = [_Job(path, number, stems.get(path)) for number, path in enumerate(paths, 1)]
     if boxes is None:
-        detector = _choose_detector(detector, detectors.MIN_SCORE if min_score is None else min_score)
+        detector = _choose_detector(detector, detectors.MIN_SCORE if min_score is None else min_score, model.skeleton)
     else:
         detector = None
-        jobs = _add_boxes(jobs, boxes, min_score or 0.0)
+        jobs = _add_boxes(jobs, boxes, min_score or 0.0, model.skeleton)
     results, failed = _predict_jobs(model, jobs, detector, every)
     _write(results, output_dir, stream)
     place = f": {os.path.join(output_dir, KEYPOINTS_FILE)}" if output_dir else ""
@@ -93,7 +93,7 @@ class _Job:
     places: list = dataclasses.field(default_factory=list)
 
 
-def _add_boxes(jobs, file, min_score):
+def _add_boxes(jobs, file, min_score, skeleton):
     """Adds the boxes of a file to the jobs; returns the jobs that have boxes.
 
     Raises:
@@ -103,16 +103,28 @@ def _add_boxes(jobs, file, min_score):
         if videos.is_video(job.path):
             raise InputError(f"{job.path}: --boxes are for images: give the video's frames, or leave --boxes out")
     by_path = {job.path: job for job in jobs}
-    for place, box in enumerate(box_files.read_boxes(file, list(by_path), min_score)):
+    for place, box in enumerate(box_files.read_boxes(file, list(by_path), min_score, skeleton)):
         by_path[box.path].boxes.append(box)
         by_path[box.path].places.append(place)
     return [job for job in jobs if job.boxes]
 
 
-def _choose_detector(detector, min_score):
-    """Returns a detector by its name, or a callable as it is; None for "none". Logs the choice."""
+def _choose_detector(detector, min_score, skeleton):
+    """Returns a detector by its name, or a callable as it is; None for "none". Logs the choice.
+
+    Raises:
+        InputError: a detector of persons for a skeleton that is not a person's, or as
+            `detectors.get`.
+    """
     if not isinstance(detector, str):
         return detector
+    if not skeleton.is_person and detectors.for_skeleton(detector, skeleton) == "none":
+        logging.info(
+            "the model predicts %r, for which there is no detector: each whole image is one box; give others with "
+            "--boxes",
+            skeleton.name,
+        )
+        return None
     found = detectors.get(detector, min_score)
     if found is not None:
         logging.info("person detector: %s, minimum score %g", type(found).__name__, min_score)

@@ -110,13 +110,13 @@ class Model:
             `People`; for a list of images, a list of `People`.
 
         Raises:
-            InputError: an image is damaged, boxes are invalid, or both boxes and a detector are
-                given.
+            InputError: an image is damaged, boxes are invalid, both boxes and a detector are given,
+                or the detector is not for this skeleton.
         """
         if boxes is not None and detector is not None:
             raise InputError("boxes and a detector are given: leave one of them out")
         if isinstance(detector, str):
-            detector = detectors.get(detector)
+            detector = detectors.get(detectors.for_skeleton(detector, self.skeleton))
         if not isinstance(images, list | tuple):
             return self._predict_one(images, boxes, detector)
         boxes = [None] * len(images) if boxes is None else boxes

@@ -29,7 +29,7 @@ from kpose.core import devices, files, skeleton_files, skeletons
 from kpose.core.errors import InputError
 from kpose.models.layers import OUTPUTS_OF_LOSS
 from kpose.models.weights import sources
-from kpose.runs import checkpoints, shipped
+from kpose.runs import carry_over, checkpoints, shipped
 
 CONFIG_FILE = "config.json"
 MEAN_POSE_FILE = "mean_pose.json"
@@ -69,7 +69,8 @@ def resolve_preprocessing(config, workdir=None):
         workdir: the run's folder; it need not exist.
 
     Raises:
-        InputError: `config.model.weights` is a folder that holds no run.
+        InputError: `config.model.weights` is a folder that holds no run, or for a network without
+            published weights no folder.
     """
     resolved, weights = config.copy_and_resolve_references(), config.model.weights
     if config.model.preprocessing != "auto":
@@ -77,8 +78,10 @@ def resolve_preprocessing(config, workdir=None):
     if checkpoints.exist(workdir) and os.path.exists(os.path.join(workdir, CONFIG_FILE)):
         choice = load_config(workdir).model.preprocessing
     elif config.model.name != "backbone":
-        # The field has no effect. The weights are checked when they are loaded.
+        # The field has no effect.
         choice = "keras"
+        if config.model.name != "movenet" and weights and not _is_trained(weights):
+            models.load_weights(None, config.model)
     elif os.path.isdir(weights):
         choice = load_config(weights).model.preprocessing
     elif _is_shipped(weights):
@@ -233,29 +236,32 @@ def build_network(config, skeleton, workdir=None, synchronized=False, initial_we
     outputs = OUTPUTS_OF_LOSS.get(config.loss.name, ())
     network = models.build(config.model, skeleton, outputs, synchronized, base, share)
     if initial_weights:
-        _load_initial_weights(network, config.model)
+        _load_initial_weights(network, skeleton, config)
     return network
 
 
-def _load_initial_weights(network, config):
-    """Loads the initial weights of `config.weights`: a run, a shipped model or a file."""
-    if not (os.path.isdir(config.weights) or _is_shipped(config.weights)):
-        models.load_weights(network, config)
+def _load_initial_weights(network, skeleton, config):
+    """Loads the initial weights of `config.model.weights`: a run, a shipped model or a file."""
+    source = config.model.weights
+    if not _is_trained(source):
+        models.load_weights(network, config.model)
         return
-    trained = load_trained(config.weights)
-    theirs = trained.network
-    shapes, wanted = ([tuple(v.shape) for v in n.variables] for n in (theirs, network))
-    if shapes != wanted:
+    trained = load_trained(source)
+    if trained.config.model.preprocessing != config.model.preprocessing and config.model.name == "backbone":
         raise InputError(
-            f"config.model.weights is {config.weights!r}, a {theirs.name} with {len(shapes)} arrays, which are not "
-            f"those of this recipe's {network.name} ({len(wanted)} arrays): use a run of the same network"
-        )
-    if trained.config.model.preprocessing != config.preprocessing:
-        raise InputError(
-            f"config.model.preprocessing is {config.preprocessing!r}, but {config.weights} was trained with "
+            f"config.model.preprocessing is {config.model.preprocessing!r}, but {source} was trained with "
             f"{trained.config.model.preprocessing!r}: set it to 'auto', which uses that of the initial weights"
         )
-    network.set_weights(theirs.get_weights())
+    carry_over.carry_over(network, trained, skeleton, config.model, source)
+    aspect, theirs = config.data.aspect, trained.config.data.aspect
+    if bool(aspect) != bool(theirs):
+        logging.warning(
+            "initial weights of %s: they were trained on %s, but the crops of the records are %s: other records "
+            "(write_coco --aspect=%g) may suit these weights better",
+            source,
+            *("crops without stretching" if a else "stretched crops" for a in (theirs, aspect)),
+            theirs,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -298,6 +304,11 @@ class Trained:
 def _is_shipped(source):
     """Whether `source` is the name of a shipped model and not of an existing folder."""
     return source in shipped.names() and not os.path.exists(source)
+
+
+def _is_trained(source):
+    """Whether `source` is a folder, which must be a run, or the name of a shipped model."""
+    return os.path.isdir(source) or _is_shipped(source)
 
 
 def load_trained(source, best=False):

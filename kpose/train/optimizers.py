@@ -7,6 +7,7 @@ from keras import ops
 
 from kpose.core import checks
 from kpose.core.errors import InputError
+from kpose.models.layers import JOINT_LAYERS
 
 
 @keras.saving.register_keras_serializable("kpose")
@@ -90,8 +91,32 @@ def build(optimizer, schedule, total_steps):
     """
     rate = build_schedule(schedule, optimizer.learning_rate, total_steps)
     if optimizer.name == "sgd":
-        return keras.optimizers.SGD(rate, momentum=optimizer.momentum, weight_decay=optimizer.weight_decay or None)
-    return keras.optimizers.AdamW(rate, weight_decay=optimizer.weight_decay)
+        family, options = keras.optimizers.SGD, {"momentum": optimizer.momentum}
+        options["weight_decay"] = optimizer.weight_decay or None
+    else:
+        family, options = keras.optimizers.AdamW, {"weight_decay": optimizer.weight_decay}
+    if optimizer.joints_factor == 1.0:
+        return family(rate, **options)
+    built = type(family.__name__, (JointRate, family), {})(rate, **options)
+    built.joints_factor = optimizer.joints_factor
+    return built
+
+
+class JointRate:
+    """An optimiser, with a class of Keras, that multiplies the learning rate of the last layers.
+
+    These are `kpose.models.layers.JOINT_LAYERS`. In a fine-tuning, joints that begin anew need a
+    higher rate than the layers before, whose weights are already good.
+    """
+
+    joints_factor = 1.0
+
+    def update_step(self, gradient, variable, learning_rate):
+        """As in Keras, with the factor for variables of the last layers."""
+        path = self._trainable_variables[self._get_variable_index(variable)].path
+        if path.split("/")[0] in JOINT_LAYERS:
+            learning_rate = learning_rate * self.joints_factor
+        super().update_step(gradient, variable, learning_rate)
 
 
 def build_schedule(schedule, learning_rate, total_steps):

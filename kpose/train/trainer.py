@@ -14,7 +14,7 @@ from kpose import config as config_lib
 from kpose.core import devices, files, skeletons
 from kpose.core.errors import InputError, first_line
 from kpose.data import pipeline
-from kpose.data.training_set import TrainingSet, skeleton_of
+from kpose.data.training_set import TrainingSet, skeleton_of, with_aspect
 from kpose.runs import checkpoints
 from kpose.runs.workdir import check_skeleton, read_history, resolve_recipe
 from kpose.train import callbacks, nonfinite, run_summary
@@ -152,7 +152,7 @@ def _prepare(config, workdir, stack):
         stack: `contextlib.ExitStack` of the contexts that end with the training.
     """
     config_lib.check(config)
-    config = resolve_recipe(config, workdir)
+    config = with_aspect(resolve_recipe(config, workdir))
     # Workers must connect before TensorFlow runs anything else.
     runtime = devices.start(config)
     written = workdir

@@ -8,10 +8,10 @@ import tensorflow as tf
 
 from kpose import config as config_lib
 from kpose.augment import augmentation
-from kpose.core import skeletons
+from kpose.core import geometry, skeletons
 from kpose.core.errors import InputError
 from kpose.data import crop_cache, pipeline, records
-from kpose.data.training_set import find_training_set
+from kpose.data.training_set import find_training_set, with_aspect
 from kpose.train import losses
 from tests import helpers
 from tfrecords_tools.write_coco import writer
@@ -305,3 +305,23 @@ def test_files_and_cache_give_one_order_that_can_be_resumed(open_files, tmp_path
     whole = order(0, cached=False)
     assert sorted(whole[:32]) == list(range(32)) and whole == order(0, cached=True)
     assert order(45, cached=False)[:55] == whole[45:]
+
+
+def test_the_aspect_can_be_that_of_the_records(tmp_path):
+    config = config_lib.default()
+    config.data.aspect = geometry.OF_RECORDS
+    config_lib.check(config)
+    for aspect, size in ((0.0, (64, 64)), (0.7, (100, 70))):
+        folder = tmp_path / f"aspect{aspect}"
+        config.data.train, _ = helpers.painted_records(folder, [[20, 10, 60, 70]], aspect=aspect, crop_size=size)
+        config.model.input_size = size
+        resolved = with_aspect(config)
+        assert resolved.data.aspect == aspect and config.data.aspect == geometry.OF_RECORDS
+        config_lib.check(resolved)
+    config.model.input_size = (64, 64)
+    with pytest.raises(InputError, match=r"train-\*' and config.model.input_size: aspect is 0.7.*64 x 64") as error:
+        with_aspect(config)
+    helpers.one_line(error)
+    config.data.aspect = -0.5
+    with pytest.raises(InputError, match="aspect is -0.5"):
+        config_lib.check(config)

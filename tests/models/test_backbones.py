@@ -182,7 +182,7 @@ def test_keras_cv_is_imported_only_for_a_backbone_and_quietly():
         ({"head": "round"}, "'round'.*pooled, spatial"),
         ({"head": "spatial", "head_level": 0}, "head_level is 0.*levels 1 to 4"),
         ({"name": "deeppose", "freeze_epochs": 1}, "freeze_epochs is 1.*deeppose has no backbone"),
-        ({"name": "deeppose", "weights": "resnet50_imagenet"}, "weights is 'resnet50_imagenet'.*no backbone"),
+        ({"name": "deeppose", "weights": "resnet50.pth"}, "weights is 'resnet50.pth'.*no backbone"),
         ({"name": "movenet", "input_size": (32, 32), "preprocessing": "torchvision"}, "'torchvision'.*no backbone"),
     ],
 )

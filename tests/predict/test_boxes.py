@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from kpose.core import skeleton_files
 from kpose.core.errors import InputError
 from kpose.predict.boxes import read_boxes
 from tests import helpers
@@ -61,3 +62,22 @@ def test_equal_names_in_two_folders_are_resolved_by_the_folder_or_refused(tmp_pa
     for data in ({"images": [{"id": 5, "file_name": "1.jpg"}], "annotations": [box]}, [box | {"image_id": 1}]):
         with pytest.raises(InputError, match=r"a box fits both a/1.jpg and b/1.jpg"):
             read_boxes(_write(tmp_path / "boxes.json", data), paths)
+
+
+def test_boxes_for_a_model_that_is_not_of_persons(tmp_path):
+    """The category with the skeleton's name; without it all; in detections any category."""
+    hand = skeleton_files.from_fields({"joints": ["wrist", "thumb"], "name": "hand"})
+    images = [{"id": 1, "file_name": "a.jpg", "width": 50, "height": 50}]
+    entries = [{"id": k, "image_id": 1, "category_id": k, "bbox": [k, 0, 9, 9]} for k in (1, 2)]
+
+    def found(*names):
+        categories = [{"id": k, "name": name} for k, name in enumerate(names, 1)]
+        data = {"images": images, "annotations": entries, "categories": categories}
+        return [b.box[0] for b in read_boxes(_write(tmp_path / "b.json", data), ["a.jpg"], skeleton=hand)]
+
+    assert found("person", "hand") == [2] and found("paw", "claw") == [1, 2]
+    detections = [{"image_id": 1, "file_name": "a.jpg", "category_id": 7, "bbox": [3, 0, 9, 9], "score": 0.5}]
+    path = _write(tmp_path / "d.json", detections)
+    assert [b.box[0] for b in read_boxes(path, ["a.jpg"], skeleton=hand)] == [3]
+    with pytest.raises(InputError, match="is a person with a box"):
+        read_boxes(path, ["a.jpg"])

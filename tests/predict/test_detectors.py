@@ -5,7 +5,7 @@ import collections
 import numpy as np
 import pytest
 
-from kpose.core import files
+from kpose.core import files, skeleton_files, skeletons
 from kpose.core.errors import InputError
 from kpose.data.image_files import open_image
 from kpose.predict import detectors
@@ -91,3 +91,12 @@ def test_detections_are_sorted_and_clipped_to_the_image_and_empty_ones_left_out(
 def test_a_callable_that_returns_something_else_is_an_error(answer):
     with pytest.raises(InputError, match="boxes .N, 4. .xywh. and scores .N."):
         detectors.checked(answer, IMAGE)
+
+
+def test_a_person_detector_is_refused_for_a_model_that_is_not_of_persons():
+    hand = skeleton_files.from_fields({"joints": ["wrist", "thumb"], "name": "hand"})
+    assert [detectors.for_skeleton(name, hand) for name in ("auto", "none")] == ["none", "none"]
+    assert detectors.for_skeleton("ssdlite", skeletons.LSP) == "ssdlite"
+    with pytest.raises(InputError, match="'ssdlite' finds persons, but the model predicts 'hand'") as error:
+        detectors.for_skeleton("ssdlite", hand)
+    helpers.one_line(error)

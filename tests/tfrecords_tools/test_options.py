@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from kpose.core import cli, skeletons
+from kpose.core import cli, skeleton_files, skeletons
 from kpose.core.errors import InputError
 from tests import helpers
 from tfrecords_tools.write_coco.options import OPTIONS, WriteOptions, define_flags
@@ -60,6 +60,7 @@ def test_flags_manifest_and_command_have_every_option():
         "seed": "5",
         "skeleton": "lsp",
         "pixel_offset": "0",
+        "share": "0,0.8",
         "on_error": "skip",
     }
     assert set(given) == set(OPTIONS)
@@ -85,8 +86,9 @@ def test_flags_manifest_and_command_have_every_option():
         "stored_size": [192, 144],
         "shard_count": 3,
         "seed": 5,
-        "skeleton": "lsp",
+        "skeleton": skeleton_files.to_fields(skeletons.LSP),
         "pixel_offset": 0.0,
+        "share": [0.0, 0.8],
         "on_error": "skip",
     }
 

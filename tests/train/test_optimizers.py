@@ -68,3 +68,21 @@ def test_the_optimisers_are_those_named():
     config.optimizer.name = "adamw"
     adamw = optimizers.build(config.optimizer, config.schedule, STEPS)
     assert isinstance(adamw, keras.optimizers.AdamW) and adamw.weight_decay == 0.01
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_the_factor_multiplies_the_rate_of_the_layers_of_joints_only(name):
+    """AdamW's first step is the rate in size, whatever the gradient; SGD's is the rate times the gradient."""
+    config = config_lib.default()
+    config.optimizer.name, config.optimizer.learning_rate, config.optimizer.joints_factor = name, 0.01, 7.0
+    inputs = keras.Input((4,))
+    hidden = keras.layers.Dense(3, name="fc1")(inputs)
+    network = keras.Model(inputs, keras.layers.Dense(2, name="regressor")(hidden))
+    optimizer = optimizers.build(config.optimizer, config.schedule, STEPS)
+    optimizer.build(network.trainable_variables)
+    before = network.get_weights()
+    optimizer.apply([np.full(v.shape, 0.5, np.float32) for v in network.trainable_variables])
+    steps = [np.abs(new - old) for new, old in zip(network.get_weights(), before, strict=True)]
+    one = 0.01 * (0.5 if name == "sgd" else 1.0)
+    for step, factor in zip(steps, (1, 1, 7, 7), strict=True):
+        np.testing.assert_allclose(step, factor * one, rtol=1e-3)

@@ -81,13 +81,14 @@ def test_a_recipe_trains_with_it_and_the_saved_network_does_not_contain_it(teach
     """The network and its metrics are the same, and evaluation needs no teacher."""
     logs = {}
     for name, share in (("with", 1.0), ("without", 0.0)):
-        fields = _fields(teacher_file, share=share)
+        fields = _fields(teacher_file, share=share, everywhere=True)
         config = tiny.make_recipe(tiny_data["train"], tiny_data["val"], steps=1, **fields)
         logs[name] = trainer.train(config, str(tmp_path / name))
     found, plain = (workdir.load_trained(folder).network for folder in (str(tmp_path / "with"), tiny_run))
     assert [v.shape for v in found.variables] == [v.shape for v in plain.variables]
-    # The training loss of the first step, before any update, includes the teacher's part.
-    assert logs["with"]["loss"] > 1.05 * logs["without"]["loss"]
+    # The loss of the first step, before any update, differs by the teacher's part only. This part is
+    # small: an untrained network and an untrained teacher both predict near the centre.
+    assert logs["with"]["loss"] > 1.005 * logs["without"]["loss"]
 
 
 @pytest.mark.parametrize(
@@ -119,5 +120,5 @@ def test_a_run_begins_with_another_s_weights(tiny_run):
     assert len(frozen) == 18
     assert all(name.startswith(("Conv1/", "expanded_conv", "block_1_", "block_2_")) for name in frozen)
     config.model.weights = tiny_run
-    with pytest.raises(InputError, match="which are not those of this recipe's movenet"):
+    with pytest.raises(InputError, match="whose network is integral, but that of this recipe is movenet"):
         workdir.build_network(config, skeletons.COCO, initial_weights=True)

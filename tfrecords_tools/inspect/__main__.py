@@ -1,4 +1,9 @@
-"""Prints statistics of record shards and draws a contact sheet with the skeletons.
+"""Prints statistics of labels or of record shards, and draws a contact sheet with the skeletons.
+
+python -m tfrecords_tools.inspect --annotations=person_keypoints.json --images=photos
+
+reads an annotation file before any record is written: how many persons, their sizes, the labelled
+share of each joint, left and right, and ten persons on a sheet.
 
 python -m tfrecords_tools.inspect --records='records/train-*'
 
@@ -19,25 +24,42 @@ from absl import flags
 from kpose.core import cli
 
 FLAGS = cli.flag_set()
-_RECORDS = flags.DEFINE_string(
-    "records", None, "Glob of the record files, in quotes.", required=True, flag_values=FLAGS
+_RECORDS = flags.DEFINE_string("records", None, "Glob of the record files, in quotes.", flag_values=FLAGS)
+_ANNOTATIONS = flags.DEFINE_string("annotations", None, "COCO annotation file, instead of records.", flag_values=FLAGS)
+_IMAGES = flags.DEFINE_string(
+    "images",
+    None,
+    "With --annotations: folder or .zip file of the images; without it there is no sheet.",
+    flag_values=FLAGS,
 )
+_SKELETON = flags.DEFINE_string("skeleton", "auto", "With --annotations: as for write_coco.", flag_values=FLAGS)
+_CATEGORY = flags.DEFINE_string("category", "", "With --annotations: as for write_coco.", flag_values=FLAGS)
 _SHEET = flags.DEFINE_string(
     "sheet",
     None,
-    "File of the sheet (default: contact_sheet.png or augmented_RECIPE.png in the folder of the records).",
+    "File of the sheet (default: contact_sheet.png or augmented_RECIPE.png in the folder of the records, or "
+    "labels.png beside the annotations).",
     flag_values=FLAGS,
 )
 _AUGMENT = flags.DEFINE_string(
     "augment", None, "Name or path of a recipe: draw its augmented training samples instead.", flag_values=FLAGS
 )
 _PERSONS = flags.DEFINE_integer(
-    "persons", 0, "Number of persons on the sheet (0: 40, or 8 with --augment).", lower_bound=0, flag_values=FLAGS
+    "persons",
+    0,
+    "Number of persons on the sheet (0: 40, 8 with --augment, 10 with --annotations).",
+    lower_bound=0,
+    flag_values=FLAGS,
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the choice of persons.", lower_bound=0, flag_values=FLAGS)
 
 
 def main():
+    if bool(_RECORDS.value) == bool(_ANNOTATIONS.value):
+        raise cli.InputError("give --records, a glob of record files, or --annotations, a COCO file: one of the two")
+    if _ANNOTATIONS.value:
+        _inspect_annotations()
+        return
     from kpose import config as config_lib
     from tfrecords_tools.inspect import sheets
 
@@ -49,6 +71,24 @@ def main():
     else:
         sheet = _SHEET.value or os.path.join(folder, "contact_sheet.png")
         lines = sheets.inspect(_RECORDS.value, sheet, _PERSONS.value or 40, _SEED.value)
+    print("\n".join(lines))
+
+
+def _inspect_annotations():
+    from tfrecords_tools.inspect import labels
+
+    if _AUGMENT.value:
+        raise cli.InputError("--augment draws the samples of records: write the records first, and give --records")
+    sheet = _SHEET.value or os.path.join(os.path.dirname(_ANNOTATIONS.value), "labels.png")
+    lines = labels.inspect_labels(
+        _ANNOTATIONS.value,
+        _IMAGES.value,
+        sheet,
+        _PERSONS.value or 10,
+        _SEED.value,
+        _SKELETON.value,
+        _CATEGORY.value,
+    )
     print("\n".join(lines))
 
 

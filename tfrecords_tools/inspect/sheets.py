@@ -9,7 +9,7 @@ from kpose.augment import augmentation as augmentation_lib
 from kpose.core import geometry, skeleton_files, skeletons
 from kpose.core.errors import InputError
 from kpose.data import pipeline, records
-from kpose.data.training_set import find_training_set
+from kpose.data.training_set import find_training_set, with_aspect
 from kpose.drawing import sheets
 from kpose.drawing.persons import draw_skeleton, save_image
 
@@ -126,9 +126,10 @@ def inspect_augmentation(pattern, config, sheet_path, persons=8, seed=0):
     skeleton = records.find(pattern).skeleton if auto else skeleton_files.find(config.skeleton)
     if not augmentation_lib.build_augmentation(config, skeleton):
         raise InputError(f"recipe {config.name!r} has no augmentation: set fields of its augment section")
-    training_set = find_training_set(
-        pattern, skeleton, config.data.padding, aspect=config.data.aspect, coordinates=config.data.coordinates
-    )
+    config = config.copy_and_resolve_references()
+    config.data.train = pattern
+    data = with_aspect(config).data
+    training_set = find_training_set(pattern, skeleton, data.padding, aspect=data.aspect, coordinates=data.coordinates)
     augmentation = augmentation_lib.build_augmentation(config, skeleton, training_set.window)
     size = tuple(config.model.input_size)
 

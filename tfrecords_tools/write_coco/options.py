@@ -61,7 +61,7 @@ def _text(value):
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, tuple):
-        return ",".join(map(str, value))
+        return ",".join(f"{number:g}" for number in value)
     return value.name if isinstance(value, skeletons.Skeleton) else str(value)
 
 
@@ -69,6 +69,19 @@ def _option(define, default, text, **settings):
     option = Option(define, default, text, **settings)
     default = dataclasses.MISSING if default is None else option.value(default)
     return dataclasses.field(default=default, metadata={"option": option})
+
+
+def parse_share(bounds):
+    """(from, to) of the flag --share.
+
+    Raises:
+        InputError: not two numbers.
+    """
+    try:
+        first, last = (float(bound) for bound in bounds)
+    except ValueError:
+        raise InputError(f"--share={','.join(bounds)}: give two numbers, such as 0,0.8") from None
+    return first, last
 
 
 def _annotations_sha256(options):
@@ -107,6 +120,16 @@ class WriteOptions:
         "Which persons: fully_visible (every joint is labelled as visible) or labelled (at least one joint is "
         "labelled).",
         arguments={"enum_values": SELECTIONS},
+    )
+    share: tuple = _option(
+        flags.DEFINE_list,
+        ["0", "1"],
+        "Use a part of the images: FROM,TO in 0..1. Training and validation records of one file of labels: "
+        "--split=train --share=0,0.8 and --split=val --share=0.8,1. The names of the image files decide.",
+        parse=lambda bounds: parse_share(bounds),
+        low=0,
+        high=1,
+        manifest={"share": lambda o: list(o.share)},
     )
     category: str = _option(
         flags.DEFINE_string,
@@ -190,6 +213,8 @@ class WriteOptions:
     def __post_init__(self):
         if not self.split or os.sep in self.split:
             raise InputError(f"--split={self.split}: give a plain name such as train or val")
+        if len(self.share) != 2 or not self.share[0] < self.share[1]:
+            raise InputError(f"--share={_text(self.share)}: give FROM,TO with FROM below TO, such as 0,0.8")
         if len(self.crop_size) != 2:
             raise InputError(f"--crop_size={_text(self.crop_size)}: give a height and a width")
         for name, option in OPTIONS.items():

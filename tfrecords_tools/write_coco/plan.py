@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import hashlib
 import os
 
 import numpy as np
@@ -13,6 +14,8 @@ from kpose.data.image_files import ImageFolder
 from tfrecords_tools.write_coco.annotations import select_persons
 from tfrecords_tools.write_coco.manifest import inputs
 from tfrecords_tools.write_coco.options import WriteOptions
+
+OTHER_SHARE = "in an image outside --share"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +77,25 @@ def select(options):
         options.annotations, options.skeleton, found, options.category, pixel_offset=options.pixel_offset
     )
     candidates, dropped = select_persons(annotations, options.select)
+    chosen = [p for p in candidates if in_share(annotations.images[p.image_id], options.share)]
+    if len(chosen) < len(candidates):
+        dropped[OTHER_SHARE] += len(candidates) - len(chosen)
+    candidates = chosen
     selected = [p for p in candidates if is_inside(p, annotations.images[p.image_id], found)]
     return annotations, selected, dropped, found
+
+
+def in_share(image, share):
+    """Whether an image belongs to a share of all images, by a hash of its file name.
+
+    Args:
+        image: `coco_files.Image`.
+        share: (from, to) in 0..1. Shares that do not overlap have no image in common, also if they
+            are of different files of labels.
+    """
+    name = str(image.source_id) if image.file_name is None else image.file_name
+    place = int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48
+    return share[0] <= place < share[1]
 
 
 def is_inside(person, image, found):
