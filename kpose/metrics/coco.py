@@ -41,7 +41,8 @@ def coco_results(image_ids, boxes, keypoints, scores):
         N dicts with image_id, category_id, bbox, keypoints (3K numbers) and score. As in COCO's
         labels, the keypoints are pixel indices: half a pixel less than in the original frame.
     """
-    keypoints = np.asarray(keypoints, np.float64).reshape(len(scores), -1, 3)
+    # Without persons, there is no K.
+    keypoints = np.asarray(keypoints, np.float64).reshape(len(scores), -1, 3) if len(scores) else np.zeros((0, 1, 3))
     keypoints = np.concatenate([geometry.to_indices(keypoints[..., :2]), keypoints[..., 2:]], -1)
     return [
         {

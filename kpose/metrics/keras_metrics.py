@@ -7,7 +7,7 @@ the original image. Lengths in the stretched crop would be wrong.
 import keras
 from keras import ops
 
-from kpose.core import skeletons
+from kpose.core import skeleton_files, skeletons
 from kpose.metrics import pose
 
 
@@ -20,7 +20,7 @@ class PCP(keras.metrics.Metric):
     sum counts and do not average fractions.
 
     Args:
-        skeleton: a `Skeleton`, or the name of one.
+        skeleton: a `Skeleton`, the name of one, or its fields (`skeleton_files.to_fields`).
         rule: "strict" or "mean".
 
     Example:
@@ -35,7 +35,7 @@ class PCP(keras.metrics.Metric):
         super().__init__(name=name or f"pcp_{rule}", **kwargs)
         if rule not in pose.RULES:
             raise ValueError(f"rule must be one of {pose.RULES}. Received: rule={rule!r}")
-        self.skeleton = skeletons.get(skeleton) if isinstance(skeleton, str) else skeleton
+        self.skeleton = _table(skeleton)
         self.rule = rule
         limbs = (len(self.skeleton.limb_list),)
         self.correct = self.add_variable(limbs, "zeros", name="correct")
@@ -71,7 +71,7 @@ class PCP(keras.metrics.Metric):
         return pose.mean_of_groups(correct, counted)[0]
 
     def get_config(self):
-        return super().get_config() | {"skeleton": self.skeleton.name, "rule": self.rule}
+        return super().get_config() | {"skeleton": _saved(self.skeleton), "rule": self.rule}
 
 
 @keras.saving.register_keras_serializable("kpose")
@@ -82,7 +82,7 @@ class PDJ(keras.metrics.Metric):
     any number of replicas, because replicas sum counts.
 
     Args:
-        skeleton: a `Skeleton`, or the name of one.
+        skeleton: a `Skeleton`, the name of one, or its fields (`skeleton_files.to_fields`).
         threshold: the largest error of a correct joint, in torso diameters. If the skeleton has no
             torso, in longer sides of the box.
 
@@ -97,7 +97,7 @@ class PDJ(keras.metrics.Metric):
 
     def __init__(self, skeleton="coco", threshold=0.2, name=None, **kwargs):
         super().__init__(name=name or f"pdj_{threshold:g}", **kwargs)
-        self.skeleton = skeletons.get(skeleton) if isinstance(skeleton, str) else skeleton
+        self.skeleton = _table(skeleton)
         self.threshold = threshold
         self.correct = self.add_variable((), "zeros", name="correct")
         self.counted = self.add_variable((), "zeros", name="counted")
@@ -127,7 +127,7 @@ class PDJ(keras.metrics.Metric):
         return self.correct / ops.maximum(self.counted, 1.0)
 
     def get_config(self):
-        return super().get_config() | {"skeleton": self.skeleton.name, "threshold": self.threshold}
+        return super().get_config() | {"skeleton": _saved(self.skeleton), "threshold": self.threshold}
 
 
 @keras.saving.register_keras_serializable("kpose")
@@ -183,6 +183,16 @@ class SpreadRatio(keras.metrics.Metric):
 
     def get_config(self):
         return super().get_config() | {"num_joints": self.num_joints}
+
+
+def _table(skeleton):
+    return skeleton_files.of_saved(skeleton) if isinstance(skeleton, str | dict) else skeleton
+
+
+def _saved(skeleton):
+    """What a configuration holds: the name of a known skeleton, or the fields of another."""
+    known = skeletons.SKELETONS.get(skeleton.name) == skeleton
+    return skeleton.name if known else skeleton_files.to_fields(skeleton)
 
 
 def _any_counted(variable):

@@ -227,7 +227,7 @@ def _add_lost_row(run, place):
     row = next((row for row in read_history(run.workdir) if row["step"] == place.step), {})
     state = run.regressor.epoch_metrics.restored
     trained = "loss" not in row and state.get("first_step") == (epoch - 1) * run.steps_per_epoch
-    evaluated = "val_loss" not in row and run.validation and epoch in run.evaluated_epochs
+    evaluated = "val_loss" not in row and bool(run.validation) and epoch in run.evaluated_epochs
     # The chief may write the row before the other workers read it: it decides.
     trained, evaluated = (run.runtime.gather(int(needed))[0] for needed in (trained, evaluated))
     logs = run.regressor.epoch_metrics.results(state) if trained else {}

@@ -37,6 +37,8 @@ def test_pdj_is_relative_to_the_box():
     weight = np.float32(np.arange(20) < 20)
     metric.update_state(TRUTH, PREDICTION, weight, sides=BOXES[:, 2:].max(1))
     assert metric.defined and float(metric.result()) == pytest.approx(share_within(0.1))
+    again = keras_metrics.PDJ.from_config(metric.get_config())
+    assert again.skeleton == HAND and keras_metrics.PCP("lsp").get_config()["skeleton"] == "lsp"
     with pytest.raises(ValueError, match="has no torso"):
         pose.detected_joints(TRUTH, PREDICTION, HAND, 0.1)
 

@@ -33,6 +33,14 @@ def test_yolo_without_names_numbers_the_joints_and_says_so(tmp_path):
         tools.convert("yolo", source, tmp_path, joints=("a", "b"))
 
 
+def test_yolo_joint_names_as_a_list_or_a_list_a_class(tmp_path):
+    truth = tools.photos()
+    source = pathlib.Path(tools.yolo(tmp_path / "set", truth, named=False))
+    for names in (list(JOINTS), [list(JOINTS)]):
+        source.write_text(source.read_text().split("kpt_names")[0] + f"kpt_names: {json.dumps(names)}\n")
+        tools.check(tools.convert("yolo", source, tmp_path)[0], truth)
+
+
 def test_yolo_joints_of_two_numbers_are_visible_unless_at_the_corner(tmp_path):
     truth = tools.photos()
     data, lines = tools.convert("yolo", tools.yolo(tmp_path / "set", truth, dimensions=2), tmp_path)

@@ -13,8 +13,8 @@ from kpose import config as config_lib
 from kpose.core import skeletons
 from kpose.core.errors import InputError
 from kpose.data import records
-from kpose.drawing.sheets import CAPTION_HEIGHT, GUTTER, TITLE_HEIGHT
-from tests import helpers
+from kpose.drawing.sheets import CAPTION_HEIGHT, GUTTER, TITLE_HEIGHT, legend
+from tests import hands, helpers
 from tfrecords_tools.inspect.sheets import inspect, inspect_augmentation
 from tfrecords_tools.write_coco import writer
 
@@ -51,7 +51,9 @@ def _tiles(path, columns, persons):
         pixels = np.asarray(sheet).astype(int)
     gap, caption, title = 6, CAPTION_HEIGHT, 2 * CAPTION_HEIGHT
     rows = -(-persons // columns)
-    assert pixels.shape == (title + gap + rows * (TILE + caption + gap), gap + columns * (TILE + gap), 3)
+    width = gap + columns * (TILE + gap)
+    below = len(legend(skeletons.COCO, width))
+    assert pixels.shape == (title + gap + rows * (TILE + caption + gap) + below, width, 3)
     shown = 0
     for row in range(rows):
         for column in range(columns):
@@ -79,6 +81,14 @@ def test_the_lines_describe_the_records(made, tmp_path):
     manifest = records.read_manifest(folder, "train")
     assert shards == {shard["file"]: shard["persons"] for shard in manifest["shards"]}
     assert lines[-1] == f"contact sheet: {tmp_path / 'sheet.png'}"
+
+
+def test_a_joint_that_nobody_labels_is_a_dash_and_a_warning(tmp_path):
+    pattern, _, _ = hands.make_records(str(tmp_path), "train", 3, unlabelled=[2])
+    lines = inspect(pattern, str(tmp_path / "sheet.png"))
+    table = {line.split()[0]: line.split()[1:] for line in lines}
+    assert table["thumb2"] == ["-", "-", "100.0%"] and table["thumb1"] == ["100.0%", "0.0%", "0.0%"]
+    assert "warning: no record labels thumb2" in lines
 
 
 @pytest.mark.parametrize(("wanted", "shown"), [(40, 5), (3, 3), (1, 1)])
@@ -155,7 +165,8 @@ def test_a_sheet_of_what_the_network_sees_in_training(made, tmp_path):
     with Image.open(tmp_path / "sheet.png") as sheet:
         pixels = np.asarray(sheet).astype(int)
     top, step = TITLE_HEIGHT + GUTTER, TILE + GUTTER
-    assert pixels.shape == (top + 3 * step, GUTTER + 8 * step, 3)
+    below = len(legend(skeletons.COCO, GUTTER + 8 * step))
+    assert pixels.shape == (top + 3 * step + below, GUTTER + 8 * step, 3)
     for row in range(3):
         tiles = [pixels[top + row * step :][:TILE, GUTTER + column * step :][:, :TILE] for column in range(8)]
         assert all((tile[..., 0] > 150).mean() > 0.02 for tile in tiles)

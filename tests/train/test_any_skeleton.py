@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from kpose.core import skeleton_files
 from kpose.core.errors import InputError
+from kpose.data import records
 from kpose.evaluate import on_detections, on_records, summary, two_runs
 from kpose.export import converted, saved_model
 from kpose.models import cascade
@@ -57,12 +58,13 @@ def test_a_hand_goes_from_drawn_images_to_predictions(tmp_path, caplog):
 
     # PDJ is relative to the box. In the training the box is the region without its padding.
     with open(found["annotations"]) as file:
-        people = {a["id"]: a for a in json.load(file)["annotations"]}
+        people = {a["image_id"]: a for a in json.load(file)["annotations"]}
     with open(os.path.join(found["workdir"], "evaluation", "keypoints.json")) as file:
         answers = json.load(file)
     correct = []
-    for answer, person in zip(answers, people.values(), strict=True):
-        assert answer["image_id"] == person["image_id"]
+    assert len(answers) == len(people) == 8
+    for answer in answers:
+        person = people[answer["image_id"]]
         gap = np.reshape(answer["keypoints"], (-1, 3))[:, :2] - np.reshape(person["keypoints"], (-1, 3))[:, :2]
         correct.append(np.hypot(*gap.T) <= 0.2 * max(person["bbox"][2:]))
     assert metrics["pdj_unit"] == "longer sides of the box"
@@ -187,4 +189,7 @@ def test_data_sets_and_files_of_other_joints_are_one_line(tmp_path):
     with pytest.raises(InputError, match="2 joints for each person, but the skeleton 'hand' of .* has 21") as error:
         on_detections.evaluate(path, annotations, str(tmp_path))
     helpers.one_line(error)
-    assert others
+    # Annotations of other joints than those of the records.
+    with pytest.raises(InputError, match="leaf") as error:
+        summary.read_labels(others, records.find(hand).skeleton)
+    helpers.one_line(error)

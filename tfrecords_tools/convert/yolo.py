@@ -99,7 +99,7 @@ def _set_points(path, data, classes, count, options, source):
     if options.joints and len(options.joints) != count:
         raise InputError(f"--joints names {len(options.joints)} joints, but kpt_shape of {path} has {count}")
     given = data.get("kpt_names")
-    by_class = given if isinstance(given, dict) else {index: given for index in classes or {0: ""}} if given else {}
+    by_class = _by_class(given, classes)
     for index, names in by_class.items():
         if not isinstance(names, list) or len(names) != count:
             raise InputError(f"{path}: kpt_names of class {index!r} must be a list of {count} names, as kpt_shape says")
@@ -112,6 +112,13 @@ def _set_points(path, data, classes, count, options, source):
             f"{os.path.basename(path)} has no kpt_names: the joints are named point_1 to point_{count}; --joints names "
             "them (for COCO's 17: --joints=coco)"
         )
+
+
+def _by_class(given, classes):
+    """Index of a class -> its joint names, from a dict, from a list a class, or from one list for all classes."""
+    if isinstance(given, list) and given and isinstance(given[0], list):
+        return dict(enumerate(given))
+    return given if isinstance(given, dict) else {index: given for index in classes or {0: ""}} if given else {}
 
 
 def _exchanges(order, count):

@@ -105,7 +105,7 @@ def _sheet(labels, labelled, images, count, seed):
         tiles.append(draw_skeleton(tile, points, labels.skeleton, visibility=person.keypoints[:, 2]))
         captions.append(f"{person.id}: {person.box[2]:.0f} x {person.box[3]:.0f}")
     title = f"{count} of {len(with_box):,} persons"
-    return sheets.contact_sheet(tiles, columns=min(5, count), tile_size=TILE, captions=captions, title=title)
+    return sheets.contact_sheet(tiles, min(5, count), TILE, captions, title, labels.skeleton)
 
 
 def _part(image, region):
