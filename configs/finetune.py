@@ -4,8 +4,11 @@ Layers, joints and input size may differ from those of the shipped model: what f
 log lists what begins anew. Joints with COCO's names start with the shipped model's knowledge.
 
 Paper: that of `kpose.models.movenet`.
-Reaches: REACHES
-Time: TIME
+Reaches: on drawn figures with 19 points, 200 persons, 150 steps of 16 at 128 x 128: strict PCP 83.3%
+and OKS AP 64.4%; from ImageNet weights 27.9% and 2.6%, from random ones 17.3% and 0.1%. Ground-truth
+boxes, no flip test: docs/results.md.
+Time: about 47 CPU-milliseconds a person, so 13 minutes for 1,000 steps on two free CPU cores
+(estimated from the 150 steps).
 
 Records: any that write_coco has written with --select=labelled. Aspect and joints are those of the
 records. Square crops with a margin are best, because the shipped model has seen such crops, and
@@ -18,18 +21,22 @@ python -m kpose.train --config=configs/finetune.py --workdir=runs/finetune \\
 
 What to change when:
 
-fewer than 100 persons      --config.model.frozen_blocks=13 and --config.steps=300
-more than 2,000 persons     --config.model.frozen_blocks=0, --config.batch_size=64, more steps
-not persons (hands, animals, objects)
+fewer than 100 persons      --config.steps=300
+more than 2,000 persons     --config.steps=3000 --config.batch_size=64 --config.model.frozen_blocks=0
+                            --config.data.cache=False if the memory is too small for the crops
+photographs of people, and most joints are COCO's
+                            --config.optimizer.learning_rate=0.00005, which keeps more of what the
+                            shipped model knows of them
+not people (hands, animals, objects)
                             --config.model.frozen_blocks=0 and more steps, since early layers must
                             change too
-left and right look equal (an object without a front)
-                            --config.augment.flip=0.0 if its mirror image does not exist
+the mirror image does not exist (letters, parts of machines)
+                            --config.augment.flip=0.0
 always upright              --config.augment.rotation=10.0
-joints outside the box      --config.data.padding=1.25, and records with --context=1.9
+joints outside the box      --config.data.padding=1.25, and records with --padding=1.25 --context=1.5
 small joints, large images  --config.model.input_size='(256,256)', and records with --crop_size=256
 another trained model       --config.model.weights=runs/mine, a run of the same network
-no validation records       the training runs all its steps; take the last checkpoint
+no validation records       nothing: all steps are done, and the last checkpoint is used
 """
 
 from kpose.config import load_recipe
