@@ -178,7 +178,7 @@ def test_random_rows_depend_on_their_position_alone(rows, width):
         (["{0}", "{1}"], (1, 0), "give a positive number"),
         (["{0}", "{1}"], (1, float("nan")), "give a positive number"),
         (["{0}", "none-*"], (), "no records match 'none-"),
-        (["{2}"], (), "labels of skeleton 'lsp', but 'coco' is needed"),
+        (["{2}"], (), r"labels of skeleton 'lsp' \(14 joints\), but 'coco' \(17\) is needed"),
         (["{2}", "{2}"], (), "no data set of config.data.train labels nose, left_eye"),
         ([""], (), "data.train is empty"),
     ],

@@ -98,13 +98,19 @@ def test_a_recipe_trains_with_it_and_the_saved_network_does_not_contain_it(teach
         ({"augment__on": "device"}, "augment.on is 'device'"),
         ({"teacher__input_size": (60, 64)}, "teacher.input_size is .60, 64.: .* multiples of 32"),
         ({"loss__name": "masked_l2"}, "loss.name is 'masked_l2'"),
-        ({"skeleton": "lsp"}, "skeleton is 'lsp'"),
     ],
 )
 def test_a_recipe_without_a_possible_teacher_is_rejected(fields, message):
     config = tiny.make_recipe("", **({"teacher__weights": "thunder.json"} | fields))
     with pytest.raises(InputError, match=message) as error:
         config_lib.check(config)
+    helpers.one_line(error)
+
+
+def test_a_teacher_of_other_joints_is_rejected():
+    config = tiny.make_recipe("", teacher__weights="thunder.json")
+    with pytest.raises(InputError, match="the skeleton is 'lsp': the teacher, MoveNet, predicts") as error:
+        teacher.build(config, skeletons.LSP)
     helpers.one_line(error)
 
 
