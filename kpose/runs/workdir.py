@@ -124,7 +124,10 @@ def load_skeleton(workdir):
     if os.path.exists(path):
         return skeleton_files.of_saved(files.read_json(path, "skeleton of a training run"))
     # Runs of kpose 0.1 have a name in the recipe only.
-    return skeleton_files.find(load_config(workdir).skeleton)
+    source = load_config(workdir).skeleton
+    if source == skeletons.AUTO:
+        raise InputError(f"{path}: missing, and with it the joints of the run: copy the whole folder of the run")
+    return skeleton_files.find(source)
 
 
 def check_skeleton(skeleton, workdir):
@@ -330,8 +333,8 @@ def load_trained(source, best=False):
             config, shipped.load_skeleton(source), network, shipped.load_mean_pose(source), source, folder=None
         )
     config = load_config(source)
-    skeleton = load_skeleton(source)
     checkpoint = checkpoints.latest(source, best)
+    skeleton = load_skeleton(source)
     with devices.dtype_policy("float32"):
         network = build_network(config, skeleton, source)
     checkpoints.restore_network(network, checkpoint, averaged=config.optimizer.ema > 0)

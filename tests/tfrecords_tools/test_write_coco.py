@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from kpose.core import geometry, skeletons
+from kpose.core import geometry, skeleton_files, skeletons
 from kpose.core.errors import InputError
 from kpose.data import records, resampling
 from kpose.data.coco_files import Person, read_labels
@@ -122,7 +122,7 @@ def test_the_manifest_agrees_with_the_files(drawn, tmp_path):
         "padding": 1.5,
         "crop_size": [40, 24],
         "seed": 9,
-        "skeleton": "coco",
+        "skeleton": skeleton_files.to_fields(skeletons.COCO),
         "annotations": "person_keypoints_train.json",
     }
     names = {f"train-{index:05d}-of-00003" for index in range(3)}

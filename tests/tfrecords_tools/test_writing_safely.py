@@ -347,7 +347,7 @@ def test_the_middle_of_a_crop_with_margin_is_the_crop_without(context, tmp_path)
 
 def test_a_beam_pipeline_writes_the_same_bytes(drawn, tmp_path):
     pytest.importorskip("apache_beam", reason="no Apache Beam: pip install apache-beam")
-    writer.write_records(helpers.options(*drawn, tmp_path / "plain", shards=3))
+    writer.write_records(helpers.options(*drawn, tmp_path / "plain", shards=3, skeleton="auto"))
     command = _command(drawn, tmp_path / "beam", "--shards=3", "--beam=--runner=DirectRunner")
     done = _run(command)
     assert done.returncode == 0, done.stderr

@@ -176,7 +176,9 @@ def test_sigterm_before_the_first_step_ends_well(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(trainer, "training_set_of", lambda config, skeleton: os.kill(os.getpid(), signal.SIGTERM))
     before = signal.getsignal(signal.SIGTERM)
     with caplog.at_level("INFO", logger="absl"):
-        assert trainer.train(_recipe({"train": ""}, 4), str(tmp_path / "run")) == {}
+        config = _recipe({"train": ""}, 4)
+        config.skeleton = "coco"
+        assert trainer.train(config, str(tmp_path / "run")) == {}
     assert "stopped by SIGTERM before the first step: run the same command again to start" in caplog.text
     assert signal.getsignal(signal.SIGTERM) == before and not os.path.exists(tmp_path / "run")
 

@@ -15,7 +15,7 @@ from tests.train.test_trainer import assert_same_weights
 from tests.train.test_workers import _finish, _start
 
 # Epochs of 5 steps. With this learning rate the validation loss falls and rises.
-FIELDS = {"steps": 36, "optimizer__learning_rate": 0.03, "checkpoint_every": 4}
+FIELDS = {"steps": 36, "optimizer__learning_rate": 0.015, "checkpoint_every": 4}
 
 
 def _recipe(data, **fields):
