@@ -8,7 +8,7 @@ from absl import logging
 
 from kpose.core import files, geometry, skeletons
 from kpose.core.errors import InputError
-from kpose.data import coco_files, coco_names
+from kpose.data import coco_files, coco_names, coco_skeleton
 from kpose.evaluate import report, summary
 from kpose.metrics import bootstrap, coco, tables
 from kpose.models import decoding
@@ -204,7 +204,7 @@ def _skeleton_of(rows, path, annotations_path):
     categories = data.get("categories") if isinstance(data, dict) else None
     named = any(isinstance(c, dict) and c.get("keypoints") for c in categories or ())
     if named and isinstance(data.get("annotations"), list):
-        skeleton = coco_files.skeleton_of(annotations_path, data)
+        skeleton = coco_skeleton.skeleton_of(annotations_path, data)
         if skeleton.num_joints != counts[0]:
             raise InputError(
                 f"{path}: {counts[0]} joints for each person, but the skeleton {skeleton.name!r} of {annotations_path} "
