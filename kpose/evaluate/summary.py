@@ -150,7 +150,7 @@ def describe_pixels(pixels):
         return pixels
     # docs/training.md has the measurements.
     return (
-        f"{STORED}, compressed once more than the images (OKS AP 0.6 to 0.9 lower on COCO); --images=DIR measures on "
+        f"{STORED}, compressed once more than the images (OKS AP 0.5 to 0.9 lower on COCO); --images=DIR measures on "
         "the images"
     )
 
