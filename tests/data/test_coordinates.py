@@ -127,7 +127,7 @@ def as_of_0_1(folder, pattern):
 def test_old_records_are_read_as_pixel_indices_and_say_so(tmp_path, caplog):
     pattern, *_ = write_pixels(tmp_path)
     old = as_of_0_1(tmp_path, pattern)
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="absl"):
         found = records.find(old)
     assert found.pixel_offset is None and "records of kpose 0.1" in caplog.text
     new = records.parse([s.numpy() for s in tf.data.TFRecordDataset(records.find(pattern).paths)], COCO)

@@ -65,6 +65,7 @@ def test_a_run_killed_again_and_again_has_the_rows_of_an_uninterrupted_one(whole
     assert_same_weights(whole, killed)
 
 
+@pytest.mark.slow
 def test_sigterm_in_an_evaluation_keeps_the_metrics_of_training(whole, tiny_data, tmp_path, monkeypatch):
     original = callbacks.SaveOnTermination.on_test_batch_end
 
@@ -163,7 +164,9 @@ def test_the_learning_rate_is_that_of_the_step_at_which_it_is_logged(tiny_data, 
     assert _scalars(str(tmp_path), "validation", "oks_ap").keys() == {5, 8}
 
 
-@pytest.mark.parametrize("steps, measured", [(1, [False]), (2, [True]), (7, [True, True])])
+@pytest.mark.parametrize(
+    "steps, measured", [(1, [False]), (2, [True]), pytest.param(7, [True, True], marks=pytest.mark.slow)]
+)
 def test_images_per_second_of_a_short_run_are_measured_or_empty(steps, measured, tiny_data, tmp_path):
     """The first execution is mostly tracing, and is not measured."""
     trainer.train(tiny.make_recipe(tiny_data["train"], steps=steps, log_every=100), str(tmp_path))
