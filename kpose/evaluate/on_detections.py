@@ -44,8 +44,10 @@ def evaluate(results_path, annotations_path, output_dir, pixel_offset=None):
             or no person was found.
     """
     rows, names = coco_files.read_results(results_path)
-    skeleton = _skeleton_of(rows, results_path, annotations_path)
-    labels = summary.read_labels(annotations_path, skeleton, pixel_offset)
+    num_joints = _joints_of(rows, results_path)
+    data = coco_files.load(annotations_path, "annotation file")
+    skeleton = _skeleton_of(num_joints, results_path, annotations_path, data)
+    labels = summary.read_labels(annotations_path, skeleton, pixel_offset, data)
     results = _in_images_of(labels, rows, names, results_path)
     labelled = [p for p in labels.persons if p.num_labelled and not p.crowd and p.box is not None]
     pairs, missed = match(labelled, results)
@@ -183,13 +185,11 @@ def _mean_pose(truth, boxes):
     return points.sum(0) / np.maximum(labelled.sum(0), 1)
 
 
-def _skeleton_of(rows, path, annotations_path):
-    """The `Skeleton` of keypoint results: that of the annotations. Checks that each is complete.
-
-    If no category of the annotations lists its joints, the number of joints decides.
+def _joints_of(rows, path):
+    """The number of joints of keypoint results. Checks that each result is complete.
 
     Raises:
-        InputError: no results, results without box, keypoints or score, or of other joints.
+        InputError: no results, results without box, keypoints or score, or with different numbers.
     """
     if not rows:
         raise InputError(f"{path}: it holds no results: no person was found in any image")
@@ -200,22 +200,32 @@ def _skeleton_of(rows, path, annotations_path):
     counts = sorted({len(row.keypoints) for row in rows})
     if len(counts) > 1:
         raise InputError(f"{path}: 'keypoints' has {' or '.join(str(3 * count) for count in counts)} numbers")
-    data = coco_files.load(annotations_path, "annotation file")
+    return counts[0]
+
+
+def _skeleton_of(num_joints, path, annotations_path, data):
+    """The `Skeleton` of keypoint results: that of the annotations.
+
+    If no category of the annotations lists its joints, the number of joints decides.
+
+    Raises:
+        InputError: the annotations have other joints.
+    """
     categories = data.get("categories") if isinstance(data, dict) else None
     named = any(isinstance(c, dict) and c.get("keypoints") for c in categories or ())
     if named and isinstance(data.get("annotations"), list):
         skeleton = coco_skeleton.skeleton_of(annotations_path, data)
-        if skeleton.num_joints != counts[0]:
+        if skeleton.num_joints != num_joints:
             raise InputError(
-                f"{path}: {counts[0]} joints for each person, but the skeleton {skeleton.name!r} of {annotations_path} "
-                f"has {skeleton.num_joints}: give the annotations of these joints"
+                f"{path}: {num_joints} joints for each person, but the skeleton {skeleton.name!r} of "
+                f"{annotations_path} has {skeleton.num_joints}: give the annotations of these joints"
             )
         return skeleton
-    skeleton = next((table for table in skeletons.SKELETONS.values() if table.num_joints == counts[0]), None)
+    skeleton = next((table for table in skeletons.SKELETONS.values() if table.num_joints == num_joints), None)
     if skeleton is None:
         raise InputError(
-            f"{path}: {counts[0]} joints for each person, and no category of {annotations_path} lists the names of its "
-            "joints: add them as 'keypoints' to the category"
+            f"{path}: {num_joints} joints for each person, and no category of {annotations_path} lists the names of "
+            "its joints: add them as 'keypoints' to the category"
         )
     return skeleton
 

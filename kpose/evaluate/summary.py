@@ -17,20 +17,21 @@ STORED = "stored crops"
 VISIBILITY_NAMES = {"auc": "AUC", "f1": "F1", "accuracy": "accuracy"}
 
 
-def read_labels(path, skeleton, pixel_offset=None):
+def read_labels(path, skeleton, pixel_offset=None, data=None):
     """The `coco_files.Labels` of an annotation file; bad entries are left out and logged.
 
     Args:
         path: the file.
         skeleton: the `Skeleton` of its keypoints.
         pixel_offset: as for `coco_files.read_labels`; None: that of COCO.
+        data: as for `coco_files.read_labels`.
 
     Raises:
         InputError: there is no such file, or no person in it is of this skeleton.
     """
     found = problems.Problems("skip")
     offset = geometry.HALF_PIXEL if pixel_offset is None else pixel_offset
-    labels = coco_files.read_labels(path, skeleton, found, pixel_offset=offset)
+    labels = coco_files.read_labels(path, skeleton, found, data=data, pixel_offset=offset)
     if not labels.persons:
         (first, *_), *_ = found.examples.values()
         raise InputError(f"{first}; no other annotation can be used")

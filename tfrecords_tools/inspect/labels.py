@@ -47,7 +47,7 @@ def inspect_labels(path, images=None, sheet_path=None, persons=10, seed=0, skele
         *[f"skipped as bad input: {count:,} x {kind}" for kind, count in found.counts.items()],
         *[f"{what}: {count:,}" for what, count in labels.counts.items()],
         _sizes(boxes, len(labelled)),
-        f"labelled joints of a person: {_quartiles((flags > 0).sum(1))}; fully visible: "
+        f"labelled joints of a person: {quartiles((flags > 0).sum(1))}; fully visible: "
         f"{(flags == 2).all(1).sum():,} persons",
         "joint               labelled   of these occluded",
         *_joints(labels.skeleton, flags),
@@ -62,10 +62,11 @@ def _sizes(boxes, count):
     missing = f"; {count - len(boxes):,} persons without a box" if count > len(boxes) else ""
     if not len(boxes):
         return "no person has a box"
-    return f"box height in pixels: {_quartiles(boxes[:, 3])}; width: {_quartiles(boxes[:, 2])}{missing}"
+    return f"box height in pixels: {quartiles(boxes[:, 3])}; width: {quartiles(boxes[:, 2])}{missing}"
 
 
-def _quartiles(values):
+def quartiles(values):
+    """Quartiles of numbers as text."""
     low, middle, high = np.percentile(values, [25, 50, 75])
     return f"{low:.0f} / {middle:.0f} / {high:.0f} (quartiles)"
 

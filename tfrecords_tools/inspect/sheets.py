@@ -12,6 +12,7 @@ from kpose.data import pipeline, records
 from kpose.data.training_set import find_training_set, with_aspect
 from kpose.drawing import sheets
 from kpose.drawing.persons import draw_skeleton, save_image
+from tfrecords_tools.inspect.labels import quartiles
 
 # Augmented versions of each person on a sheet.
 VERSIONS = 7
@@ -44,7 +45,7 @@ def inspect(pattern, sheet_path, persons=40, seed=0):
         f"skeleton {skeleton.name} ({skeleton.num_joints} joints), crops {files.crop_size[0]} x {files.crop_size[1]} "
         f"pixels of the {shape}box times {files.padding:g}",
         _coordinates(files),
-        "box height in pixels: " + _quartiles(box[:, 3]) + "; width: " + _quartiles(box[:, 2]),
+        "box height in pixels: " + quartiles(box[:, 3]) + "; width: " + quartiles(box[:, 2]),
         f"fully visible: {(visibility == 2).all(1).sum():,} persons",
         "joint               visible  occluded  unlabelled",
     ]
@@ -64,11 +65,6 @@ def _coordinates(files):
     if files.pixel_offset is None:
         return "joints: as in the file of labels (records of kpose 0.1), taken as pixel indices"
     return f"joints: coordinates of the file of labels plus {files.pixel_offset:g}, in pixels from the corner"
-
-
-def _quartiles(values):
-    low, middle, high = np.percentile(values, [25, 50, 75])
-    return f"{low:.0f} / {middle:.0f} / {high:.0f} (quartiles)"
 
 
 def _read_labels(files):

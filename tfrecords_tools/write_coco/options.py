@@ -126,7 +126,7 @@ class WriteOptions:
         ["0", "1"],
         "Use a part of the images: FROM,TO in 0..1. Training and validation records of one file of labels: "
         "--split=train --share=0,0.8 and --split=val --share=0.8,1. The names of the image files decide.",
-        parse=lambda bounds: parse_share(bounds),
+        parse=parse_share,
         low=0,
         high=1,
         manifest={"share": lambda o: list(o.share)},

@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 
 from kpose.core.errors import InputError
-from kpose.data import coco_files, problems, records
+from kpose.data import coco_files, coco_values, problems, records
 from kpose.data.image_files import ImageFolder
 from tfrecords_tools.write_coco.annotations import select_persons
 from tfrecords_tools.write_coco.manifest import inputs
@@ -106,12 +106,9 @@ def is_inside(person, image, found):
         image: its `coco_files.Image`. Without a size, the answer is True.
         found: `Problems`.
     """
-    if image.size is None:
+    if coco_values.overlaps(person.box, image.size):
         return True
     width, height = image.size
-    x, y, w, h = person.box
-    if x < width and y < height and x + w > 0 and y + h > 0:
-        return True
     found.report(
         problems.OUTSIDE,
         f"annotation {person.id}: its box {[float(side) for side in person.box]} is outside image {image.file_name} of "
