@@ -7,16 +7,13 @@ def load(source=None):
     """Returns a `kpose.predict.model.Model`.
 
     Args:
-        source: folder of an exported model, or the name of a shipped model. None: the default
-            shipped model.
+        source: a .tflite or .onnx file, the folder of an exported model, the folder of a run, or the
+            name of a shipped model. None: the default shipped model.
 
     Raises:
-        InputError: the model does not exist.
+        InputError: the model does not exist or cannot be used.
     """
-    # Imported here, because TensorFlow takes seconds to import and --help does not need it.
-    from kpose.core import startup
-
-    startup.import_tensorflow()
+    # Imported here, because NumPy and Pillow take a while to import, and the version needs neither.
     from kpose.predict.model import Model
 
     return Model(source)

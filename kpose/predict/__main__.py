@@ -88,7 +88,7 @@ def main():
 
 
 def console():
-    cli.run(main, FLAGS, __doc__, arguments="images")
+    cli.run(main, FLAGS, __doc__, tensorflow=False, arguments="images")
 
 
 if __name__ == "__main__":

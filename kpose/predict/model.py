@@ -4,14 +4,11 @@ import dataclasses
 import os
 
 import numpy as np
-import tensorflow as tf
 
 from kpose.core.errors import InputError
 from kpose.data.image_files import open_image
-from kpose.export import model_folder, tflite
-from kpose.export.graph import KeypointServer
 from kpose.predict import detectors
-from kpose.runs import shipped
+from kpose.predict.networks import open_network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,28 +70,18 @@ class Model:
     """A model for prediction.
 
     Args:
-        source: a folder that `kpose.export` wrote (the base folder, whose newest version is loaded,
-            or the folder of a version), or the name of a shipped model (see `kpose.runs.shipped`).
-            None: the default shipped model.
+        source: as for `kpose.predict.networks.open_network`; None: the default shipped model.
 
     Attributes:
         skeleton: the `Skeleton` of the keypoints.
 
     Raises:
-        InputError: the model does not exist, or the files of a shipped model are damaged.
+        InputError: the model does not exist or cannot be used.
     """
 
     def __init__(self, source=None):
-        if source is None or source in shipped.names():
-            self._model, self.skeleton = load(source)
-            self._serve = self._model.serve_pixels
-        else:
-            # The model must stay referenced: the signature does not keep its variables alive.
-            self._model, self.skeleton = load_model(os.fspath(source))
-            signatures = self._model.signatures
-            if "serving_pixels" not in signatures:
-                raise InputError(f"{source}: exported by an older kpose: export it again with python -m kpose.export")
-            self._serve = signatures["serving_pixels"]
+        self._network = open_network(source)
+        self.skeleton = self._network.skeleton
 
     def predict(self, images, boxes=None, detector=None):
         """Returns the keypoints of the persons in images.
@@ -135,19 +122,11 @@ class Model:
         elif boxes is None:
             boxes = [[0, 0, image.pixels.shape[1], image.pixels.shape[0]]]
         boxes = _as_boxes(boxes, image.name)
-        if not len(boxes):
-            keypoints, scores = np.zeros((0, self.skeleton.num_joints, 3), np.float32), np.zeros(0, np.float32)
-        else:
-            keypoints, scores = self._run(image, boxes)
-        return People(keypoints, scores if box_scores is None else scores * box_scores, boxes, box_scores)
-
-    def _run(self, image, boxes):
-        """Returns keypoints [N, K, 3] and scores [N] of an `InputImage` and boxes [N, 4]."""
         try:
-            answer = self._serve(image=tf.constant(image.pixels), boxes=tf.constant(boxes))
-        except tf.errors.InvalidArgumentError as error:
-            raise InputError(f"{image.name}: {_reason(error)}") from None
-        return answer["keypoints"].numpy(), answer["scores"].numpy()
+            keypoints, scores = self._network.predict(image.pixels, boxes)
+        except InputError as error:
+            raise InputError(f"{image.name}: {error}") from None
+        return People(keypoints, scores if box_scores is None else scores * box_scores, boxes, box_scores)
 
 
 def _as_boxes(boxes, name):
@@ -160,42 +139,3 @@ def _as_boxes(boxes, name):
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise InputError(f"{name}: the boxes must be [N, 4]: x, y, width and height of each person, in pixels")
     return boxes
-
-
-def _reason(error):
-    """Returns the message of an error of the graph, without the names of the graph's nodes."""
-    lines = error.message.splitlines()
-    places = [index for index, line in enumerate(lines) if line.lstrip().startswith("[[{{node")]
-    return lines[places[0] - 1] if places and places[0] else lines[0]
-
-
-def load_model(path):
-    """Returns an exported model, as `tf.saved_model.load` does, and its `Skeleton`.
-
-    Args:
-        path: the base folder, whose newest version is loaded, or the folder of a version.
-
-    Raises:
-        InputError: there is no exported model.
-    """
-    folder = model_folder.version_folder(path)
-    skeleton = model_folder.read_skeleton(folder)
-    return tf.saved_model.load(folder), skeleton
-
-
-def load(name=None):
-    """Returns a shipped model for prediction, as a `KeypointServer`, and its `Skeleton`.
-
-    Its network runs in TensorFlow Lite, so the server cannot be exported. `shipped.load_network`
-    returns the Keras network.
-
-    Args:
-        name: one of `shipped.names()`; None: the default model.
-
-    Raises:
-        InputError: the model does not exist, or its files are damaged.
-    """
-    card, config = shipped.read_card(name)
-    network = tflite.LiteNetwork(shipped.read_checked(card, "tflite"), card["answers"])
-    skeleton = shipped.load_skeleton(name)
-    return KeypointServer.from_config(network, config, skeleton), skeleton
