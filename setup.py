@@ -26,6 +26,7 @@ setup(
     package_dir={"kpose.configs": "configs", "kpose.configs.hardware": "configs/hardware"},
     install_requires=[
         "absl-py>=2.1",
+        "ai-edge-litert>=2.0",
         "cykooz.resizer>=4.0",
         "google-crc32c>=1.5",
         "jinja2>=3.1",

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kpose.core import geometry
-from kpose.data import resampling
+from kpose.data import crops, resampling
 from tests import helpers
-from tfrecords_tools.write_coco import crops
 
 SIZE = (120, 160)  # of the images: height, width
 CROP = (96, 64)  # height, width
