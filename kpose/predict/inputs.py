@@ -257,7 +257,7 @@ def read_ahead(sources, read):
 def name_of_file(path):
     """The last part of a path or URL, without the query of a URL."""
     if is_url(path):
-        path = urllib.parse.unquote(urllib.parse.urlsplit(path).path).rstrip("/")
+        path = urllib.parse.unquote(re.split(r"[?#]", path)[0]).rstrip("/")
     return os.path.basename(path) or "image"
 
 
@@ -280,10 +280,10 @@ def download(url):
 
     from kpose import __version__
 
-    # Some servers refuse Python's own name.
-    request = urllib.request.Request(url, headers={"User-Agent": f"kpose/{__version__}"})
     end = time.monotonic() + MAX_SECONDS
     try:
+        # Some servers refuse Python's own name.
+        request = urllib.request.Request(url, headers={"User-Agent": f"kpose/{__version__}"})
         with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
             if int(answer.headers.get("Content-Length") or 0) > MAX_BYTES:
                 raise InputError(f"{url}: larger than {MAX_BYTES // 10**6} MB")

@@ -25,7 +25,7 @@ def test_images_are_given_with_or_without_their_flag(model_dir, photos, monkeypa
     status, out, err = run(monkeypatch, capfd, "kpose.predict", "photos/a.jpg", f"--model={model_dir}", "photos/b.png")
     assert status == 0, err
     assert out == "" and "each whole image is one person's box" in caplog.text and detectors.INSTALL in caplog.text
-    assert sorted(os.listdir("predictions")) == ["a.png", "b.png", "keypoints.json"]
+    assert sorted(os.listdir("predictions")) == ["a.jpg", "b.jpg", "keypoints.json"]
     results = load("predictions/keypoints.json")
     assert [(r["image_id"], r["file_name"]) for r in results] == [(1, "photos/a.jpg"), (2, "photos/b.png")]
 
@@ -72,9 +72,12 @@ def test_the_detector_is_made_with_its_name_and_min_score(model_dir, photos, mon
 def test_overlays_replace_neither_each_other_nor_an_input_file(model_dir, photos, tmp_path):
     Image.open(photos / "b.png").save(photos / "a.png")
     paths = [str(photos / name) for name in ("a.jpg", "a.png")]
-    files.predict(model_dir, paths, output_dir=str(tmp_path / "o"))
-    assert sorted(os.listdir(tmp_path / "o")) == ["a.png", "a_2.png", "keypoints.json"]
+    files.predict(model_dir, paths, output_dir=str(tmp_path / "o"), detector="none")
+    assert sorted(os.listdir(tmp_path / "o")) == ["a.jpg", "a_2.jpg", "keypoints.json"]
     before = (photos / "b.png").read_bytes()
-    with pytest.raises(InputError, match="b.png: the overlay would replace an input file"):
-        files.predict(model_dir, str(photos / "b.png"), output_dir=str(photos))
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match="b.png: the output would replace an input file"):
+            files.predict(
+                model_dir, str(photos / "b.png"), None, str(photos), overlay_format="png", overwrite=overwrite
+            )
     assert (photos / "b.png").read_bytes() == before

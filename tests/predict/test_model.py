@@ -50,7 +50,7 @@ def test_paths_arrays_and_lists_give_the_same_people(model, photos):
 
 
 def test_without_boxes_the_whole_image_is_one_person(model, photos):
-    people = model.predict([str(photos / "a.jpg")])[0]
+    people = model.predict([str(photos / "a.jpg")], detector="none")[0]
     np.testing.assert_array_equal(people.boxes, [[0, 0, 120, 90]])
 
 
@@ -77,7 +77,7 @@ def test_an_image_is_rotated_by_its_exif_orientation(model, photos, tmp_path):
     # Stored rotated by 90 degrees to the left; EXIF rotates it back.
     path = tmp_path / "turned.jpg"
     upright.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif, quality=100, subsampling=0)
-    people, expected = model.predict(path), model.predict(photos / "b.png")
+    people, expected = (model.predict(image, detector="none") for image in (path, photos / "b.png"))
     np.testing.assert_array_equal(people.boxes, [[0, 0, 120, 90]])
     np.testing.assert_allclose(people.keypoints, expected.keypoints, atol=1.0)
     # Boxes are for the pixels as stored, as in COCO.
@@ -87,17 +87,19 @@ def test_an_image_is_rotated_by_its_exif_orientation(model, photos, tmp_path):
 
 def test_image_formats_that_tensorflow_cannot_read(model, photos, tmp_path):
     picture = Image.open(photos / "b.png")
-    expected = model.predict(photos / "b.png").keypoints
+    expected = model.predict(photos / "b.png", detector="none").keypoints
     for name, mode in (("palette.png", "P"), ("lossless.webp", "RGB"), ("bitmap.bmp", "RGB"), ("cmyk.jpg", "CMYK")):
         options = {"lossless": True} if name.endswith("webp") else {"quality": 100} if name.endswith("jpg") else {}
         picture.convert(mode, palette=Image.Palette.ADAPTIVE).save(tmp_path / name, **options)
-        np.testing.assert_allclose(model.predict(tmp_path / name).keypoints, expected, atol=2.0, err_msg=name)
+        np.testing.assert_allclose(
+            model.predict(tmp_path / name, detector="none").keypoints, expected, atol=2.0, err_msg=name
+        )
 
 
 @pytest.mark.parametrize(
     "images, arguments, message",
     [
-        (np.zeros((4, 5)), {}, r"float64 \[4, 5\]: give a file name or uint8"),
+        (np.zeros((4, 5)), {}, r"float64 \[4, 5\]: say float_max=1"),
         ("none.jpg", {}, "none.jpg: no such image"),
         (np.zeros((9, 9, 3), np.uint8), {"boxes": [[1, 2, 3]]}, r"boxes must be \[N, 4\]"),
         (np.zeros((9, 9, 3), np.uint8), {"boxes": [[1, 2, 0, 3]]}, "no width"),
