@@ -50,6 +50,7 @@ setup(
             "apache-beam>=2.60",
             "av>=14.1",
             "hypothesis>=6.100",
+            "pandas>=2.2",
             "pytest>=8.0",
             "pytest-xdist>=3.6",
             "ruff>=0.6",

@@ -207,15 +207,16 @@ def find_files(path, suffixes, apart=None):
     if apart is not None and not _is_inside(root, apart):
         paths = [file for file in paths if not _is_inside(file, apart)]
     if not paths:
-        what = "no such file or folder" if not found and not os.path.isdir(path) else "no image or video there"
-        raise InputError(f"{path}: {what} ({', '.join(suffixes)})")
+        if not found and not os.path.isdir(path):
+            raise InputError(f"{path}: no such file or folder")
+        raise InputError(f"{path}: no image or video there ({', '.join(suffixes)})")
     return paths
 
 
 def _fixed_part(pattern):
     """The folder in front of the first part of a glob that has a sign of a glob."""
     parts = pattern.split(os.sep)
-    first = next(number for number, part in enumerate(parts) if glob.has_magic(part))
+    first = next((number for number, part in enumerate(parts) if glob.has_magic(part)), len(parts))
     return os.sep.join(parts[:first]) or (os.sep if pattern.startswith(os.sep) else ".")
 
 
