@@ -1,4 +1,11 @@
-"""Cuts the crop of a person out of an image, and encodes it."""
+"""Cuts the crop of a person out of an image, and encodes it.
+
+`crop_image` makes the crops of records, with 8 bits between its two passes. `crop_pixels` makes the
+crops of predictions, with 16 bits. It is slower and more exact: less than 0.1% of its values differ
+from those of the exported model's graph, by one grey level, and 15% of those of `crop_image`. This
+matters: a change of one grey level in 15% of the values moved half of the keypoints of the shipped
+model by more than 0.1 pixels of the crop, and single ones by 30.
+"""
 
 import functools
 import io
@@ -11,6 +18,11 @@ JPEG_QUALITY = 95
 # Chroma at half the resolution, as in most photos. Crops with it decode 1.5 times as fast as crops
 # without it.
 CHROMA_SUBSAMPLING = "4:2:0"
+# Pixels of the part of an image that `crop_pixels` resamples with 16 bits. A larger part would take
+# long and much memory, and each value is the mean of many pixels.
+EXACT_PIXELS = 4_000_000
+# `crop_pixels` pads the part with pixels outside the image up to this multiple of the image.
+MOST_PADDING = 4
 
 
 def crop_image(image, region, size):
@@ -49,6 +61,74 @@ def crop_image(image, region, size):
     return Image.fromarray(pixels)
 
 
+def crop_pixels(pixels, region, size):
+    """The crop of a region as `crop_image`, of an array, and more exact; see the module.
+
+    Args:
+        pixels: [H, W, 3] uint8.
+        region: [4] xywh in pixels, of positive width and height; may reach beyond the image.
+        size: (height, width) of the result in pixels.
+
+    Returns:
+        [height, width, 3] uint8.
+    """
+    x, y, w, h = (float(v) for v in region)
+    height, width = size
+    image_height, image_width = pixels.shape[:2]
+    columns, left, right = _inside(image_width, x, w, width)
+    rows, top, bottom = _inside(image_height, y, h, height)
+    if x >= 0 and y >= 0 and x + w <= image_width and y + h <= image_height:
+        left, top = max(left, 0), max(top, 0)
+        return _to_bytes(_resample_exactly(pixels[top:bottom, left:right], (x - left, y - top, w, h), size))
+    if (right - left) * (bottom - top) > MOST_PADDING * image_height * image_width + EXACT_PIXELS:
+        return _crop_by_matrices(pixels, (x, y, w, h), size)
+    padded = np.zeros((bottom - top, right - left, 3), np.uint8)
+    part = pixels[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
+    start = max(-top, 0), max(-left, 0)
+    padded[start[0] : start[0] + part.shape[0], start[1] : start[1] + part.shape[1]] = part
+    values = _resample_exactly(padded, (x - left, y - top, w, h), size)
+    for share in (rows[:, None, None], columns[None, :, None]):
+        values = np.where(share > 0, values / np.maximum(share, 1e-3), 0)
+    return _to_bytes(values)
+
+
+def _resample_exactly(part, box, size):
+    """The values [height, width, 3] float32 in 0..255 of a box xywh inside a part of an image."""
+    height, width = part.shape[:2]
+    exact = height * width <= EXACT_PIXELS
+    # 255 * 257 is the largest number of 16 bits.
+    scale, kind, dtype = (257, resizer.PixelType.U16x3, np.uint16) if exact else (1, resizer.PixelType.U8x3, np.uint8)
+    source = resizer.ImageData(width, height, kind, np.multiply(part, scale, dtype=dtype).tobytes())
+    result = resizer.ImageData(size[1], size[0], kind)
+    _resizer().resize(source, result, _options(box))
+    return np.frombuffer(result.get_buffer(), dtype).reshape(*size, 3) * np.float32(1 / scale)
+
+
+def _crop_by_matrices(pixels, region, size):
+    """As `crop_pixels`, for a region that is much larger than the image."""
+    x, y, w, h = region
+    rows, columns = _weights(pixels.shape[0], y, h, size[0]), _weights(pixels.shape[1], x, w, size[1])
+    # Few samples are inside the image.
+    used_rows, used_columns = rows.any(1).nonzero()[0], columns.any(1).nonzero()[0]
+    values = np.zeros((*size, 3), np.float32)
+    lines = np.tensordot(rows[used_rows], pixels, (1, 0))
+    values[np.ix_(used_rows, used_columns)] = np.einsum("xw,ywc->yxc", columns[used_columns], lines)
+    return _to_bytes(values)
+
+
+def _weights(side, start, length, count):
+    """[count, side] float32 weights of the pixels of one axis in each sample; arguments as `_inside`."""
+    step = length / count
+    centres = start + (np.arange(count) + 0.5) * step
+    distances = np.abs(np.arange(side) + 0.5 - centres[:, None]) / max(step, 1.0)
+    weights = np.maximum(1 - distances, 0) * ((centres >= 0) & (centres <= side))[:, None]
+    return (weights / np.maximum(weights.sum(1, keepdims=True), 1e-6)).astype(np.float32)
+
+
+def _to_bytes(values):
+    return np.rint(np.clip(values, 0, 255)).astype(np.uint8)
+
+
 def _inside(side, start, length, count):
     """The share of each sample's kernel that is inside the image, on one axis.
 
@@ -80,10 +160,13 @@ def _resizer():
 _TRIANGLE = resizer.ResizeAlg.convolution(resizer.FilterType.bilinear)
 
 
+def _options(box):
+    return resizer.ResizeOptions(resize_alg=_TRIANGLE, crop_box=resizer.CropBox(*box), use_alpha=False)
+
+
 def _resample(image, box, size):
     result = Image.new("RGB", (size[1], size[0]))
-    options = resizer.ResizeOptions(resize_alg=_TRIANGLE, crop_box=resizer.CropBox(*box), use_alpha=False)
-    _resizer().resize_pil(image, result, options)
+    _resizer().resize_pil(image, result, _options(box))
     return result
 
 

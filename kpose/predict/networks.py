@@ -13,7 +13,6 @@ import os
 
 import numpy as np
 from absl import logging
-from PIL import Image
 
 from kpose.core import files, geometry, limits, litert, skeleton_files, startup
 from kpose.core.errors import InputError, first_line
@@ -94,21 +93,19 @@ class CropNetwork:
     def predict(self, pixels, boxes):
         """Returns keypoints and scores; see the module."""
         check_boxes(boxes)
-        # Once an image: the conversion copies it.
-        image = Image.fromarray(pixels)
         regions = geometry.region_of(np.asarray(boxes, np.float64), self._padding, self._aspect)
         keypoints = np.zeros((len(boxes), self.skeleton.num_joints, 3), np.float32)
         scores = np.zeros(len(boxes), np.float32)
         for start in range(0, len(boxes), CHUNK):
             chunk = slice(start, start + CHUNK)
-            keypoints[chunk], scores[chunk] = self._predict_chunk(image, regions[chunk])
+            keypoints[chunk], scores[chunk] = self._predict_chunk(pixels, regions[chunk])
         outside = ~inside(pixels.shape[:2], boxes)
         keypoints[outside, :, 2], scores[outside] = 0, 0
         return keypoints, scores
 
-    def _predict_chunk(self, image, regions):
+    def _predict_chunk(self, pixels, regions):
         """Returns keypoints [n, K, 3] in pixels of the image and scores [n], for regions [n, 4]."""
-        cut = np.stack([np.asarray(crops.crop_image(image, region, self._size)) for region in regions])
+        cut = np.stack([crops.crop_pixels(pixels, region, self._size) for region in regions])
         inputs = {"images": cut.astype(np.float32)}
         if self._takes_aspects:
             inputs["aspects"] = _aspects(regions)
