@@ -303,7 +303,11 @@ def find_images(images, output_dir=None):
     """
     paths = [os.fspath(path) for path in ([images] if isinstance(images, str | os.PathLike) else images)]
     found = [path for some in paths for path in _find_some(some, output_dir)]
-    return list(dict.fromkeys(found))
+    unique = {}
+    for path in found:
+        # "./a.jpg" is "a.jpg".
+        unique.setdefault(path if inputs.is_url(path) else os.path.normpath(path), path)
+    return list(unique.values())
 
 
 def _find_some(path, output_dir):

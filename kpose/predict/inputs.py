@@ -207,7 +207,7 @@ def find_files(path, suffixes, apart=None):
     if apart is not None and not _is_inside(root, apart):
         paths = [file for file in paths if not _is_inside(file, apart)]
     if not paths:
-        if not found and not os.path.isdir(path):
+        if not os.path.isdir(path) and (not found or os.path.lexists(path)):
             raise InputError(f"{path}: no such file or folder")
         raise InputError(f"{path}: no image or video there ({', '.join(suffixes)})")
     return paths

@@ -127,9 +127,9 @@ def _check_replaced(written, kept, overwrite):
         if os.path.exists(path) and _identity(path) in inputs_by_file:
             raise InputError(f"{path}: the output would replace an input file: choose another --output_dir")
     if existing and not overwrite:
-        others = f" and {len(existing) - 1} more files" if len(existing) > 1 else ""
+        others = f", and {len(existing) - 1} more" if len(existing) > 1 else ""
         raise InputError(
-            f"{existing[0]}{others} of an earlier run: --overwrite replaces them; or choose another --output_dir"
+            f"{existing[0]}{others}: exists, from an earlier run: give --overwrite, or choose another --output_dir"
         )
 
 

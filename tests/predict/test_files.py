@@ -151,8 +151,8 @@ def test_files_of_an_earlier_run_are_replaced_only_if_asked(model, photos, tmp_p
     predict(model, photos / "a.jpg", out)
     before = {name: (tmp_path / "o" / name).read_bytes() for name in os.listdir(out)}
     monkeypatch.setattr(type(model), "predict_image", lambda *_: pytest.fail("work was done"))
-    for path, name in ((photos / "b.png", "keypoints.json"), (photos / "a.jpg", "a.jpg and 1 more")):
-        with pytest.raises(InputError, match=f"{name} .*earlier run: --overwrite replaces") as error:
+    for path, name in ((photos / "b.png", "keypoints.json"), (photos / "a.jpg", "a.jpg, and 1 more")):
+        with pytest.raises(InputError, match=f"{name}: exists, .*earlier run: give --overwrite") as error:
             predict(model, path, out)
         helpers.one_line(error)
     monkeypatch.undo()
@@ -248,9 +248,15 @@ def test_after_an_interrupt_the_finished_files_are_written(model, photos, tmp_pa
     assert sorted(os.listdir(tmp_path / "o")) == ["a.jpg", "keypoints.json"]
 
 
-@pytest.mark.parametrize("images", ["none", "none*.jpg", "empty", "notes.txt*"])
+def test_a_file_that_is_given_twice_is_predicted_once(model, photos, monkeypatch):
+    monkeypatch.chdir(photos)
+    assert files.find_images(["b.png", "./b.png", "a.jpg", ".", "b.png"]) == ["b.png", "a.jpg"]
+
+
+@pytest.mark.parametrize("images", ["none", "none*.jpg", "empty", "notes.txt*", "broken.jpg"])
 def test_no_image_is_one_line(model, tmp_path, monkeypatch, images):
     (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.jpg").symlink_to("nowhere.jpg")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=re.escape(images) + ": no ") as error:
         predict(model, images)
