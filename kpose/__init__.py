@@ -15,7 +15,8 @@ def load(source=None, detector="auto", min_score=None):
             default.
 
     Raises:
-        InputError: the model or the detector does not exist or cannot be used.
+        InputError: the model does not exist or cannot be used, or the detector is not for its joints.
+            A detector that does not exist is an error of the first prediction.
     """
     # Imported here, because NumPy and Pillow take a while to import, and the version needs neither.
     from kpose.predict.model import Model
@@ -23,17 +24,18 @@ def load(source=None, detector="auto", min_score=None):
     return Model(source, detector, min_score)
 
 
-def draw(image, people):
+def draw(image, people, float_max=None):
     """Returns a PIL image: an image with the boxes, the scores and the skeletons of its people.
 
     Args:
         image: one image: a path, a URL, bytes, a PIL image or an array (see
             `kpose.predict.inputs.gather`).
         people: the `People` that a model found in it.
+        float_max: the value of white in an array of floats, 1 or 255; None: floats are refused.
 
     Raises:
         InputError: the image cannot be read or has another size.
     """
     from kpose.predict import people as people_lib
 
-    return people_lib.draw(image, people)
+    return people_lib.draw(image, people, float_max)

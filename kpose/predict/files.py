@@ -25,8 +25,6 @@ __all__ = ["KEYPOINTS_FILE", "find_images", "predict"]
 SUFFIXES = (*image_files.SUFFIXES, *videos.SUFFIXES)
 # Names of images without a person in the log.
 _NAMED = 10
-# JSON numbers above it are not exact in every reader.
-_LARGEST_ID = 2**53
 
 
 def predict(

@@ -256,16 +256,17 @@ def read_ahead(sources, read):
 
 
 def name_of_file(path):
-    """The last part of a path or URL, without the query of a URL."""
-    if is_url(path):
-        path = urllib.parse.unquote(re.split(r"[?#]", path)[0]).rstrip("/")
-    return os.path.basename(path) or "image"
+    """The last part of a path, or of a URL as the name of a file: without the query and rare signs."""
+    if not is_url(path):
+        return os.path.basename(path)
+    name = urllib.parse.unquote(re.split(r"[?#]", path)[0]).rstrip("/").rpartition("/")[2]
+    return re.sub(r"[^\w.+() -]", "_", name)[-100:] or "image"
 
 
 def number_of_file(path):
     """The number at the end of a file's name, as in 000000000139.jpg; None without one."""
-    found = re.search(r"(\d{1,15})(\.\w+)?$", name_of_file(path))
-    return int(found[1]) if found else None
+    found = re.search(r"\d{1,15}$", os.path.splitext(name_of_file(path))[0])
+    return int(found[0]) if found else None
 
 
 def download(url):

@@ -26,8 +26,8 @@ class Model:
         skeleton: the `Skeleton` of the keypoints.
 
     Raises:
-        InputError: the model does not exist or cannot be used, the detector does not exist, or it is
-            not for this skeleton.
+        InputError: the model does not exist or cannot be used, or the detector is not for this
+            skeleton. A detector that does not exist is an error of the first prediction.
     """
 
     def __init__(self, source=None, detector="auto", min_score=None):

@@ -175,17 +175,17 @@ class People:
             columns |= {f"{joint}_{part}": self.keypoints[:, k, j] for j, part in enumerate(("x", "y", "score"))}
         return pandas.DataFrame(columns)
 
-    def draw(self, image=None):
+    def draw(self, image=None, float_max=None):
         """Returns a PIL image: the image with boxes, scores and skeletons.
 
         Args:
-            image: the image, as for `Model.predict`; None: the predicted image, which is read again
-                if it is a file.
+            image, float_max: one image, as for `Model.predict`; None: the predicted image, which is
+                read again if it is a file.
 
         Raises:
             InputError: the image cannot be read, has another size, or is not known.
         """
-        return draw(self.source if image is None else image, self)
+        return draw(self.source if image is None else image, self, float_max)
 
     def save(self, path):
         """Writes the drawn image (.jpg or .png) or the COCO results (.json).
@@ -213,11 +213,11 @@ class People:
             raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
-def draw(image, people):
+def draw(image, people, float_max=None):
     """Returns a PIL image: an image with the boxes, the scores and the skeletons of people.
 
     Args:
-        image: one image, as for `Model.predict`.
+        image, float_max: one image, as for `Model.predict`.
         people: its `People`.
 
     Raises:
@@ -228,7 +228,7 @@ def draw(image, people):
     if isinstance(image, inputs.Source):
         source = image
     else:
-        sources, single = inputs.gather(image)
+        sources, single = inputs.gather(image, float_max)
         if not single:
             raise InputError("draw takes one image")
         source = sources[0]

@@ -277,7 +277,21 @@ def test_a_url_without_a_server_is_one_line(url):
 
 @pytest.mark.parametrize(
     ("path", "number"),
-    [("val/000000000139.jpg", 139), ("IMG_2041.HEIC", 2041), ("photo.jpg", None), ("http://a/b/c7.png?x=1", 7)],
+    [("val/000000000139.jpg", 139), ("IMG_2041.HEIC", 2041), ("photo.jp2", None), ("http://a/b/c7.png?x=1", 7)],
 )
 def test_the_number_of_a_file(path, number):
     assert inputs.number_of_file(path) == number
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("a/b.jpg", "b.jpg"),
+        ("http://host/a/b%20c.jpg?size=3#top", "b c.jpg"),
+        ("http://host/%00%2F..%2Fx%3A.jpg", "x_.jpg"),
+        ("https://host/", "host"),
+        ("http://[", "_"),
+    ],
+)
+def test_the_name_of_a_url_is_that_of_a_file(path, name):
+    assert inputs.name_of_file(path) == name

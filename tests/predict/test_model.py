@@ -180,6 +180,8 @@ def test_floats_are_accepted_when_their_white_is_said(model, photos):
         people = model.predict(pixels.astype(np.float32) * (white / 255), detector="none", float_max=white)
         np.testing.assert_array_equal(people.keypoints, expected)
         assert people.draw().size == (120, 90)
+        drawn = kpose.draw(pixels.astype(np.float32) * (white / 255), people, float_max=white)
+        np.testing.assert_array_equal(drawn, people.draw())
 
 
 def test_a_model_of_something_else_takes_the_whole_image_and_says_so(model, photos, monkeypatch, caplog):
