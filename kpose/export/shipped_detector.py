@@ -32,12 +32,13 @@ ORIGIN = (
 TOLERANCE = 0.01
 
 
-def ship(weights, output_dir=None):
+def ship(weights, output_dir=None, width=1.5):
     """Writes the detector's network as a .tflite file with float16 weights, and its card.
 
     Args:
         weights: JSON file of the graph model.
         output_dir: folder for the files; None: `kpose.runs.shipped_files.DETECTORS`.
+        width: factor of the network's number of channels.
 
     Returns:
         The path of the .tflite file.
@@ -50,10 +51,10 @@ def ship(weights, output_dir=None):
     from kpose.models.weights import movenet_tfjs
     from kpose.runs import shipped_files
 
-    network = multipose(upsample=_doubling())
+    network = multipose(width=width, upsample=_doubling())
     movenet_tfjs.assign(network, weights)
     content = _convert(network)
-    plain = multipose()
+    plain = multipose(width=width)
     plain.set_weights(network.get_weights())
     _compare(content, plain)
     stem = os.path.join(output_dir or shipped_files.DETECTORS, NAME)

@@ -54,7 +54,7 @@ JOINT_SCORE = 0.127
 # (the value of the published graph).
 SPREAD = 0.3
 # Boxes that overlap by more are of one person (intersection over union).
-OVERLAP = 0.55
+OVERLAP = 0.65
 # The box is recut: a mean of the predicted box and the box of its joints, which is enlarged by
 # `JOINT_MARGIN` on each side, with the weight `JOINT_WEIGHT`.
 JOINT_WEIGHT, JOINT_MARGIN, FEWEST_JOINTS = 0.4, 0.05, 4
