@@ -99,6 +99,8 @@ class Model:
         min_score = self._defaults[1] if min_score is None else min_score
         if isinstance(detector, str):
             return self._named_detector(detector, min_score)
+        if detector is not None and not callable(detector):
+            raise InputError(f"the detector is {detector!r}: give a name or a function of an image")
         if detector is None or min_score is None:
             return detector
         return lambda pixels: _at_least(min_score, *detectors.checked(detector(pixels), pixels))
