@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def test_a_run_its_exports_and_its_lite_file_answer_alike(tiny_run, model_dir, l
         assert network.predict(PIXELS, BOXES[:0])[0].shape == (0, 17, 3)
 
 
-def test_a_run_is_its_newest_export_or_its_newest_checkpoint(tiny_run, model_dir, tmp_path, caplog):
+def test_a_run_is_its_newest_export_or_its_newest_checkpoint(tiny_run, model_dir, lite_file, tmp_path, caplog):
     caplog.set_level("INFO", logger="absl")
     run = str(tmp_path / "run")
     shutil.copytree(tiny_run, run)
@@ -54,6 +55,13 @@ def test_a_run_is_its_newest_export_or_its_newest_checkpoint(tiny_run, model_dir
         shutil.copytree(os.path.join(model_dir, "1"), os.path.join(run, "serving", version))
     assert networks.open_network(run).name == os.path.join(run, "serving", "10")
     assert "its newest export is used" in caplog.text
+    named = os.path.join(run, "serving", "people", "1")
+    shutil.copytree(os.path.join(model_dir, "1"), named)
+    for path, age in ((named, 50), (os.path.join(run, "serving", "10"), 100)):
+        os.utime(path, (time.time() - age,) * 2)
+    assert networks.open_network(run).name == named
+    shutil.copy(lite_file, os.path.join(run, "model.tflite"))
+    assert networks.open_network(run).name == os.path.join(run, "model.tflite")
 
 
 def make_trained(loss, flip=0.5, coordinates="continuous", **fields):
@@ -166,6 +174,7 @@ def _damaged(path, folder):
         ("none.onnx", "no such model file"),
         ("photo.jpg", "not a .tflite or .onnx file, nor a folder"),
         ("empty", "no exported model"),
+        ("several", "contains the models hands, people: name the folder of one"),
         ("short.tflite", "no description of a kpose model inside: .* or it is cut short"),
         ("changed.tflite", "damaged: its checksum"),
         ("bare.tflite", "no description of a kpose model inside"),
@@ -178,6 +187,8 @@ def test_bad_sources_are_one_line(name, message, lite_file, model_dir, tiny_run,
     _damaged(lite_file, tmp_path)
     (tmp_path / "photo.jpg").write_bytes(b"x")
     (tmp_path / "empty").mkdir()
+    for name_of_model in ("hands", "people"):
+        (tmp_path / "several" / name_of_model / "1").mkdir(parents=True)
     shutil.copytree(os.path.join(model_dir, "1"), tmp_path / "broken")
     (tmp_path / "broken" / "saved_model.pb").write_bytes(b"broken")
     (tmp_path / "norun").mkdir()
