@@ -126,13 +126,13 @@ def serve_one(model_dir, figures):
     import tensorflow as tf
 
     from kpose.core import files
-    from kpose.predict.model import load_model
+    from kpose.export import model_folder
 
     truth = files.read_json(_annotations(figures, "val"), "annotation file")
     person = truth["annotations"][0]
     name = next(image["file_name"] for image in truth["images"] if image["id"] == person["image_id"])
     path = os.path.join(figures, "images", "val", name)
-    model, _ = load_model(model_dir)
+    model = tf.saved_model.load(model_folder.version_folder(model_dir))
     answer = model.signatures["serving_default"](
         image_bytes=tf.constant([tf.io.read_file(path).numpy()]), boxes=tf.constant([person["bbox"]], tf.float32)
     )

@@ -6,6 +6,8 @@ import os
 import sys
 import tempfile
 
+from kpose.core.errors import InputError
+
 
 def import_tensorflow():
     """Imports TensorFlow and finds its devices. Its messages are shown only if that fails.
@@ -13,13 +15,25 @@ def import_tensorflow():
     TF_CPP_MIN_LOG_LEVEL does not suppress the messages of TensorFlow 2.21's import ("oneDNN custom
     operations are on", "Could not find cuda drivers"), so the file descriptor of stderr is
     replaced. TF_CPP_MIN_LOG_LEVEL=0 shows all messages.
-    """
-    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0" or "tensorflow" in sys.modules:
-        return
-    with stderr_aside():
-        import tensorflow as tf
 
-        tf.config.list_physical_devices()
+    Raises:
+        InputError: TensorFlow is not installed, as on a machine that only predicts.
+    """
+    quiet = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "0"
+    if "tensorflow" in sys.modules:
+        return
+    try:
+        with stderr_aside() if quiet else contextlib.nullcontext():
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()
+    except ModuleNotFoundError as error:
+        if error.name != "tensorflow":
+            raise
+        raise InputError(
+            "this needs TensorFlow, which is not installed: pip install tensorflow, or pip install . in a checkout"
+        ) from None
+    if quiet:
         # Its Python logger reports the planning time of every checkpoint.
         tf.get_logger().setLevel("WARNING")
 

@@ -330,7 +330,12 @@ def _from_levels(image, name):
 
 
 def _read_file(path):
-    if not files.is_file(path):
+    try:
+        exists = files.is_file(path)
+    except Exception as error:
+        # A URL of a kind that TensorFlow cannot read.
+        raise InputError(f"{path}: cannot be read ({first_line(error)})") from None
+    if not exists:
         raise InputError(f"{path}: no such image file: check the folder that contains the images")
     try:
         return files.read_bytes(path)

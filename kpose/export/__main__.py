@@ -56,6 +56,13 @@ _QUANTIZE = flags.DEFINE_enum(
     "For tflite: type of the weights. With --records, PCP is printed with these weights and with Keras.",
     flag_values=FLAGS,
 )
+_NAME = flags.DEFINE_string(
+    "name",
+    None,
+    "For saved_model: name of the model in TF Serving. The versions are then in OUTPUT_DIR/NAME, and one server serves "
+    "all models of OUTPUT_DIR. Default: kpose, with the versions in OUTPUT_DIR.",
+    flag_values=FLAGS,
+)
 _RECORDS = flags.DEFINE_string(
     "records",
     None,
@@ -66,6 +73,8 @@ _RECORDS = flags.DEFINE_string(
 
 def main():
     if _FORMAT.value != "saved_model":
+        if _NAME.value:
+            raise cli.InputError("--name needs --format=saved_model")
         from kpose.export import converted
 
         converted.export(
@@ -82,7 +91,7 @@ def main():
 
     if _QUANTIZE.value != "none" or _RECORDS.value:
         raise cli.InputError("--quantize needs --format=tflite; --records needs --format=tflite or --format=onnx")
-    saved_model.export(_WORKDIR.value, _OUTPUT_DIR.value, _FLIP_TEST.value, _BEST.value)
+    saved_model.export(_WORKDIR.value, _OUTPUT_DIR.value, _FLIP_TEST.value, _BEST.value, _NAME.value)
 
 
 def console():

@@ -2,6 +2,8 @@
 
 <base>/<version>/saved_model.pb              the graph
 <base>/<version>/assets.extra/kpose.json     skeleton, recipe and checkpoint of the model
+
+Exports with a name have the base <folder>/<name>.
 """
 
 import os
@@ -20,6 +22,12 @@ def versions(base):
     return sorted((name for name in names if name.isdigit()), key=int)
 
 
+def named_models(folder):
+    """Returns the names of the models whose base folders are in a folder, sorted."""
+    names = os.listdir(folder) if os.path.isdir(folder) else ()
+    return sorted(name for name in names if not name.isdigit() and versions(os.path.join(folder, name)))
+
+
 def version_folder(path):
     """Returns the folder of one version.
 
@@ -32,6 +40,8 @@ def version_folder(path):
     if os.path.exists(os.path.join(path, "saved_model.pb")):
         return path
     found = versions(path)
+    if not found and named_models(path):
+        raise InputError(f"{path}: it contains the models {', '.join(named_models(path))}: name the folder of one")
     if not found:
         raise InputError(f"{path}: no exported model: write one with python -m kpose.export")
     return os.path.join(path, found[-1])
@@ -51,8 +61,8 @@ def write_description(folder, skeleton, recipe, checkpoint):
     files.write_json(os.path.join(folder, DESCRIPTION_FILE), description)
 
 
-def read_skeleton(folder):
-    """Returns the `Skeleton` of the keypoints of a version.
+def read_description(folder):
+    """Returns the description of a version: a dict with at least its "skeleton".
 
     Args:
         folder: the version's folder.
@@ -60,6 +70,12 @@ def read_skeleton(folder):
     Raises:
         InputError: the description is missing or damaged.
     """
-    path = os.path.join(folder, DESCRIPTION_FILE)
-    description = files.read_json(path, "description of a kpose model")
-    return skeleton_files.of_saved(description["skeleton"])
+    description = files.read_json(os.path.join(folder, DESCRIPTION_FILE), "description of a kpose model")
+    if not isinstance(description, dict) or "skeleton" not in description:
+        raise InputError(f"{os.path.join(folder, DESCRIPTION_FILE)}: not a description of a kpose model")
+    return description
+
+
+def read_skeleton(folder):
+    """Returns the `Skeleton` of the keypoints of a version; arguments and errors as above."""
+    return skeleton_files.of_saved(read_description(folder)["skeleton"])

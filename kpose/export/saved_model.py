@@ -13,7 +13,7 @@ from kpose.models import folding
 from kpose.runs.workdir import load_trained
 
 
-def export(workdir, output_dir=None, flip_test=False, best=False):
+def export(workdir, output_dir=None, flip_test=False, best=False, name=None):
     """Writes a trained network to `output_dir/<version>/`, with the next free version number.
 
     The folder is written under another name and renamed when it is complete, so that TF Serving
@@ -24,45 +24,49 @@ def export(workdir, output_dir=None, flip_test=False, best=False):
         output_dir: the model's base folder; None: WORKDIR/serving.
         flip_test: average each prediction with the prediction for the mirrored image, in the graph.
         best: take the checkpoint with the best validation score, not the newest one.
+        name: name of the model for TF Serving. Its base folder is then `output_dir/<name>`, and one
+            server serves all models of `output_dir`. None: `tf_serving.MODEL_NAME`.
 
     Returns:
         The version's folder.
 
     Raises:
-        InputError: the run or its checkpoint does not exist, or `output_dir` is missing for a shipped
-            model.
+        InputError: the run or its checkpoint does not exist, `output_dir` is missing for a shipped
+            model, or the name is impossible.
     """
     trained = load_trained(workdir, best)
     output_dir = trained.output_folder(output_dir, "serving")
+    tf_serving.check_name(name, output_dir)
+    base = os.path.join(output_dir, name) if name else output_dir
     network, skeleton = folding.fold_batch_norm(trained.network), trained.skeleton
     server = KeypointServer.from_config(network, trained.config, skeleton, flip_test)
-    os.makedirs(output_dir, exist_ok=True)
+    os.makedirs(base, exist_ok=True)
     # TF Serving ignores names that are not numbers. Two exports at a time have two folders.
-    unfinished = tempfile.mkdtemp(prefix="writing-", dir=output_dir)
+    unfinished = tempfile.mkdtemp(prefix="writing-", dir=base)
     # mkdtemp lets only this user read the folder, but TF Serving may run as another user.
     os.chmod(unfinished, 0o777 & ~_umask())
     try:
         tf.saved_model.save(server, unfinished, signatures=server.signatures)
         checkpoint = os.path.basename(trained.origin)
         model_folder.write_description(unfinished, skeleton, trained.config.name, checkpoint)
-        if not tf_serving.write_warm_up(unfinished):
+        if not tf_serving.write_warm_up(unfinished, name):
             logging.info(
                 "no warm-up requests were written: they need the package tensorflow-serving-api: "
                 "pip install tensorflow-serving-api (or pip install '.[serving]' in a checkout)"
             )
-        folder = _publish(unfinished, output_dir)
+        folder = _publish(unfinished, base)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    tf_serving.write_configuration(output_dir)
+    tf_serving.write_configuration(output_dir, name)
     logging.info("exported %s to %s", trained.origin, folder)
     return folder
 
 
-def _publish(unfinished, output_dir):
+def _publish(unfinished, base):
     """Renames a complete version to the next free number and returns its folder."""
     while True:
-        found = model_folder.versions(output_dir)
-        folder = os.path.join(output_dir, str(int(found[-1]) + 1 if found else 1))
+        found = model_folder.versions(base)
+        folder = os.path.join(base, str(int(found[-1]) + 1 if found else 1))
         try:
             # Fails if another export took the number meanwhile: its folder is not empty.
             os.rename(unfinished, folder)

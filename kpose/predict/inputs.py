@@ -129,7 +129,7 @@ def gather(images, float_max=None):
     sources = []
     for number, some in enumerate(images, 1):
         if isinstance(some, list | tuple):
-            raise InputError(f"image {number} is a {type(some).__name__}: {ACCEPTED}")
+            raise InputError(f"image {number} has the type {type(some).__name__}: {ACCEPTED}")
         sources += _gather_some(some, f"image {number}", float_max)[0]
     return sources, False
 
@@ -148,7 +148,7 @@ def _gather_some(some, name, float_max):
         given = getattr(some, "name", None)
         return [Source(some, given if isinstance(given, str) else name)], True
     if not hasattr(some, "__array__"):
-        raise InputError(f"{name} is a {type(some).__name__}: {ACCEPTED}")
+        raise InputError(f"{name} has the type {type(some).__name__}: {ACCEPTED}")
     array = _as_array(some, name)
     _check_array(array, name, float_max)
     if array.ndim == 4:
@@ -159,6 +159,8 @@ def _gather_some(some, name, float_max):
 def _gather_path(path):
     if not isinstance(path, str):
         path = os.fsdecode(path)
+    if not path:
+        raise InputError("the path of the image is empty")
     if is_url(path):
         return [Source(path, path)], True
     if not os.path.exists(path):
@@ -334,7 +336,9 @@ def _as_array(some, name):
     try:
         return np.asarray(some)
     except Exception as error:
-        raise InputError(f"{name}: a {type(some).__name__} that is no array ({first_line(error)})") from None
+        raise InputError(
+            f"{name} has the type {type(some).__name__} and gives no array ({first_line(error)})"
+        ) from None
 
 
 def _check_array(array, name, float_max):

@@ -100,6 +100,8 @@ class Model:
         min_score = self._defaults[1] if min_score is None else min_score
         if isinstance(detector, str):
             return self._named_detector(detector, min_score)
+        if detector is not None and not callable(detector):
+            raise InputError(f"the detector is {detector!r}: give a name or a function of an image")
         return detector if detector is None else detectors.at_least(min_score, detector)
 
     def _make_detector(self, name, min_score):

@@ -33,7 +33,7 @@ def open_network(source=None):
 
     Args:
         source: a .tflite or .onnx file, or the folder of a SavedModel or of its versions, all as
-            `kpose.export` writes them; the folder of a run: its newest export below `serving`, or
+            `kpose.export` writes them; the folder of a run: its newest export in that folder, or
             without one its newest checkpoint; the name of a shipped model (`shipped_files.names`).
             None: the default shipped model.
 
@@ -190,12 +190,17 @@ def _network_of_folder(folder):
     """Returns the network of a SavedModel, or of a run."""
     if not os.path.exists(os.path.join(folder, RUN_FILE)):
         return GraphNetwork.of_export(model_folder.version_folder(folder))
-    exports = os.path.join(folder, EXPORTS)
-    if model_folder.versions(exports):
-        version = model_folder.version_folder(exports)
-        logging.info("%s: a run: its newest export is used, %s", folder, version)
-        return GraphNetwork.of_export(version)
-    return GraphNetwork.of_run(folder)
+    bases = [os.path.join(folder, EXPORTS)]
+    bases += [os.path.join(bases[0], name) for name in model_folder.named_models(bases[0])]
+    exports = [model_folder.version_folder(base) for base in bases if model_folder.versions(base)]
+    exports += [
+        path for path in (os.path.join(folder, f"model{suffix}") for suffix in (LITE, ONNX)) if os.path.exists(path)
+    ]
+    if not exports:
+        return GraphNetwork.of_run(folder)
+    newest = max(exports, key=os.path.getmtime)
+    logging.info("%s: a run: its newest export is used, %s", folder, newest)
+    return open_network(newest)
 
 
 class GraphNetwork:

@@ -17,9 +17,11 @@ from google.protobuf import text_format
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2, prediction_service_pb2_grpc
 from tensorflow_serving.config import model_server_config_pb2
 
+from kpose.core.errors import InputError
 from kpose.data import tfrecord
 from kpose.export import saved_model, tf_serving
 from kpose.predict.model import Model
+from tests import helpers
 
 IMAGE = tf.io.encode_jpeg(np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)).numpy()
 DOCS_BOX = [120.0, 40.0, 210.0, 480.0]
@@ -223,3 +225,63 @@ def test_tf_serving_can_read_the_configuration_and_it_is_not_overwritten(base, t
     saved_model.export(tiny_run, base)
     with open(changed) as file:
         assert file.read().endswith("# mine\n")
+
+
+def _models(folder):
+    """{name: base path} of a models.config."""
+    with open(os.path.join(folder, "models.config")) as file:
+        models = text_format.Parse(file.read(), model_server_config_pb2.ModelServerConfig())
+    return {model.name: model.base_path for model in models.model_config_list.config}
+
+
+@pytest.fixture(scope="module")
+def named(tiny_run, tmp_path_factory):
+    """A folder with two models of different names; the first one has two versions."""
+    folder = str(tmp_path_factory.mktemp("named"))
+    for name in ("people", "hands", "people"):
+        saved_model.export(tiny_run, folder, name=name)
+    return folder
+
+
+def test_one_server_serves_the_models_of_several_names(named):
+    assert _models(named) == {"people": "/models/people", "hands": "/models/hands"}
+    assert [os.path.isdir(os.path.join(named, *p)) for p in (("people", "2"), ("hands", "1"), ("hands", "2"))] == [
+        True,
+        True,
+        False,
+    ]
+    with open(os.path.join(named, "docker-compose.yaml")) as file:
+        services = yaml.safe_load(file)["services"]
+    for service in services.values():
+        assert service["volumes"] == [".:/models:ro"]
+        for word in service["command"]:
+            if "_file=" in word:
+                assert os.path.exists(os.path.join(named, os.path.relpath(word.partition("=")[2], "/models")))
+    (record, *_) = tfrecord.read(os.path.join(named, "hands", "1", tf_serving.WARM_UP_FILE))
+    request = prediction_log_pb2.PredictionLog.FromString(bytes(record)).predict_log.request
+    assert request.model_spec.name == "hands"
+
+
+def test_a_changed_configuration_is_not_broken(tmp_path, caplog):
+    (tmp_path / "models.config").write_text("model_config_list {\n}\n")
+    tf_serving.write_configuration(str(tmp_path), "people")
+    tf_serving.write_configuration(str(tmp_path), "people")
+    assert _models(tmp_path) == {"people": "/models/people"}
+    with open(tmp_path / "models.config", "a") as file:
+        file.write("# mine }\n")
+    before = (tmp_path / "models.config").read_text()
+    tf_serving.write_configuration(str(tmp_path), "hands")
+    assert (tmp_path / "models.config").read_text() == before
+    assert "add the model to it yourself" in caplog.text and '"/models/hands"' in caplog.text
+
+
+def test_exports_with_and_without_names_are_kept_apart(base, named, tiny_run):
+    for folder, name, message in (
+        (base, "people", "contains an export without a name"),
+        (named, None, "contains the models hands, people: choose another --output_dir"),
+        (base, "12", "--name=12: give letters"),
+        (base, "../x", "give letters"),
+    ):
+        with pytest.raises(InputError, match=message) as error:
+            saved_model.export(tiny_run, folder, name=name)
+        helpers.one_line(error)

@@ -108,6 +108,7 @@ def test_image_formats_that_tensorflow_cannot_read(model, photos, tmp_path):
         (np.zeros((9, 9, 3), np.uint8), {"boxes": [[1, 2, 0, 3]]}, "no width"),
         (np.zeros((9, 9, 3), np.uint8), {"boxes": [[0, 0, 9, 9]], "detector": "none"}, "leave one of them out"),
         (np.zeros((9, 9, 3), np.uint8), {"detector": "yolo"}, "unknown detector 'yolo'"),
+        (np.zeros((9, 9, 3), np.uint8), {"detector": 5}, "the detector is 5: give a name or a function"),
         (np.zeros((9, 9, 3), np.uint8), {"detector": lambda image: 3}, r"must return boxes \[N, 4\]"),
         ([np.zeros((9, 9, 3), np.uint8)], {"boxes": []}, "boxes for 0 images, and 1 images"),
     ],

@@ -1,13 +1,16 @@
 """Networks from every source answer alike; bad sources are one clear line."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from kpose.core import devices, geometry, skeleton_files, skeletons
 from kpose.core.errors import InputError
@@ -16,7 +19,7 @@ from kpose.export.graph import KeypointServer
 from kpose.models import decoding
 from kpose.predict import networks
 from kpose.runs import shipped_files, workdir
-from tests import helpers, tiny
+from tests import docs_data, helpers, tiny
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (23, 31, 3), np.uint8).repeat(5, 0).repeat(4, 1)
 # Inside, beyond an edge, beyond all edges, and without a pixel of the image.
@@ -45,7 +48,7 @@ def test_a_run_its_exports_and_its_lite_file_answer_alike(tiny_run, model_dir, l
         assert network.predict(PIXELS, BOXES[:0])[0].shape == (0, 17, 3)
 
 
-def test_a_run_is_its_newest_export_or_its_newest_checkpoint(tiny_run, model_dir, tmp_path, caplog):
+def test_a_run_is_its_newest_export_or_its_newest_checkpoint(tiny_run, model_dir, lite_file, tmp_path, caplog):
     caplog.set_level("INFO", logger="absl")
     run = str(tmp_path / "run")
     shutil.copytree(tiny_run, run)
@@ -54,6 +57,13 @@ def test_a_run_is_its_newest_export_or_its_newest_checkpoint(tiny_run, model_dir
         shutil.copytree(os.path.join(model_dir, "1"), os.path.join(run, "serving", version))
     assert networks.open_network(run).name == os.path.join(run, "serving", "10")
     assert "its newest export is used" in caplog.text
+    named = os.path.join(run, "serving", "people", "1")
+    shutil.copytree(os.path.join(model_dir, "1"), named)
+    for path, age in ((named, 50), (os.path.join(run, "serving", "10"), 100)):
+        os.utime(path, (time.time() - age,) * 2)
+    assert networks.open_network(run).name == named
+    shutil.copy(lite_file, os.path.join(run, "model.tflite"))
+    assert networks.open_network(run).name == os.path.join(run, "model.tflite")
 
 
 def make_trained(loss, flip=0.5, coordinates="continuous", **fields):
@@ -100,6 +110,22 @@ def test_a_cascade_of_stretched_crops_gets_their_aspects(tiny_run, tiny_data, tm
     path = converted.export(str(tmp_path / "run"), None, "tflite")["path"]
     assert description.read(path)["inputs"] == ["images", "aspects"]
     same(*(networks.open_network(source).predict(PIXELS, BOXES) for source in (path, str(tmp_path / "run"))))
+
+
+def test_the_code_of_the_docs_reads_a_lite_file_without_kpose(tiny_run, tmp_path, monkeypatch):
+    (block,) = (b.text for b in docs_data.blocks("docs/serving.md") if "zipfile" in b.text)
+    assert "kpose" not in re.sub(r"kpose\.json", "", block)
+    monkeypatch.chdir(tmp_path)
+    converted.export(tiny_run, "runs/coco_integral", "tflite")
+    smooth = Image.fromarray(PIXELS[::5, ::4]).resize((500, 560), Image.Resampling.BICUBIC)
+    smooth.save("photo.jpg")
+    found = {}
+    exec(block, found)
+    network = networks.open_network("runs/coco_integral/model.tflite")
+    expected, _ = network.predict(np.asarray(Image.open("photo.jpg")), np.float32([[120, 40, 210, 480]]))
+    # Pillow reads no pixel outside the box. A pixel of the crop is 7 x 15 pixels here.
+    np.testing.assert_allclose(found["points"], expected[0, :, :2], atol=1.0)
+    assert found["joint"] == "right_ankle"
 
 
 def test_more_boxes_than_one_batch_are_answered_in_their_order(lite_file):
@@ -166,6 +192,7 @@ def _damaged(path, folder):
         ("none.onnx", "no such model file"),
         ("photo.jpg", "not a .tflite or .onnx file, nor a folder"),
         ("empty", "no exported model"),
+        ("several", "contains the models hands, people: name the folder of one"),
         ("short.tflite", "no description of a kpose model inside: .* or it is cut short"),
         ("changed.tflite", "damaged: its checksum"),
         ("bare.tflite", "no description of a kpose model inside"),
@@ -178,6 +205,8 @@ def test_bad_sources_are_one_line(name, message, lite_file, model_dir, tiny_run,
     _damaged(lite_file, tmp_path)
     (tmp_path / "photo.jpg").write_bytes(b"x")
     (tmp_path / "empty").mkdir()
+    for name_of_model in ("hands", "people"):
+        (tmp_path / "several" / name_of_model / "1").mkdir(parents=True)
     shutil.copytree(os.path.join(model_dir, "1"), tmp_path / "broken")
     (tmp_path / "broken" / "saved_model.pb").write_bytes(b"broken")
     (tmp_path / "norun").mkdir()
@@ -218,19 +247,25 @@ import sys
 class Blocker:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in BLOCKED:
-            raise ImportError(f"{name} is blocked")
+            raise ModuleNotFoundError(f"{name} is blocked", name=name)
 sys.meta_path.insert(0, Blocker())
 """
 BLOCKED = ("tensorflow", "keras", "keras_cv", "ml_collections", "matplotlib", "pycocotools", "scipy", "numba", "jinja2")
 
 
-def test_command_and_python_need_no_tensorflow(photos, tmp_path):
+def test_command_and_python_need_no_tensorflow(photos, model_dir, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         f"BLOCKED = {BLOCKED}\n{BLOCKER}\n"
         "import kpose\n"
         f"people = kpose.load().predict({str(photos / 'a.jpg')!r}, [[10, 5, 40, 80]])\n"
         "assert people.keypoints.shape == (1, 17, 3), people.keypoints.shape\n"
+        "try:\n"
+        f"    kpose.load({model_dir!r})\n"
+        "except ValueError as error:\n"
+        "    assert 'this needs TensorFlow, which is not installed: pip install' in str(error)\n"
+        "else:\n"
+        "    raise AssertionError\n"
         f"sys.argv = ['kpose-predict', '--detector=none', '--output_dir={tmp_path}/found', {str(photos)!r}]\n"
         "from kpose.predict.__main__ import console\n"
         "console()\n"
