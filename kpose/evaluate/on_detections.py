@@ -63,8 +63,13 @@ def evaluate(results_path, annotations_path, output_dir, pixel_offset=None, skel
         raise InputError(
             f"{results_path}: no box of {len(results)} results overlaps a labelled person by {MIN_OVERLAP} or more"
         )
-    metrics = _score(pairs, missed, skeleton) | {
-        "oks_ap": coco.oks_ap(labels, _coco_results(results), [p.id for p in labelled], skeleton, list(labels.images)),
+    oks_ap, matches = coco.evaluate_oks(
+        labels, _coco_results(results), [p.id for p in labelled], skeleton, list(labels.images)
+    )
+    metrics = _score(pairs, missed, skeleton)
+    metrics["intervals"]["oks_ap"] = bootstrap.ap_intervals(matches)
+    metrics |= {
+        "oks_ap": oks_ap,
         "visibility": None,
         "num_persons": len(pairs),
         "num_labelled_persons": len(labelled),

@@ -74,6 +74,9 @@ def test_results_in_the_labels_boxes_have_the_same_pcp_and_ap(labels, tmp_path):
     table = on_detections.evaluate(write(tmp_path, some), path, str(tmp_path))
     truth, prediction = (np.array([p["keypoints"] for p in x]).reshape(3, 17, 3) for x in (persons, some))
     assert table["pcp"] == table["pcp_of_all"] == tables.pcp_table(truth, prediction[..., :2], COCO)
+    low, high = table["intervals"]["oks_ap"]["AP"]
+    assert 0 <= low <= table["oks_ap"]["AP"] <= high <= 1
+    assert f"[{100 * low:.1f}, {100 * high:.1f}]" in (tmp_path / "report.html").read_text()
     assert table["oks_ap"] == coco.oks_ap(read_labels(path, COCO), some, [p["id"] for p in persons], COCO)
 
 
