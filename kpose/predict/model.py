@@ -197,5 +197,5 @@ def load(name=None):
     """
     card, config = shipped.read_card(name)
     network = tflite.LiteNetwork(shipped.read_checked(card, "tflite"), card["answers"])
-    skeleton = shipped.load_skeleton(name)
+    skeleton = shipped.skeleton_of(card, config)
     return KeypointServer.from_config(network, config, skeleton), skeleton
