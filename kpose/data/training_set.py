@@ -178,14 +178,14 @@ def skeleton_of(config, default=None):
 
     Args:
         config: the recipe.
-        default: the `Skeleton` if neither is given; None: that is an error.
+        default: the `Skeleton` for "auto", if no records are to be read; None: that of the records.
 
     Raises:
         InputError: the skeleton or the records do not exist.
     """
     if config.skeleton != skeletons.AUTO:
         return skeleton_files.find(config.skeleton)
-    if default is not None and not config.data.train:
+    if default is not None:
         return default
     return records.find(_patterns(config.data.train)[0]).skeleton
 
