@@ -71,6 +71,7 @@ def run_demo(output_dir, config="demo", train_images=3000, val_images=500, steps
         images=os.path.join(figures, "images", "val", "00000000000[1-8].jpg"),
         boxes=_annotations(figures, "val"),
         output_dir=os.path.join(output_dir, "predictions"),
+        overwrite=True,
     )
     return _summary(output_dir, run, figures, seconds, time.monotonic() - started)
 

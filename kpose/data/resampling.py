@@ -26,7 +26,7 @@ def resample(image, size, window=1.0):
 
 
 def crop_image(image, region, size):
-    """The crop of a region of an image, in a graph: that of `tfrecords_tools.write_coco.crops`.
+    """The crop of a region of an image, in a graph: that of `kpose.data.crops`.
 
     Args:
         image: [H, W, 3] uint8.

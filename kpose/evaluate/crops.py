@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from kpose.core import geometry
+from kpose.core import geometry, limits
 from kpose.core.errors import InputError
 from kpose.data import pipeline, records, resampling
 from kpose.data.image_files import ImageFolder
@@ -19,8 +19,6 @@ from kpose.evaluate import summary
 from kpose.metrics import bootstrap
 
 BATCH_SIZE = 64
-# Pixels from the image's corner; boxes beyond it are refused, as in predictions.
-FARTHEST = 1e6
 
 
 class StoredCrops:
@@ -110,10 +108,10 @@ class ImageCrops:
                 f"{self.pixels}: {len(missing)} of {self.image[-1] + 1} images are not there, such as {missing[0]}: "
                 "give the folder or .zip file that contains the images of these persons"
             )
-        far = np.flatnonzero(~(np.abs(self._persons["box"]) <= FARTHEST).all(1))
+        far = np.flatnonzero(~(np.abs(self._persons["box"]) <= limits.FARTHEST).all(1))
         if len(far):
             number = self._persons["annotation_id"][far[0]]
-            raise InputError(f"annotation {number}: its box holds a number beyond {FARTHEST:.0f}")
+            raise InputError(f"annotation {number}: its box {limits.TOO_FAR}")
 
     def __len__(self):
         return -(-len(self.image) // BATCH_SIZE)

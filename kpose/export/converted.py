@@ -1,33 +1,28 @@
 """Exports a network to TensorFlow Lite or ONNX: crops in, keypoints in pixels of the crop out.
 
 The file has the function of the signature `serving_images`: images [N, H, W, 3] float32 of 0..255
-in, keypoints [N, K, 3] and scores [N] out. N is 1 in TensorFlow Lite. A cascade with stretched crops
-has a second input, aspects [N]: width / height in pixels of the image of what each crop shows. The
-result is compared with Keras before it is written. A description inside the file names the joints
-and what the crops must show (`read_description`).
+in, keypoints [N, K, 3] and scores [N] out, for any N. A cascade with stretched crops has a second
+input, aspects [N]: width / height in pixels of the image of what each crop shows. The result is
+compared with Keras before it is written. A description inside the file (`kpose.export.description`)
+names the joints and what the crops must show.
 """
 
-import io
-import json
 import os
-import zipfile
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
 import kpose
-from kpose.core import files, skeleton_files
+from kpose.core import files, litert, skeleton_files
 from kpose.core.errors import InputError, first_line
 from kpose.data import pipeline, records
-from kpose.export import tflite
+from kpose.export import description, tflite
 from kpose.export.graph import KeypointServer
 from kpose.metrics import tables
 from kpose.models import decoding, folding
 from kpose.runs.workdir import load_trained
 
-# The file in the archive behind a .tflite file.
-DESCRIPTION = "kpose.json"
 # Number of crops in the comparison with Keras.
 CHECKED = 16
 # Largest difference from Keras in float32, in pixels of a crop of 224 pixels.
@@ -61,14 +56,13 @@ def export(workdir, output_dir, kind, quantize="none", records_pattern=None, fli
         raise InputError(f"--quantize={quantize}: only tflite is quantised")
     trained = load_trained(workdir, best)
     output_dir = trained.output_folder(output_dir)
-    network = folding.fold_batch_norm(trained.network)
-    server = KeypointServer.from_config(network, trained.config, trained.skeleton, flip_test)
-    crops = _Crops(trained.config, trained.skeleton, records_pattern, server.takes_aspects)
+    server, facts = network_server(trained, flip_test)
+    crops = _Crops(trained.config, trained.skeleton, records_pattern, server.takes_aspects, facts["offset"])
     if kind == "tflite":
         content, run = _to_tflite(server, quantize)
     else:
         content, run = to_onnx(server)
-    content = _described(content, kind, _description(trained, flip_test))
+    content = description.attach(content, kind, facts)
     largest = max(np.abs(run(*c)[..., :2] - server.serve_images(*c)["keypoints"][..., :2]).max() for c in crops.some())
     limit = TOLERANCE * max(crops.size) / 224
     if quantize == "none" and not largest <= limit:
@@ -95,63 +89,43 @@ def export(workdir, output_dir, kind, quantize="none", records_pattern=None, fli
     return found
 
 
-def _description(trained, flip_test):
-    """What a converted file says about itself: dict of JSON values."""
-    data = trained.config.data
-    return {
-        "kpose_version": kpose.__version__,
-        "recipe": trained.config.name,
-        "skeleton": skeleton_files.to_fields(trained.skeleton),
-        # What the crops must show: the box, extended to the aspect (0: not), times the padding.
-        "input_size": list(trained.config.model.input_size),
-        "padding": data.padding,
-        "aspect": data.aspect,
-        "flip_test": flip_test,
-    }
+def network_server(trained, flip_test=False):
+    """The server of a trained network whose `serve_images` is converted, and its description.
 
-
-def _described(content, kind, description):
-    """The bytes of a converted file, with a description inside.
-
-    ONNX has metadata of its own: the entry "kpose" is JSON. A .tflite file may be followed by a
-    .zip archive of further files, as TensorFlow Lite's own metadata are; it holds `DESCRIPTION`.
-    """
-    text = json.dumps(description, ensure_ascii=False)
-    if kind == "onnx":
-        import onnx
-
-        model = onnx.load_from_string(content)
-        onnx.helper.set_model_props(model, {"kpose": text})
-        return model.SerializeToString()
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as file:
-        # A fixed time, so that equal models are equal files.
-        file.writestr(zipfile.ZipInfo(DESCRIPTION), text.encode())
-    return content + archive.getvalue()
-
-
-def read_description(path):
-    """What a file from `export` says about itself: dict; None for a file without a description.
+    The keypoints of `serve_images` are in pixels of the crop. The offset of the recipe is in pixels of
+    the image, so it is in the description, not in the graph.
 
     Args:
-        path: a .tflite or .onnx file.
+        trained: `runs.workdir.Trained`.
+        flip_test: average each prediction with the prediction for the mirrored image, in the graph.
 
-    Raises:
-        InputError: the file is missing or damaged.
+    Returns:
+        (`KeypointServer`, dict of JSON values).
     """
-    content = files.read_bytes(path)
-    try:
-        if path.endswith(".onnx"):
-            import onnx
-
-            props = {entry.key: entry.value for entry in onnx.load_from_string(content).metadata_props}
-            return json.loads(props["kpose"]) if "kpose" in props else None
-        if not zipfile.is_zipfile(io.BytesIO(content)):
-            return None
-        with zipfile.ZipFile(io.BytesIO(content)) as file:
-            return json.loads(file.read(DESCRIPTION)) if DESCRIPTION in file.namelist() else None
-    except Exception as error:
-        raise InputError(f"{path}: its description cannot be read ({first_line(error)})") from None
+    network, data = folding.fold_batch_norm(trained.network), trained.config.data
+    size = tuple(trained.config.model.input_size)
+    server = KeypointServer(network, trained.skeleton, size, data.padding, flip_test, data.aspect)
+    outputs = network(np.zeros((1, *size, 3), np.float32), training=False)
+    dx, dy = decoding.label_offset(trained.config)
+    return server, {
+        "kpose_version": kpose.__version__,
+        "recipe": trained.config.name,
+        "checkpoint": os.path.basename(trained.origin),
+        "skeleton": skeleton_files.to_fields(trained.skeleton),
+        "inputs": [spec.name for spec in server.crop_inputs(None)],
+        "outputs": ["keypoints", "scores"],
+        # The crops: [N, height, width, 3].
+        "input_size": list(size),
+        "input_range": [0, 255],
+        "channel_order": "RGB",
+        # What the crops must show: the box, extended to the aspect (0: not), times the padding.
+        "padding": data.padding,
+        "aspect": data.aspect,
+        # To be added to the keypoints in pixels of the image. The mean with the mirrored crops needs none in x.
+        "offset": [0.0 if flip_test else dx, dy],
+        "scores": description.CONFIDENCE if decoding.has_confidence(outputs) else description.RESOLUTION,
+        "flip_test": flip_test,
+    }
 
 
 class _Crops:
@@ -162,11 +136,12 @@ class _Crops:
         skeleton: the `Skeleton` of the keypoints.
         pattern: glob of records; None: the crops are noise.
         with_aspects: the network also takes the aspects of what the crops show.
+        offset: [2] to be added to the predictions, in pixels of the image.
     """
 
-    def __init__(self, config, skeleton, pattern, with_aspects=False):
+    def __init__(self, config, skeleton, pattern, with_aspects, offset):
         self.size, self._skeleton = tuple(config.model.input_size), skeleton
-        self._with_aspects = with_aspects
+        self._with_aspects, self._offset = with_aspects, np.float32(offset)
         self._batches = None
         if pattern:
             self._batches = pipeline.evaluation_batches(
@@ -200,7 +175,8 @@ class _Crops:
         columns = [], [], []
         for batch in self._batches:
             points = run(*self._inputs(batch["image"], batch["region"]))[..., :2] / np.float32(self.size[::-1]) - 0.5
-            for column, value in zip(columns, (*decoding.to_pixels(batch, points), batch["box"]), strict=True):
+            truth, prediction = decoding.to_pixels(batch, points)
+            for column, value in zip(columns, (truth, prediction + self._offset, batch["box"]), strict=True):
                 column.append(value)
         truth, prediction, boxes = map(np.concatenate, columns)
         return {
@@ -212,24 +188,13 @@ class _Crops:
 def _to_tflite(server, quantize):
     """Returns `serve_images` as a .tflite file (bytes), and a function that runs it.
 
-    The function maps crops [1, H, W, 3], and aspects [1] if the server takes them, to keypoints
-    [1, K, 3].
+    The function maps crops [N, H, W, 3], and aspects [N] if the server takes them, to keypoints
+    [N, K, 3].
     """
-    function = server.serve_images.get_concrete_function(*server.crop_inputs(1))
-    content = tflite.convert_function(function, server, quantize)
-    interpreter = tflite.interpreter(content)
-    # The crops have four dimensions, the aspects have one.
-    inputs = sorted(interpreter.get_input_details(), key=lambda entry: -len(entry["shape"]))
-    outputs = interpreter.get_output_details()
-    (keypoints,) = (output["index"] for output in outputs if len(output["shape"]) == 3)
-
-    def run(*values):
-        for entry, value in zip(inputs, values, strict=True):
-            interpreter.set_tensor(entry["index"], np.asarray(value))
-        interpreter.invoke()
-        return interpreter.get_tensor(keypoints)
-
-    return content, run
+    content = tflite.convert(server, quantize)
+    model = litert.LiteModel(content)
+    names = [spec.name for spec in server.crop_inputs(None)]
+    return content, lambda *values: model(**dict(zip(names, values, strict=True)))["keypoints"]
 
 
 def to_onnx(server):

@@ -5,6 +5,8 @@ The texts of the errors are part of the exported model.
 
 import tensorflow as tf
 
+from kpose.core.limits import EMPTY, FARTHEST, NOT_FINITE, TOO_FAR
+
 # Pixels of one image. A request holds at most DECODED_AT_ONCE images, of 150 MB each. A progressive
 # JPEG needs up to 300 MB more for its coefficients while it is decoded, and cropping (224 rows) up
 # to 54 MB. So a request takes at most 2 GB, and 0.8 GB without progressive JPEGs.
@@ -12,8 +14,6 @@ MAX_PIXELS = 50_000_000
 # Pixels of the longer side of an image. A crop is resampled through an intermediate image of the
 # crop's height and the image's width, in float32.
 MAX_SIDE = 20_000
-# Pixels from the image's corner. Beyond it, float32 cannot hold fractions of a pixel.
-FARTHEST = 1e6
 # The end marker of a file must be within its last TAIL bytes: some cameras append other data.
 TAIL = 65536
 # Bytes of a PNG up to the end of its width and height.
@@ -174,9 +174,9 @@ def check_boxes(boxes):
     near = tf.reduce_all(tf.abs(boxes) <= FARTHEST, -1)
     full = tf.reduce_all(boxes[:, 2:] > 0, -1)
     checks = (
-        (finite, "holds a NaN or an infinity"),
-        (near | ~finite, f"holds a number beyond {FARTHEST:.0f}"),
-        (full | ~finite, "has no width or no height"),
+        (finite, NOT_FINITE),
+        (near | ~finite, TOO_FAR),
+        (full | ~finite, EMPTY),
     )
 
     def first_bad(good):

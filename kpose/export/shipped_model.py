@@ -16,6 +16,7 @@ from absl import flags, logging
 
 from kpose.core import cli, files, skeleton_files
 from kpose.core.errors import InputError
+from kpose.runs import shipped_files
 
 FLAGS = cli.flag_set()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the training run.", required=True, flag_values=FLAGS)
@@ -37,13 +38,13 @@ _BEST = flags.DEFINE_bool(
 
 
 def ship(workdir, name, facts=None, output_dir=None, best=False):
-    """Writes a trained run as a shipped model; see `kpose.runs.shipped` for its files.
+    """Writes a trained run as a shipped model; see `kpose.runs.shipped_files` for its files.
 
     Args:
         workdir: folder of the training run.
         name: the model's name, with its version.
         facts: dict of entries that are added to the card.
-        output_dir: folder for the files; None: `shipped.FOLDER`.
+        output_dir: folder for the files; None: `shipped_files.FOLDER`.
         best: take the checkpoint with the best validation score, not the newest one.
 
     Returns:
@@ -55,21 +56,19 @@ def ship(workdir, name, facts=None, output_dir=None, best=False):
     """
     # Imported here, because --help must not wait for TensorFlow.
     from kpose.models.layers import OUTPUTS_OF_LOSS
-    from kpose.runs import shipped
     from kpose.runs.workdir import load_trained
 
     if name != os.path.basename(name):
         raise InputError(f"--name={name}: give a name without a folder; --output_dir names the folder")
     trained = load_trained(workdir, best)
-    config, network = trained.config, trained.network
+    config = trained.config
     if config.model.name == "cascade":
         raise InputError(f"{workdir}: a cascade cannot be shipped, because it needs the networks of several runs")
-    contents = _contents(network)
+    contents = _contents(trained)
     card = {
         "name": name,
         "sha256": {suffix: hashlib.sha256(content).hexdigest() for suffix, content in contents.items()},
         "outputs": list(OUTPUTS_OF_LOSS.get(config.loss.name, ())),
-        "answers": sorted(network.output),
         "checkpoint": os.path.basename(trained.origin),
     }
     recipe = {
@@ -80,7 +79,7 @@ def ship(workdir, name, facts=None, output_dir=None, best=False):
     for key in facts or ():
         if key in card or key in recipe:
             raise InputError(f"--facts: the card has an entry {key!r} already: choose another name")
-    stem = os.path.join(output_dir or shipped.FOLDER, name)
+    stem = os.path.join(output_dir or shipped_files.FOLDER, name)
     for suffix, content in contents.items():
         with files.replacing(f"{stem}.{suffix}", "wb") as file:
             file.write(content)
@@ -90,16 +89,18 @@ def ship(workdir, name, facts=None, output_dir=None, best=False):
     return [f"{stem}.{suffix}" for suffix in (*contents, "json")]
 
 
-def _contents(network):
+def _contents(trained):
     """Returns the files of a network by suffix: its weights in float16, and TensorFlow Lite."""
     import numpy as np
 
-    from kpose.export import tflite
+    from kpose.export import converted, description, tflite
 
     weights = io.BytesIO()
-    arrays = network.get_weights()
+    arrays = trained.network.get_weights()
     np.savez_compressed(weights, **{f"{i:04d}": array.astype(np.float16) for i, array in enumerate(arrays)})
-    return {"npz": weights.getvalue(), "tflite": tflite.convert(network)}
+    server, facts = converted.network_server(trained)
+    lite = description.attach(tflite.convert(server, "float16"), "tflite", facts)
+    return {"npz": weights.getvalue(), "tflite": lite}
 
 
 def main():

@@ -337,7 +337,7 @@ def sampling_weights(centre, side, size, length, normalised=True):
     """Weights [..., size, length] of resampling along one axis.
 
     They are the share of each source pixel in each sample: bilinear, with a wider kernel when the
-    image is reduced. The rules are those of `tfrecords_tools.write_coco.crops`: the kernel is
+    image is reduced. The rules are those of `kpose.data.crops`: the kernel is
     renormalised at the edge of the source, and a sample whose centre is outside is zero.
 
     Args:

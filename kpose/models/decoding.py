@@ -102,6 +102,15 @@ def confidence(outputs, regions, input_size):
     return ops.broadcast_to(scores[:, None], ops.shape(outputs["keypoints"])[:2]), scores
 
 
+def has_confidence(outputs):
+    """Whether the outputs of a network give scores; else they are the `resolution_score`.
+
+    Args:
+        outputs: the names of the outputs.
+    """
+    return "scale" in outputs or "visibility" in outputs
+
+
 def resolution_score(regions, input_size):
     """Scores [N] in (0, 1) from the resolution of each person in the image.
 

@@ -9,7 +9,6 @@ import functools
 import importlib.metadata
 
 import numpy as np
-import tensorflow as tf
 
 from kpose.core import startup
 from kpose.core.errors import InputError
@@ -119,11 +118,13 @@ class SSDLite:
         path = ssdlite_file()
         if path is None:
             raise InputError(f"the detector ssdlite needs the package {SSDLITE_PACKAGE}: {INSTALL}")
+        # Here, because TensorFlow takes seconds to import and the other detectors do not need it.
+        startup.import_tensorflow()
         self._graph = _load_graph(path)
         self._min_score = min_score
 
     def __call__(self, image):
-        boxes, scores, classes = (output[0].numpy() for output in self._graph(tf.constant(image)[None]))
+        boxes, scores, classes = (output[0].numpy() for output in self._graph(image))
         kept = (classes == _SSDLITE_PERSON) & (scores >= self._min_score)
         # The graph gives fractions of the image: top, left, bottom, right.
         top, left, bottom, right = (boxes[kept] * np.tile(image.shape[:2], 2)).T
@@ -142,13 +143,16 @@ def ssdlite_file():
 # Cached, because loading takes a second and a Python caller may name the detector for each image.
 @functools.cache
 def _load_graph(path):
-    """Returns the frozen graph as a function of images [1, H, W, 3] uint8."""
+    """Returns the frozen graph as a function of an image [H, W, 3] uint8."""
+    import tensorflow as tf
+
     graph = tf.compat.v1.GraphDef()
     with open(path, "rb") as file:
         graph.ParseFromString(file.read())
     outputs = [f"detection_{name}:0" for name in ("boxes", "scores", "classes")]
     with startup.quiet_tensorflow():
-        return tf.compat.v1.wrap_function(
+        function = tf.compat.v1.wrap_function(
             lambda images: tf.import_graph_def(graph, {"image_tensor": images}, outputs, name=""),
             [tf.TensorSpec([1, None, None, 3], tf.uint8)],
         )
+    return lambda image: function(tf.constant(image)[None])

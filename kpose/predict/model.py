@@ -1,153 +1,165 @@
-"""Models for prediction in Python: images and boxes in, keypoints of persons out."""
+"""Models for prediction in Python: images and boxes in, people out."""
 
-import dataclasses
-import os
+import functools
 
 import numpy as np
-import tensorflow as tf
+from absl import logging
 
 from kpose.core.errors import InputError
-from kpose.data.image_files import open_image
-from kpose.export import model_folder, tflite
-from kpose.export.graph import KeypointServer
-from kpose.predict import detectors
-from kpose.runs import shipped
-
-
-@dataclasses.dataclass(frozen=True)
-class People:
-    """The persons in one image.
-
-    Attributes:
-        keypoints: [N, K, 3] float32: x, y in pixels of the image, and the joint's score.
-        scores: [N] float32: the persons' scores in 0..1, times `box_scores` if there are any.
-        boxes: [N, 4] float32 xywh in pixels: the given boxes in their order, or the detected boxes,
-            highest score first.
-        box_scores: [N] float32: the detector's scores; None without a detector.
-    """
-
-    keypoints: np.ndarray
-    scores: np.ndarray
-    boxes: np.ndarray
-    box_scores: np.ndarray | None = None
-
-
-class InputImage:
-    """An image for a model.
-
-    Args:
-        pixels: [H, W, 3] uint8 RGB.
-        name: the image's name, for errors.
-
-    Raises:
-        InputError: the array has another shape or type.
-    """
-
-    def __init__(self, pixels, name="the image"):
-        self.pixels = np.asarray(pixels)
-        self.name = name
-        if self.pixels.dtype != np.uint8 or self.pixels.ndim != 3 or self.pixels.shape[2] != 3 or not self.pixels.size:
-            raise InputError(
-                f"{name} is {self.pixels.dtype} {list(self.pixels.shape)}: give a file name or uint8 [H, W, 3] in RGB"
-            )
-
-    @classmethod
-    def read(cls, path, upright=True):
-        """Returns the image of a file.
-
-        Args:
-            path: the file.
-            upright: rotate the image by its EXIF orientation. False for boxes of a file, and COCO's
-                labels: they are for the pixels as stored.
-
-        Raises:
-            InputError: the file is missing, is no image, or is cut short.
-        """
-        image = open_image(os.fspath(path))
-        if upright:
-            image.turn_upright()
-        return cls(np.asarray(image.decode()), str(path))
+from kpose.core.progress import Progress
+from kpose.predict import detectors, inputs
+from kpose.predict.networks import open_network
+from kpose.predict.people import People
 
 
 class Model:
     """A model for prediction.
 
     Args:
-        source: a folder that `kpose.export` wrote (the base folder, whose newest version is loaded,
-            or the folder of a version), or the name of a shipped model (see `kpose.runs.shipped`).
-            None: the default shipped model.
+        source: as for `kpose.predict.networks.open_network`; None: the default shipped model.
+        detector: finds the boxes if `predict` gets none: one of `detectors.NAMES`, or a callable as
+            described in `kpose.predict.detectors`. "none": the whole image is one person's box.
+        min_score: persons with a lower score of the detector are left out; None: the detector's own
+            default.
 
     Attributes:
         skeleton: the `Skeleton` of the keypoints.
 
     Raises:
-        InputError: the model does not exist, or the files of a shipped model are damaged.
+        InputError: the model does not exist or cannot be used, or the detector is not for this
+            skeleton. A detector that does not exist is an error of the first prediction.
     """
 
-    def __init__(self, source=None):
-        if source is None or source in shipped.names():
-            self._model, self.skeleton = load(source)
-            self._serve = self._model.serve_pixels
-        else:
-            # The model must stay referenced: the signature does not keep its variables alive.
-            self._model, self.skeleton = load_model(os.fspath(source))
-            signatures = self._model.signatures
-            if "serving_pixels" not in signatures:
-                raise InputError(f"{source}: exported by an older kpose: export it again with python -m kpose.export")
-            self._serve = signatures["serving_pixels"]
+    def __init__(self, source=None, detector="auto", min_score=None):
+        self._network = open_network(source)
+        self.skeleton = self._network.skeleton
+        self._defaults = detector, min_score
+        # A name is looked up once a model, so that the choice is logged once.
+        self._named_detector = functools.cache(self._make_detector)
+        if isinstance(detector, str):
+            detectors.for_skeleton(detector, self.skeleton)
 
-    def predict(self, images, boxes=None, detector=None):
+    def predict(self, images, boxes=None, detector=None, min_score=None, progress=True, float_max=None):
         """Returns the keypoints of the persons in images.
 
         Args:
-            images: a path, an array uint8 [H, W, 3] in RGB, an `InputImage`, or a list of these.
-            boxes: [N, 4] xywh in pixels; for a list of images, a list of these. For a file they are
-                in pixels as stored. Without boxes, a file is rotated by its EXIF orientation.
-            detector: finds the boxes: a callable as described in `kpose.predict.detectors`, or one
-                of its `NAMES`. None, without boxes: the whole image is one person's box.
+            images: one image, or several; see `kpose.predict.inputs.gather`.
+            boxes: [N, 4] xywh in pixels; for several images, a list of these. For a file they are
+                in pixels as stored. Without boxes, images are turned by their EXIF orientation.
+            detector: as for the model; None: that of the model, or none with `boxes`.
+            min_score: as for the model; None: that of the model.
+            progress: show the progress with several images.
+            float_max: the value of white in arrays of floats, 1 or 255; None: floats are refused.
 
         Returns:
-            `People`; for a list of images, a list of `People`.
+            `People`; for several images, a list of `People`. If one of several images cannot be
+            read, this is logged, and it has no persons and the attribute `error`.
 
         Raises:
-            InputError: an image is damaged, boxes are invalid, both boxes and a detector are given,
-                or the detector is not for this skeleton.
+            InputError: no image can be read, an argument is wrong, boxes are invalid, both boxes and
+                a detector are given, or the detector is not for this skeleton.
         """
-        if boxes is not None and detector is not None:
-            raise InputError("boxes and a detector are given: leave one of them out")
-        if isinstance(detector, str):
-            detector = detectors.get(detectors.for_skeleton(detector, self.skeleton))
-        if not isinstance(images, list | tuple):
-            return self._predict_one(images, boxes, detector)
-        boxes = [None] * len(images) if boxes is None else boxes
-        if len(boxes) != len(images):
-            raise InputError(f"there are boxes for {len(boxes)} images, and {len(images)} images")
-        return [self._predict_one(image, some, detector) for image, some in zip(images, boxes, strict=True)]
+        sources, single = inputs.gather(images, float_max)
+        if boxes is not None and (detector is not None or min_score is not None):
+            raise InputError("boxes and a detector (or min_score) are given: leave one of them out")
+        found = None if boxes is not None else self.find_detector(detector, min_score)
+        if single:
+            image = sources[0].read(upright=boxes is None)
+            return self.predict_image(image, boxes, found, sources[0])
+        boxes = [None] * len(sources) if boxes is None else boxes
+        if len(boxes) != len(sources):
+            raise InputError(f"there are boxes for {len(boxes)} images, and {len(sources)} images")
+        return self._predict_several(list(zip(sources, boxes, strict=True)), found, progress)
 
-    def _predict_one(self, image, boxes, detector):
-        if isinstance(image, str | os.PathLike):
-            image = InputImage.read(image, upright=boxes is None)
-        elif not isinstance(image, InputImage):
-            image = InputImage(image)
-        box_scores = None
-        if detector is not None:
+    def _predict_several(self, pairs, detector, progress):
+        """Returns a list of `People` for pairs of a `Source` and its boxes or None."""
+        answers = []
+        with Progress(len(pairs), "images", shown=progress and len(pairs) > 1) as shown:
+            for (source, boxes), image, error in inputs.read_ahead(pairs, lambda pair: pair[0].read(pair[1] is None)):
+                if error is None:
+                    answers.append(self.predict_image(image, boxes, detector, source))
+                else:
+                    logging.error("skipped: %s", error)
+                    answers.append(self._nobody(name=source.name, error=str(error), upright=boxes is None))
+                shown.add(1)
+        if answers and all(people.error for people in answers):
+            raise InputError(f"none of the {len(answers)} images could be read: {answers[0].error}")
+        return answers
+
+    def find_detector(self, detector=None, min_score=None):
+        """Returns a detector as a callable; None: the whole image is one box. Logs the choice.
+
+        Args:
+            detector, min_score: as for `predict`.
+
+        Raises:
+            InputError: it does not exist, or it finds persons and the skeleton is not a person's.
+        """
+        detector = self._defaults[0] if detector is None else detector
+        min_score = self._defaults[1] if min_score is None else min_score
+        if isinstance(detector, str):
+            return self._named_detector(detector, min_score)
+        if detector is None or min_score is None:
+            return detector
+        return lambda pixels: _at_least(min_score, *detectors.checked(detector(pixels), pixels))
+
+    def _make_detector(self, name, min_score):
+        if detectors.for_skeleton(name, self.skeleton) == "none" != name:
+            logging.info(
+                "the model predicts %r, for which there is no detector: each whole image is one box; give others as "
+                "boxes",
+                self.skeleton.name,
+            )
+            return None
+        found = detectors.get(name) if min_score is None else detectors.get(name, min_score)
+        if found is not None:
+            minimum = "" if min_score is None else f", minimum score {min_score:g}"
+            logging.info("person detector: %s%s", type(found).__name__, minimum)
+        elif name == "auto":
+            logging.info(
+                "no boxes, and no person detector is installed (%s): each whole image is one person's box",
+                detectors.INSTALL,
+            )
+        else:
+            logging.info("no boxes and no person detector: each whole image is one person's box")
+        return found
+
+    def predict_image(self, image, boxes=None, detector=None, source=None):
+        """Returns the `People` of one `InputImage`.
+
+        Args:
+            image: the `InputImage`.
+            boxes: [N, 4] xywh in pixels; None: use `detector`.
+            detector: a callable, from `find_detector`; None: the whole image is one box.
+            source: the `Source` of the image, for `People.draw`; None: it cannot be drawn.
+
+        Raises:
+            InputError: a box is invalid, or the detector returns something else.
+        """
+        box_scores, given = None, boxes is not None
+        if not given and detector is not None:
             boxes, box_scores = detectors.checked(detector(image.pixels), image.pixels)
-        elif boxes is None:
+        elif not given:
             boxes = [[0, 0, image.pixels.shape[1], image.pixels.shape[0]]]
         boxes = _as_boxes(boxes, image.name)
+        facts = {"name": image.name, "size": image.pixels.shape[1::-1], "source": source, "upright": not given}
         if not len(boxes):
-            keypoints, scores = np.zeros((0, self.skeleton.num_joints, 3), np.float32), np.zeros(0, np.float32)
-        else:
-            keypoints, scores = self._run(image, boxes)
-        return People(keypoints, scores if box_scores is None else scores * box_scores, boxes, box_scores)
-
-    def _run(self, image, boxes):
-        """Returns keypoints [N, K, 3] and scores [N] of an `InputImage` and boxes [N, 4]."""
+            return self._nobody(box_scores=box_scores, **facts)
         try:
-            answer = self._serve(image=tf.constant(image.pixels), boxes=tf.constant(boxes))
-        except tf.errors.InvalidArgumentError as error:
-            raise InputError(f"{image.name}: {_reason(error)}") from None
-        return answer["keypoints"].numpy(), answer["scores"].numpy()
+            keypoints, scores = self._network.predict(image.pixels, boxes)
+        except InputError as error:
+            raise InputError(f"{image.name}: {error}") from None
+        scores = scores if box_scores is None else scores * box_scores
+        return People(keypoints, scores, boxes, box_scores, self.skeleton, **facts)
+
+    def _nobody(self, **facts):
+        """Returns `People` without a person."""
+        keypoints = np.zeros((0, self.skeleton.num_joints, 3), np.float32)
+        return People(keypoints, np.zeros(0, np.float32), np.zeros((0, 4), np.float32), skeleton=self.skeleton, **facts)
+
+
+def _at_least(min_score, boxes, scores):
+    return boxes[scores >= min_score], scores[scores >= min_score]
 
 
 def _as_boxes(boxes, name):
@@ -160,42 +172,3 @@ def _as_boxes(boxes, name):
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise InputError(f"{name}: the boxes must be [N, 4]: x, y, width and height of each person, in pixels")
     return boxes
-
-
-def _reason(error):
-    """Returns the message of an error of the graph, without the names of the graph's nodes."""
-    lines = error.message.splitlines()
-    places = [index for index, line in enumerate(lines) if line.lstrip().startswith("[[{{node")]
-    return lines[places[0] - 1] if places and places[0] else lines[0]
-
-
-def load_model(path):
-    """Returns an exported model, as `tf.saved_model.load` does, and its `Skeleton`.
-
-    Args:
-        path: the base folder, whose newest version is loaded, or the folder of a version.
-
-    Raises:
-        InputError: there is no exported model.
-    """
-    folder = model_folder.version_folder(path)
-    skeleton = model_folder.read_skeleton(folder)
-    return tf.saved_model.load(folder), skeleton
-
-
-def load(name=None):
-    """Returns a shipped model for prediction, as a `KeypointServer`, and its `Skeleton`.
-
-    Its network runs in TensorFlow Lite, so the server cannot be exported. `shipped.load_network`
-    returns the Keras network.
-
-    Args:
-        name: one of `shipped.names()`; None: the default model.
-
-    Raises:
-        InputError: the model does not exist, or its files are damaged.
-    """
-    card, config = shipped.read_card(name)
-    network = tflite.LiteNetwork(shipped.read_checked(card, "tflite"), card["answers"])
-    skeleton = shipped.skeleton_of(card, config)
-    return KeypointServer.from_config(network, config, skeleton), skeleton

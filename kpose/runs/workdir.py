@@ -29,7 +29,7 @@ from kpose.core import devices, files, skeleton_files, skeletons
 from kpose.core.errors import InputError
 from kpose.models.layers import OUTPUTS_OF_LOSS
 from kpose.models.weights import sources
-from kpose.runs import carry_over, checkpoints, shipped
+from kpose.runs import carry_over, checkpoints, shipped, shipped_files
 
 CONFIG_FILE = "config.json"
 MEAN_POSE_FILE = "mean_pose.json"
@@ -306,7 +306,7 @@ class Trained:
 
 def _is_shipped(source):
     """Whether `source` is the name of a shipped model and not of an existing folder."""
-    return source in shipped.names() and not os.path.exists(source)
+    return source in shipped_files.names() and not os.path.exists(source)
 
 
 def _is_trained(source):
@@ -318,7 +318,7 @@ def load_trained(source, best=False):
     """The trained network of a run, or of a model that kpose ships.
 
     Args:
-        source: folder of a run, or one of `shipped.names()`.
+        source: folder of a run, or one of `shipped_files.names()`.
         best: for a run, use the checkpoint with the best validation score, not the newest one.
 
     Returns:

@@ -12,9 +12,8 @@ from PIL import Image
 
 from kpose.core import skeletons
 from kpose.core.errors import InputError
-from kpose.data import records
+from kpose.data import crops, records
 from tests import helpers
-from tfrecords_tools.write_coco import crops
 
 COCO = skeletons.COCO
 PAIR = skeletons.Skeleton(

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from kpose.core import skeleton_files, skeletons
 from kpose.core.errors import InputError
-from kpose.export import converted
+from kpose.export import converted, description
 
 
 @pytest.mark.parametrize(
@@ -19,9 +19,9 @@ def test_tflite_predicts_as_keras_and_quantised_files_are_smaller(quantize, larg
     assert found["path"] == os.path.join(str(tmp_path), "model.tflite") and found["largest_difference"] < largest
     assert os.path.getsize(found["path"]) == found["bytes"]
     assert abs(found["pcp"] - found["pcp_keras"]) < 0.1
-    description = converted.read_description(found["path"])
-    assert skeleton_files.of_saved(description["skeleton"]) is skeletons.COCO
-    assert (description["input_size"], description["padding"], description["aspect"]) == ([32, 32], 1.0, 0.0)
+    facts = description.read(found["path"])
+    assert skeleton_files.of_saved(facts["skeleton"]) is skeletons.COCO
+    assert (facts["input_size"], facts["padding"], facts["aspect"]) == ([32, 32], 1.0, 0.0)
     if quantize != "none":
         assert found["bytes"] < 0.9 * converted.export(tiny_run, str(tmp_path), "tflite")["bytes"]
 
@@ -32,10 +32,11 @@ def test_quantising_without_records_warns_that_pcp_was_not_measured(tiny_run, tm
 
 
 def test_a_converter_error_without_a_message_is_reported_by_its_type(tiny_run, tmp_path, monkeypatch):
-    def fails(self):
-        raise RuntimeError
+    class Converter:
+        def convert(self):
+            raise RuntimeError
 
-    monkeypatch.setattr(tf.lite.TFLiteConverter, "convert", fails)
+    monkeypatch.setattr(tf.lite.TFLiteConverter, "from_saved_model", lambda folder: Converter())
     with pytest.raises(InputError, match="cannot convert this network: RuntimeError"):
         converted.export(tiny_run, str(tmp_path), "tflite")
 
@@ -44,7 +45,7 @@ def test_onnx_predicts_as_keras_or_names_the_missing_package(tiny_run, tmp_path)
     if all(importlib.util.find_spec(name) for name in ("onnxruntime", "tf2onnx")):
         found = converted.export(tiny_run, str(tmp_path), "onnx")
         assert found["largest_difference"] < 0.05
-        assert len(converted.read_description(found["path"])["skeleton"]["joints"]) == 17
+        assert len(description.read(found["path"])["skeleton"]["joints"]) == 17
     else:
         with pytest.raises(InputError, match="is not installed: pip install tf2onnx onnxruntime"):
             converted.export(tiny_run, str(tmp_path), "onnx")

@@ -16,7 +16,7 @@ from PIL import Image
 from kpose import config as config_lib
 from kpose.core import geometry, skeletons
 from kpose.core.errors import InputError
-from kpose.data import resampling
+from kpose.data import crops, resampling
 from kpose.data.image_files import open_image
 from kpose.evaluate import on_records
 from kpose.export import graph, requests, saved_model
@@ -25,7 +25,6 @@ from kpose.predict import files
 from kpose.predict.model import Model, load_model
 from kpose.runs import workdir
 from tests import helpers, tiny
-from tfrecords_tools.write_coco import crops
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from PIL import Image
 from kpose import config as config_lib
 from kpose.core import devices, skeletons
 from kpose.core.errors import InputError
+from kpose.data import crops
 from kpose.data.resampling import resample
 from kpose.evaluate import on_records
 from kpose.export import converted, saved_model
@@ -24,7 +25,6 @@ from kpose.runs import workdir
 from kpose.train import cascade_inputs, losses, setup, trainer
 from kpose.train.regressor import Regressor
 from tests import tiny
-from tfrecords_tools.write_coco import crops
 
 COCO = skeletons.COCO
 

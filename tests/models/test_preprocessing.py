@@ -14,7 +14,7 @@ from kpose.core.errors import InputError
 from kpose.export import shipped_model, tflite
 from kpose.models import backbones
 from kpose.models.weights import sources
-from kpose.runs import shipped, workdir
+from kpose.runs import shipped, shipped_files, workdir
 from kpose.train import trainer
 from tests import helpers, tiny
 from tests.models.pytorch_files import add_torch_modules, resnet_state, tensors, write_zip
@@ -100,8 +100,8 @@ def test_fine_tuning_starts_as_the_function_of_its_source_run(run, tiny_data):
 
 
 def test_fine_tuning_starts_as_the_function_of_a_shipped_model(run, tiny_data, tmp_path, monkeypatch):
-    monkeypatch.setattr(tflite, "convert", lambda network: b"")
-    monkeypatch.setattr(shipped, "FOLDER", str(tmp_path))
+    monkeypatch.setattr(tflite, "convert", lambda *arguments: b"")
+    monkeypatch.setattr(shipped_files, "FOLDER", str(tmp_path))
     shipped_model.ship(run, "resnet_v1", output_dir=str(tmp_path))
     source = keypoints(shipped.load_network("resnet_v1")[1])
     # The weights are stored in float16.
@@ -172,8 +172,8 @@ def test_an_explicit_choice_other_than_that_of_the_source_run_is_refused(run, ti
         ("backbone", "w.pth", "torchvision"),
         ("backbone", "w.pt", "torchvision"),
         ("backbone", "package:some-package", "torchvision"),
-        ("backbone", shipped.DEFAULT, "keras"),
-        ("movenet", shipped.DEFAULT, "keras"),
+        ("backbone", shipped_files.DEFAULT, "keras"),
+        ("movenet", shipped_files.DEFAULT, "keras"),
         ("deeppose", "", "keras"),
     ],
 )

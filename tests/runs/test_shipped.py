@@ -6,7 +6,6 @@ import shutil
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import kpose
 from kpose.core import skeletons
@@ -14,9 +13,9 @@ from kpose.core.errors import InputError
 from kpose.evaluate import on_records
 from kpose.export import converted, saved_model, shipped_model
 from kpose.models import decoding
-from kpose.predict import model as model_lib
+from kpose.predict import networks
 from kpose.runs import shipped as shipped_lib
-from kpose.runs import workdir
+from kpose.runs import shipped_files, workdir
 from tests import helpers
 from tests.core.test_cli import run
 
@@ -30,25 +29,25 @@ def test_kpose_load_is_the_shipped_model(tiny_data):
 
 
 def test_the_shipped_model_is_small_and_refused_when_damaged(tmp_path, monkeypatch):
-    sizes = [os.path.getsize(os.path.join(shipped_lib.FOLDER, name)) for name in os.listdir(shipped_lib.FOLDER)]
-    assert sum(sizes) < 12e6 and shipped_lib.DEFAULT in shipped_lib.names()
-    shutil.copytree(shipped_lib.FOLDER, tmp_path / "models")
-    monkeypatch.setattr(shipped_lib, "FOLDER", str(tmp_path / "models"))
-    for suffix, load in (("npz", shipped_lib.load_network), ("tflite", model_lib.load)):
-        path = tmp_path / "models" / f"{shipped_lib.DEFAULT}.{suffix}"
+    sizes = [os.path.getsize(os.path.join(shipped_files.FOLDER, name)) for name in os.listdir(shipped_files.FOLDER)]
+    assert sum(sizes) < 12e6 and shipped_files.DEFAULT in shipped_files.names()
+    shutil.copytree(shipped_files.FOLDER, tmp_path / "models")
+    monkeypatch.setattr(shipped_files, "FOLDER", str(tmp_path / "models"))
+    for suffix, load in (("npz", shipped_lib.load_network), ("tflite", networks.open_network)):
+        path = tmp_path / "models" / f"{shipped_files.DEFAULT}.{suffix}"
         path.write_bytes(path.read_bytes()[:-1000])
         with pytest.raises(InputError, match="damaged .*install kpose again"):
             load()
         path.unlink()
         with pytest.raises(InputError, match="missing: install kpose again"):
             load()
-    with pytest.raises(InputError, match="unknown model 'other': the shipped models are movenet"):
-        model_lib.load("other")
+    with pytest.raises(InputError, match=r"other: no such model: .* a shipped model .movenet"):
+        networks.open_network("other")
 
 
 def test_a_shipped_model_predicts_as_its_run(tiny_run, tmp_path, monkeypatch):
     shipped_model.ship(tiny_run, "tiny_v1", {"note": "of a test"}, str(tmp_path))
-    monkeypatch.setattr(shipped_lib, "FOLDER", str(tmp_path))
+    monkeypatch.setattr(shipped_files, "FOLDER", str(tmp_path))
     _, network = shipped_lib.load_network("tiny_v1")
     trained = workdir.load_trained(tiny_run).network
     images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
@@ -67,7 +66,7 @@ def test_the_command_writes_a_model_that_kpose_loads(tiny_run, tiny_data, tmp_pa
     assert status == 0, err
     assert sorted(os.listdir(folder)) == ["tiny_v2.json", "tiny_v2.npz", "tiny_v2.tflite"]
     assert json.loads((folder / "tiny_v2.json").read_text())["trained_on"] == "synthetic images"
-    monkeypatch.setattr(shipped_lib, "FOLDER", str(folder))
+    monkeypatch.setattr(shipped_files, "FOLDER", str(folder))
     photo, box = os.path.join(tiny_data["folder"], "images", "val", "000000000001.jpg"), [[10, 10, 80, 90]]
     found = kpose.load("tiny_v2").predict(photo, box)
     expected = kpose.load(saved_model.export(tiny_run, str(tmp_path / "serving"))).predict(photo, box)
@@ -101,7 +100,7 @@ def test_a_shipped_model_is_evaluated_and_exported_by_its_name(tiny_run, tiny_da
     folder = tmp_path / "models"
     folder.mkdir()
     shipped_model.ship(tiny_run, "tiny_v1", output_dir=str(folder))
-    monkeypatch.setattr(shipped_lib, "FOLDER", str(folder))
+    monkeypatch.setattr(shipped_files, "FOLDER", str(folder))
     found, expected = (
         on_records.evaluate(source, tiny_data["val"], output_dir=str(tmp_path / "evaluation"))
         for source in ("tiny_v1", tiny_run)
@@ -127,11 +126,13 @@ def test_a_shipped_model_is_evaluated_and_exported_by_its_name(tiny_run, tiny_da
 
 def test_the_shipped_model_predicts_as_its_keras_network_does():
     config, network = shipped_lib.load_network()
-    server, skeleton = model_lib.load()
-    crops = tf.random.Generator.from_seed(0).uniform((3, 192, 192, 3), 0, 255)
-    region = tf.constant([[0.0, 0.0, 192.0, 192.0]] * 3)
-    keypoints, scores = decoding.predict(network, crops, region, skeleton, offset=decoding.label_offset(config))
-    found = server.serve_images(crops)
-    np.testing.assert_allclose(found["keypoints"][..., :2], keypoints[..., :2], atol=0.1)
-    np.testing.assert_allclose(found["scores"], scores, atol=1e-3)
-    assert server.serve_images(crops[:0])["keypoints"].shape == (0, 17, 3)
+    model = networks.open_network()
+    pixels = np.random.default_rng(0).integers(0, 256, (192, 192, 3), np.uint8)
+    region = np.float32([[0, 0, 192, 192]])
+    keypoints, scores = decoding.predict(
+        network, pixels[None], region, model.skeleton, offset=decoding.label_offset(config)
+    )
+    found, found_scores = model.predict(pixels, region)
+    np.testing.assert_allclose(found[..., :2], keypoints[..., :2], atol=0.1)
+    np.testing.assert_allclose(found_scores, scores, atol=1e-3)
+    assert model.predict(pixels, region[:0])[0].shape == (0, 17, 3)

@@ -325,7 +325,7 @@ def test_the_command_of_the_manifest_writes_the_same_files(drawn, tmp_path):
 @pytest.mark.parametrize("context", [1.25, 1.3])
 def test_the_middle_of_a_crop_with_margin_is_the_crop_without(context, tmp_path):
     """Before JPEG encoding, pixel by pixel."""
-    from tfrecords_tools.write_coco import crops
+    from kpose.data import crops
 
     pixels = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8))
     box = np.array([100.25, 80.5, 111.3, 90.7])

@@ -7,9 +7,8 @@ import os
 
 from kpose.core import files, geometry
 from kpose.core.errors import InputError
-from kpose.data import problems, records, tfrecord
+from kpose.data import crops, problems, records, tfrecord
 from kpose.data.image_files import ImageFolder
-from tfrecords_tools.write_coco import crops
 from tfrecords_tools.write_coco.plan import is_inside
 
 

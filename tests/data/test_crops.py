@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kpose.core import geometry
-from kpose.data import resampling
+from kpose.data import crops, resampling
 from tests import helpers
-from tfrecords_tools.write_coco import crops
 
 SIZE = (120, 160)  # of the images: height, width
 CROP = (96, 64)  # height, width
@@ -66,8 +65,10 @@ def test_outside_is_black_and_inside_is_not_darkened():
 
 
 def test_a_region_wholly_outside_is_black():
-    white = Image.fromarray(np.full((*SIZE, 3), 255, np.uint8))
-    assert not np.asarray(crops.crop_image(white, (300, 300, 50, 50), CROP)).any()
+    white = np.full((*SIZE, 3), 255, np.uint8)
+    for region in ((300, 300, 50, 50), (-90, 20, 50, 50), (20, -500, 50, 50)):
+        assert not np.asarray(crops.crop_image(Image.fromarray(white), region, CROP)).any()
+        assert not crops.crop_pixels(white, region, CROP).any()
 
 
 def test_shrinking_averages_instead_of_skipping_pixels():
@@ -103,11 +104,31 @@ def test_the_same_crop_as_inside_the_graph(seed, size, shares, crop_size):
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     ours = np.asarray(crops.crop_image(Image.fromarray(pixels), region, crop_size)).astype(int)
     graph = resampling.crop_image(tf.constant(pixels), tf.constant(region), crop_size).numpy()
+    exact = np.abs(crops.crop_pixels(pixels, region, crop_size).astype(int) - graph)
+    assert exact.max() <= 1 and exact.mean() < 0.01
     inside = x >= 0 and y >= 0 and x + w <= width and y + h <= height
     # At the corners a small share of the kernel is inside, and dividing by it increases the
     # rounding error.
     assert np.abs(ours - graph.astype(int)).max() <= (1 if inside else 4)
     assert np.abs(ours - graph.astype(int)).mean() < 0.5
+
+
+@pytest.mark.parametrize(
+    "region", [(-1e6, -1e6, 2e6, 2e6), (-500, -8000, 1000, 17000), (-40, -3000, 90, 9000), (2000, 5, 1e6, 3)]
+)
+def test_a_region_far_beyond_the_image_takes_little_memory_and_is_that_of_the_graph(region, monkeypatch):
+    monkeypatch.setattr(crops, "EXACT_PIXELS", 10_000)
+    pixels = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
+    graph = resampling.crop_image(tf.constant(pixels), tf.constant(np.float32(region)), CROP).numpy()
+    assert np.abs(crops.crop_pixels(pixels, region, CROP).astype(int) - graph).max() <= 1
+
+
+def test_a_large_part_of_an_image_is_resampled_with_8_bits(monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
+    exact = crops.crop_pixels(pixels, (10, 10, 130, 100), CROP).astype(int)
+    monkeypatch.setattr(crops, "EXACT_PIXELS", 1000)
+    coarse = crops.crop_pixels(pixels, (10, 10, 130, 100), CROP)
+    assert 0 < np.abs(exact - coarse).max() <= 2
 
 
 def test_encoded_crops_keep_colours_close():

@@ -1,0 +1,60 @@
+"""The files of the models that kpose ships; `kpose.export.shipped_model` writes them.
+
+models_shipped/<name>.json    card: recipe, checksums of the other files, mean pose, origin
+models_shipped/<name>.npz     weights: one float16 array per weight
+models_shipped/<name>.tflite  the same network for predictions on CPUs
+
+Nothing here needs TensorFlow; `kpose.runs.shipped` builds the Keras network.
+"""
+
+import hashlib
+import os
+
+from kpose.core import files
+from kpose.core.errors import InputError
+
+# In the folder of the package; `import kpose` would be a cycle, because `kpose.load` reads this.
+FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "models_shipped")
+DEFAULT = "movenet_lightning_v1"
+
+
+def names():
+    """Returns the names of all shipped models, sorted."""
+    found = os.listdir(FOLDER) if os.path.isdir(FOLDER) else ()
+    return sorted(name.removesuffix(".json") for name in found if name.endswith(".json"))
+
+
+def read_card(name=None):
+    """Returns the card of a shipped model, a dict.
+
+    Args:
+        name: one of `names()`; None: the default model.
+
+    Raises:
+        InputError: the model does not exist, or its card is damaged.
+    """
+    name = name or DEFAULT
+    if name not in names():
+        raise InputError(f"unknown model {name!r}: the shipped models are {', '.join(names()) or 'missing'}")
+    return files.read_json(os.path.join(FOLDER, f"{name}.json"), "card of a shipped model")
+
+
+def read_checked(card, suffix):
+    """Returns the bytes of a file of a shipped model.
+
+    Args:
+        card: the model's card.
+        suffix: of the file: "npz" or "tflite".
+
+    Raises:
+        InputError: the file is missing, or its checksum is not that of the card.
+    """
+    path = os.path.join(FOLDER, f"{card['name']}.{suffix}")
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing: install kpose again") from None
+    if hashlib.sha256(content).hexdigest() != card["sha256"][suffix]:
+        raise InputError(f"{path}: damaged (its checksum is not the one in {card['name']}.json): install kpose again")
+    return content
