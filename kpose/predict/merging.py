@@ -34,7 +34,7 @@ def suppress(boxes, scores, overlap):
         overlap: largest intersection over union of two persons.
     """
     return _without_repeats(
-        scores, lambda index, others: _intersection_over_union(boxes[index], boxes[others]), overlap
+        scores, lambda index, others: intersection_over_union(boxes[index], boxes[others]), overlap
     )
 
 
@@ -71,7 +71,7 @@ def _without_repeats(scores, similarity, limit):
     return np.array(kept, int)
 
 
-def _intersection_over_union(box, others):
+def intersection_over_union(box, others):
     """[M] of a box [4] and boxes [M, 4], all xywh."""
     low = np.maximum(box[:2], others[:, :2])
     high = np.minimum(box[:2] + box[2:], others[:, :2] + others[:, 2:])
