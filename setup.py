@@ -22,7 +22,7 @@ setup(
         "kpose.configs.hardware",
     ],
     # configs/ lies at the top of the repository; installed, it would be too common a name for a package of its own.
-    package_data={"kpose": ["models_shipped/*"], "kpose.evaluate": ["*.jinja"]},
+    package_data={"kpose": ["models_shipped/*", "models_shipped/detectors/*"], "kpose.evaluate": ["*.jinja"]},
     package_dir={"kpose.configs": "configs", "kpose.configs.hardware": "configs/hardware"},
     install_requires=[
         "absl-py>=2.1",

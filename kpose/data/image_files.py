@@ -155,6 +155,18 @@ class EncodedImage:
             return True
         return False
 
+    def check_size(self, width, height):
+        """Chooses the pixels as `fit`.
+
+        Raises:
+            InputError: neither the stored nor the turned image has this size.
+        """
+        if not self.fit(width, height):
+            raise InputError(
+                f"{self.name}: the image has {self.width} x {self.height} pixels, but its labels are for {width} x "
+                f"{height}: give the images for which the labels were made"
+            )
+
     def turn_upright(self):
         """Chooses the pixels as a viewer shows them: turned by the EXIF orientation."""
         if self._orientation == 1:

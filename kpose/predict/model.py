@@ -5,9 +5,10 @@ import functools
 import numpy as np
 from absl import logging
 
+from kpose.core import skeletons
 from kpose.core.errors import InputError
 from kpose.core.progress import Progress
-from kpose.predict import detectors, inputs
+from kpose.predict import detectors, inputs, merging
 from kpose.predict.networks import open_network
 from kpose.predict.people import People
 
@@ -101,9 +102,7 @@ class Model:
             return self._named_detector(detector, min_score)
         if detector is not None and not callable(detector):
             raise InputError(f"the detector is {detector!r}: give a name or a function of an image")
-        if detector is None or min_score is None:
-            return detector
-        return lambda pixels: _at_least(min_score, *detectors.checked(detector(pixels), pixels))
+        return detector if detector is None else detectors.at_least(min_score, detector)
 
     def _make_detector(self, name, min_score):
         if detectors.for_skeleton(name, self.skeleton) == "none" != name:
@@ -113,16 +112,8 @@ class Model:
                 self.skeleton.name,
             )
             return None
-        found = detectors.get(name) if min_score is None else detectors.get(name, min_score)
-        if found is not None:
-            minimum = "" if min_score is None else f", minimum score {min_score:g}"
-            logging.info("person detector: %s%s", type(found).__name__, minimum)
-        elif name == "auto":
-            logging.info(
-                "no boxes, and no person detector is installed (%s): each whole image is one person's box",
-                detectors.INSTALL,
-            )
-        else:
+        found = detectors.get(name, min_score)
+        if found is None:
             logging.info("no boxes and no person detector: each whole image is one person's box")
         return found
 
@@ -138,30 +129,45 @@ class Model:
         Raises:
             InputError: a box is invalid, or the detector returns something else.
         """
-        box_scores, given = None, boxes is not None
+        found, given = None, boxes is not None
         if not given and detector is not None:
-            boxes, box_scores = detectors.checked(detector(image.pixels), image.pixels)
+            found = detectors.checked(detector(image.pixels), image.pixels)
+            boxes = found.boxes
         elif not given:
             boxes = [[0, 0, image.pixels.shape[1], image.pixels.shape[0]]]
         boxes = _as_boxes(boxes, image.name)
         facts = {"name": image.name, "size": image.pixels.shape[1::-1], "source": source, "upright": not given}
         if not len(boxes):
-            return self._nobody(box_scores=box_scores, **facts)
+            return self._nobody(box_scores=None if found is None else found.scores, **facts)
         try:
             keypoints, scores = self._network.predict(image.pixels, boxes)
         except InputError as error:
             raise InputError(f"{image.name}: {error}") from None
-        scores = scores if box_scores is None else scores * box_scores
-        return People(keypoints, scores, boxes, box_scores, self.skeleton, **facts)
+        if found is None:
+            return People(keypoints, scores, boxes, None, self.skeleton, **facts)
+        return self._merged(keypoints, scores * found.scores, found, facts)
+
+    def _merged(self, keypoints, scores, found, facts):
+        """Returns the `People` of detections, each person once, in the order of the detections.
+
+        Args:
+            keypoints: [N, K, 3].
+            scores: [N] the persons' scores times the detector's.
+            found: the `Detections`.
+            facts: further arguments of `People`.
+        """
+        if not self.skeleton.is_person:
+            return People(keypoints, scores, found.boxes, found.scores, self.skeleton, **facts)
+        sigmas = self.skeleton.oks_sigmas
+        if found.keypoints is not None and self.skeleton.joints == skeletons.COCO.joints:
+            scores = scores * merging.agreement(keypoints, found, sigmas)
+        kept = np.sort(merging.distinct(keypoints, found.boxes, scores, sigmas))
+        return People(keypoints[kept], scores[kept], found.boxes[kept], found.scores[kept], self.skeleton, **facts)
 
     def _nobody(self, **facts):
         """Returns `People` without a person."""
         keypoints = np.zeros((0, self.skeleton.num_joints, 3), np.float32)
         return People(keypoints, np.zeros(0, np.float32), np.zeros((0, 4), np.float32), skeleton=self.skeleton, **facts)
-
-
-def _at_least(min_score, boxes, scores):
-    return boxes[scores >= min_score], scores[scores >= min_score]
 
 
 def _as_boxes(boxes, name):

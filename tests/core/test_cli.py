@@ -94,6 +94,8 @@ BAD = [
     ("kpose.evaluate", ["--workdir=none", "--records=none-*"], "none/config.json: no such"),
     ("kpose.evaluate", ["--results=none.json"], "--annotations is missing"),
     ("kpose.evaluate", ["--results=none.json", "--annotations=none.json"], "none.json: no such"),
+    ("kpose.evaluate", ["--results=none.json", "--annotations=a", "--skeleton=none.yaml"], "none.yaml: the skeleton"),
+    ("kpose.evaluate", ["--workdir=w", "--records=none-*", "--skeleton=lsp"], "--skeleton is for --results"),
     ("kpose.export", ["--workdir=none"], "none/config.json: no such"),
     ("kpose.predict", ["--model=none", "--images=none.jpg", "--output_dir=o"], "none.jpg: no such file"),
     ("kpose.predict", ["--model=none", "none.jpg"], "none.jpg: no such file"),
