@@ -310,8 +310,8 @@ def picture_of_people(pixels, people, skeleton, ids=None):
         pixels: uint8 [H, W, 3].
         people: `kpose.predict.people.People`, in pixels of the image.
         skeleton: their `Skeleton`.
-        ids: [N] integers that choose the persons' colours, such as those of tracks; None: by
-            position, from left to right.
+        ids: [N] integers, the persons' tracks: each has its colour and is in its label. None: no
+            tracks; the colours of many people are by position, from left to right.
 
     Returns:
         A PIL image in RGB.
@@ -333,7 +333,8 @@ def picture_of_people(pixels, people, skeleton, ids=None):
         _add_skeleton(picture, person[:, :2], skeleton, None, confidence, scale, JOINT_THRESHOLD, of_persons[index])
     for k, corner in enumerate(corners):
         if corner and min(picture.size) >= SMALLEST_WITH_LABELS:
-            _add_label(picture, corner, f"{people.scores[k]:.2f}", of_persons[k] or BOX, opacities[k])
+            text = f"{people.scores[k]:.2f}" if ids is None else f"#{ids[k]} {people.scores[k]:.2f}"
+            _add_label(picture, corner, text, of_persons[k] or BOX, opacities[k])
     return picture
 
 

@@ -32,8 +32,8 @@ _MODEL = flags.DEFINE_string(
 _IMAGES = flags.DEFINE_multi_string(
     "images",
     None,
-    "An image, a video, a URL, a folder of these, or a quoted glob (** stands for any number of folders). Repeat the "
-    "flag, or give the files without it.",
+    "An image, a video, a URL (http, https, rtsp), the number of a camera, a folder of these, or a quoted glob (** "
+    "stands for any number of folders). Repeat the flag, or give the files without it.",
     flag_values=FLAGS,
 )
 _BOXES = flags.DEFINE_string(
@@ -75,6 +75,14 @@ _JSON = flags.DEFINE_bool(
 )
 _EVERY = flags.DEFINE_integer("every", 1, "Process every n-th frame of a video.", lower_bound=1, flag_values=FLAGS)
 
+_TRACK = flags.DEFINE_bool(
+    "track", False, "Give the people of a video stable ids, in the results and the overlay.", flag_values=FLAGS
+)
+_SMOOTH = flags.DEFINE_bool(
+    "smooth", False, "Smooth the joints of videos with the one-euro filter. This tracks too.", flag_values=FLAGS
+)
+_SHOW = flags.DEFINE_bool("show", False, "Show the frames of videos in a window.", flag_values=FLAGS)
+
 
 def main():
     from kpose.predict import files
@@ -92,6 +100,10 @@ def main():
         stream=sys.stdout if _JSON.value else None,
         overwrite=_OVERWRITE.value,
         overlay_format=_OVERLAY_FORMAT.value,
+        track=_TRACK.value,
+        smooth=_SMOOTH.value,
+        show=_SHOW.value,
+        returned=False,
     )
 
 

@@ -1,24 +1,20 @@
 """Predicts keypoints for image and video files: COCO results, and overlays with drawn skeletons."""
 
-import contextlib
 import dataclasses
-import json
 import os
 
 import numpy as np
 from absl import logging
 
-from kpose.core import files
 from kpose.core.errors import InputError
 from kpose.core.progress import Progress
 from kpose.data import image_files
-from kpose.drawing import persons
 from kpose.metrics import coco
 from kpose.predict import boxes as box_files
-from kpose.predict import inputs, videos
-from kpose.predict.inputs import InputImage
+from kpose.predict import inputs, video_files, videos
 from kpose.predict.model import Model
 from kpose.predict.outputs import KEYPOINTS_FILE, Outputs
+from kpose.predict.results import Results
 
 __all__ = ["KEYPOINTS_FILE", "find_images", "predict"]
 
@@ -39,17 +35,22 @@ def predict(
     stream=None,
     overwrite=False,
     overlay_format="jpg",
+    track=False,
+    smooth=False,
+    show=False,
+    returned=True,
 ):
     """Predicts the keypoints of each person in image and video files.
 
     Writes `output_dir/keypoints.json`, COCO keypoint results with the name of their file, and with
     `overlays` also `output_dir/<image>.jpg` and `output_dir/<video>.mp4`. The results are in the
     order of the boxes, or of the files. With `boxes`, a result repeats the `image_id` and `bbox` of
-    its box; otherwise see `_number`.
+    its box; otherwise see `_number`. Results of videos also have the number of the `frame`, from 1,
+    its `time` in seconds since the start of the video and, with `track`, the person's `track_id`.
 
     Args:
         model: a `Model`, or its `source`.
-        images: a file, a URL, a folder or a glob, or a list of these.
+        images: a file, a URL, the number of a camera, a folder or a glob, or a list of these.
         boxes: JSON file with COCO annotations or detection results (see `boxes.read_boxes`). The
             person's score is multiplied by the score in the file, if there is one. None: use
             `detector`.
@@ -62,9 +63,13 @@ def predict(
         stream: text file to which the results are also written, at the end.
         overwrite: replace the files of an earlier run.
         overlay_format: "jpg" or "png", for the overlays of images.
+        track: give the persons of a video stable ids.
+        smooth: smooth the joints of videos with the one-euro filter; this tracks too.
+        show: show the frames of videos in a window.
+        returned: whether the results are returned. Those of a long video need much memory.
 
     Returns:
-        The list of COCO results.
+        The list of COCO results; None without `returned`.
 
     Raises:
         InputError: there is no model or no image, the boxes do not fit the images, the output folder
@@ -74,25 +79,39 @@ def predict(
     """
     paths = find_images(images, output_dir)
     outputs = Outputs(output_dir, paths, overlays, overlay_format, overwrite, kept=[boxes] if boxes else ())
-    model = model if isinstance(model, Model) else Model(model)
     jobs = [_Job(path, number) for number, path in enumerate(paths, 1)]
+    options = video_files.Options(every, track, smooth, show)
+    _check_options(options, jobs)
+    model = model if isinstance(model, Model) else Model(model)
     found = None
     if boxes is None:
         found = model.find_detector(detector, min_score)
         _number(jobs)
     else:
         jobs = _add_boxes(jobs, boxes, min_score or 0.0, model.skeleton)
-    work = _Work(model, outputs, found, every)
-    complete = False
-    try:
-        work.run(jobs)
-        complete = True
-    finally:
-        # After an interrupt, those of the files that were finished.
-        if complete or work.results():
-            _write(work.results(), outputs.keypoints_file, stream)
-    work.report(len(jobs), outputs)
-    return work.results()
+    with Results(outputs.folder) as results:
+        work = _Work(model, outputs, found, options, results)
+        complete = False
+        try:
+            work.run(jobs)
+            complete = True
+        finally:
+            # After an interrupt, those of the files that were finished.
+            if complete or len(results):
+                if outputs.folder:
+                    results.write(outputs.keypoints_file)
+                if stream:
+                    results.print_to(stream)
+        work.report(len(jobs), outputs)
+        return list(results) if returned else None
+
+
+def _check_options(options, jobs):
+    """Raises `InputError` if an option for videos is given and there is no video, or cannot be used."""
+    given = [f"--{name}" for name in ("track", "smooth", "show") if getattr(options, name)]
+    if given and not any(job.is_video for job in jobs):
+        raise InputError(f"{given[0]} is for videos, and there is none")
+    options.check()
 
 
 @dataclasses.dataclass
@@ -155,16 +174,17 @@ class _Work:
         model: the `Model`.
         outputs: the `Outputs`.
         detector: a callable or None, from `Model.find_detector`.
-        every: process every n-th frame of a video.
+        options: the `video_files.Options`.
+        results: the `Results`, to which those of the files are added.
 
     Attributes:
         failed: number of files that could not be read.
         empty: names of the files in which nobody was found.
     """
 
-    def __init__(self, model, outputs, detector, every):
-        self._model, self._outputs, self._detector, self._every = model, outputs, detector, every
-        self._answers = []
+    def __init__(self, model, outputs, detector, options, results):
+        self._model, self._outputs, self._detector, self._options = model, outputs, detector, options
+        self._results = results
         # The largest id of an image or frame so far.
         self._last_id = 0
         self.failed, self.empty = 0, []
@@ -190,11 +210,13 @@ class _Work:
                 progress.add(1)
 
     def _predict(self, job, image):
-        results = self._predict_video(job) if job.is_video else self._predict_image(job, image)
-        if not results:
+        before = len(self._results)
+        if job.is_video:
+            self._predict_video(job)
+        else:
+            self._results.add(self._predict_image(job, image), job.places)
+        if len(self._results) == before:
             self.empty.append(job.path)
-        places = job.places or range(len(self._answers), len(self._answers) + len(results))
-        self._answers += zip(places, results, strict=True)
 
     def _predict_image(self, job, image):
         """Returns the results of one image; its overlay is drawn meanwhile."""
@@ -209,30 +231,24 @@ class _Work:
         return _results(image_ids, people, job.path, boxes)
 
     def _predict_video(self, job):
-        """Returns the results of one video, and writes its overlay."""
-        results, add, first_id = [], None, self._last_id
-        stem = self._outputs.stem(job.path)
-        with contextlib.ExitStack() as stack:
-            video = stack.enter_context(videos.Video(job.path))
-            total = -(-video.length // self._every) if video.length else None
-            progress = stack.enter_context(Progress(total, "frames", name=os.path.basename(job.path)))
-            for number, pixels in video.frames(self._every):
-                frame = InputImage(pixels, f"frame {number} of {job.path}")
-                people = self._model.predict_image(frame, detector=self._detector)
-                self._last_id = first_id + number
-                found = _results([self._last_id] * len(people), people, job.path)
-                results += [result | {"frame": number} for result in found]
-                if stem:
-                    if add is None:
-                        size = pixels.shape[1::-1]
-                        add = stack.enter_context(videos.writing(stem, size, video.rate / self._every))
-                    add(number, persons.draw_people(pixels, people, self._model.skeleton))
-                progress.add(1)
-        return results
+        """Adds the results of one video, and writes its overlay.
 
-    def results(self):
-        """Returns the results of all files, in the order of the boxes or files."""
-        return [result for _, result in sorted(self._answers, key=lambda answer: answer[0])]
+        Raises:
+            KeyboardInterrupt: a signal ended the video. What is written until then is kept.
+        """
+        first_id, name = self._last_id, inputs.without_password(job.path)
+
+        def add(frame, people):
+            self._last_id = first_id + frame.number
+            found = dataclasses.replace(people, name=name).to_coco(self._last_id)
+            facts = {"frame": frame.number, "time": round(frame.time, 6)}
+            self._results.add([result | facts for result in found])
+
+        stem = self._outputs.stem(job.path)
+        with self._results.all_or_none():
+            stopped = video_files.predict_video(self._model, job.path, self._detector, self._options, stem, add)
+        if stopped:
+            raise KeyboardInterrupt
 
     def report(self, count, outputs):
         """Logs the numbers of persons and files.
@@ -245,7 +261,7 @@ class _Work:
             InputError: a file could not be read, or an overlay could not be written.
         """
         place = f": {outputs.keypoints_file}" if outputs.folder else ""
-        logging.info("%d persons in %d files%s", len(self._answers), count - self.failed, place)
+        logging.info("%d persons in %d files%s", len(self._results), count - self.failed, place)
         if self.empty:
             names = [inputs.name_of_file(path) for path in self.empty[:_NAMED]]
             more = f" and {len(self.empty) - _NAMED} more" if len(self.empty) > _NAMED else ""
@@ -276,18 +292,6 @@ def _results(image_ids, people, path, boxes=None):
     return [result | {"file_name": path} for result in results]
 
 
-def _write(results, path, stream):
-    """Writes the results to keypoints.json and to a text file, where these are given."""
-    if path:
-        try:
-            files.write_json(path, results, indent=None)
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
-    if stream:
-        json.dump(results, stream)
-        stream.write("\n")
-
-
 def find_images(images, output_dir=None):
     """Returns the paths of images and videos, each once; those of a folder or glob are sorted.
 
@@ -304,11 +308,11 @@ def find_images(images, output_dir=None):
     unique = {}
     for path in found:
         # "./a.jpg" is "a.jpg".
-        unique.setdefault(path if inputs.is_url(path) else os.path.normpath(path), path)
+        unique.setdefault(path if "://" in path else os.path.normpath(path), path)
     return list(unique.values())
 
 
 def _find_some(path, output_dir):
-    if inputs.is_url(path) or os.path.isfile(path):
+    if inputs.is_url(path) or videos.is_stream(path) or os.path.isfile(path):
         return [path]
     return inputs.find_files(path, SUFFIXES, apart=output_dir)

@@ -264,9 +264,14 @@ def read_ahead(sources, read):
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def without_password(path):
+    """A path; a URL without the user's name and password, for logs and results."""
+    return re.sub(r"^(\w+://)[^/@?#]*@", r"\1", path)
+
+
 def name_of_file(path):
     """The last part of a path, or of a URL as the name of a file: without the query and rare signs."""
-    if not is_url(path):
+    if "://" not in path:
         return os.path.basename(path)
     name = urllib.parse.unquote(re.split(r"[?#]", path)[0]).rstrip("/").rpartition("/")[2]
     return re.sub(r"[^\w.+() -]", "_", name)[-100:] or "image"
@@ -289,13 +294,9 @@ def download(url):
     import urllib.error
     import urllib.request
 
-    from kpose import __version__
-
     end = time.monotonic() + MAX_SECONDS
     try:
-        # Some servers refuse Python's own name.
-        request = urllib.request.Request(url, headers={"User-Agent": f"kpose/{__version__}"})
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+        with urllib.request.urlopen(_request(url), timeout=TIMEOUT) as answer:
             if int(answer.headers.get("Content-Length") or 0) > MAX_BYTES:
                 raise InputError(f"{url}: larger than {MAX_BYTES // 10**6} MB")
             data = io.BytesIO()
@@ -315,6 +316,27 @@ def download(url):
         raise
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise InputError(f"{url}: cannot be downloaded ({first_line(getattr(error, 'reason', error))})") from None
+
+
+def content_type(url):
+    """The content type at a URL, such as "image/jpeg"; "" if there is no answer."""
+    import http.client
+    import urllib.request
+
+    try:
+        with urllib.request.urlopen(_request(url), timeout=TIMEOUT) as answer:
+            return answer.headers.get_content_type().lower()
+    except (OSError, http.client.HTTPException, ValueError):
+        return ""
+
+
+def _request(url):
+    import urllib.request
+
+    from kpose import __version__
+
+    # Some servers refuse Python's own name.
+    return urllib.request.Request(url, headers={"User-Agent": f"kpose/{__version__}"})
 
 
 def _of_file(file, name):

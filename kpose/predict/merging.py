@@ -33,9 +33,7 @@ def suppress(boxes, scores, overlap):
         scores: [N].
         overlap: largest intersection over union of two persons.
     """
-    return _without_repeats(
-        scores, lambda index, others: intersection_over_union(boxes[index], boxes[others]), overlap
-    )
+    return _without_repeats(scores, lambda index, others: intersection_over_union(boxes[index], boxes[others]), overlap)
 
 
 def distinct(keypoints, boxes, scores, sigmas, agreement=SAME_POSE):

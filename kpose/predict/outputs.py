@@ -96,7 +96,7 @@ def _stems(paths, folder):
     """Returns {path: path of its overlay without the suffix}, all different."""
     stems, used = {}, set()
     for path in paths:
-        name = os.path.splitext(inputs.name_of_file(path))[0]
+        name = f"camera{path}" if videos.is_camera(path) else os.path.splitext(inputs.name_of_file(path))[0]
         stem, copy = name, 1
         # Some file systems do not distinguish upper and lower case.
         while stem.lower() in used:

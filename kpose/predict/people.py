@@ -39,6 +39,7 @@ class Person:
         box: [4] float32 xywh in pixels.
         box_score: the detector's score; None without a detector.
         skeleton: the `Skeleton` of the keypoints.
+        track_id: the person's number in a video, from 1; None: not tracked.
     """
 
     keypoints: np.ndarray
@@ -46,6 +47,7 @@ class Person:
     box: np.ndarray
     box_score: float | None
     skeleton: Skeleton
+    track_id: int | None = None
 
     def joint(self, name):
         """Returns a `Joint` by its name, such as "left_wrist".
@@ -66,8 +68,9 @@ class Person:
     def _text(self):
         x, y, width, height = self.box
         shown = int((self.keypoints[:, 2] >= persons.JOINT_THRESHOLD).sum())
+        track = "" if self.track_id is None else f"track {self.track_id}, "
         return (
-            f"score {self.score:.2f}, box x {x:.0f} y {y:.0f} width {width:.0f} height {height:.0f}, {shown} of "
+            f"{track}score {self.score:.2f}, box x {x:.0f} y {y:.0f} width {width:.0f} height {height:.0f}, {shown} of "
             f"{len(self.keypoints)} joints with a score of {persons.JOINT_THRESHOLD:g} or more"
         )
 
@@ -90,6 +93,7 @@ class People:
         error: why the image could not be read, one line; None: it was read.
         source: the `inputs.Source` that `draw` reads again; None: there is none.
         upright: whether the pixels are those of the image turned by its EXIF orientation.
+        track_ids: [N] int64: the persons' numbers in a video, from 1; None: they are not tracked.
     """
 
     keypoints: np.ndarray
@@ -102,6 +106,7 @@ class People:
     error: str | None = None
     source: inputs.Source | None = None
     upright: bool = True
+    track_ids: np.ndarray | None = None
 
     def __len__(self):
         return len(self.scores)
@@ -113,13 +118,26 @@ class People:
         return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index):
-        box_scores = None if self.box_scores is None else self.box_scores[index]
-        if isinstance(index, int | np.integer):
-            score = None if box_scores is None else float(box_scores)
-            return Person(self.keypoints[index], float(self.scores[index]), self.boxes[index], score, self.skeleton)
-        index = index if isinstance(index, slice) else np.asarray(index, None if len(index) else int)
-        chosen = {name: getattr(self, name)[index] for name in ("keypoints", "scores", "boxes")}
-        return dataclasses.replace(self, **chosen, box_scores=box_scores)
+        single = isinstance(index, int | np.integer)
+        if not single and not isinstance(index, slice):
+            index = np.asarray(index, None if len(index) else int)
+        chosen = {name: array[index] for name, array in self._arrays().items()}
+        if not single:
+            return dataclasses.replace(self, **chosen)
+        box_score, track_id = chosen.get("box_scores"), chosen.get("track_ids")
+        return Person(
+            chosen["keypoints"],
+            float(chosen["scores"]),
+            chosen["boxes"],
+            None if box_score is None else float(box_score),
+            self.skeleton,
+            None if track_id is None else int(track_id),
+        )
+
+    def _arrays(self):
+        """The arrays [N, ...] by name, without those that are None."""
+        names = ("keypoints", "scores", "boxes", "box_scores", "track_ids")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
     def __repr__(self):
         of_size = f", {self.size[0]} x {self.size[1]} pixels" if self.size else ""
@@ -144,12 +162,12 @@ class People:
             number = inputs.number_of_file(self.name)
             image_id = 1 if number is None else number
         results = coco.coco_results([image_id] * len(self), self.boxes, self.keypoints, self.scores)
-        return [result | {"file_name": self.name} for result in results]
+        tracks = [{}] * len(self) if self.track_ids is None else [{"track_id": int(one)} for one in self.track_ids]
+        return [result | {"file_name": self.name} | track for result, track in zip(results, tracks, strict=True)]
 
     def to_numpy(self):
-        """Returns a dict of the arrays by name; `box_scores` only with a detector."""
-        arrays = {name: getattr(self, name) for name in ("keypoints", "scores", "boxes", "box_scores")}
-        return {name: array for name, array in arrays.items() if array is not None}
+        """Returns a dict of the arrays by name; `box_scores` only with a detector, `track_ids` of a video."""
+        return self._arrays()
 
     def to_dataframe(self):
         """Returns a pandas DataFrame with one row per person.
@@ -238,4 +256,4 @@ def draw(image, people, float_max=None):
             f"{source.name} has {pixels.shape[1]} x {pixels.shape[0]} pixels, and the people are in an image of "
             f"{people.size[0]} x {people.size[1]}"
         )
-    return persons.picture_of_people(pixels, people, people.skeleton)
+    return persons.picture_of_people(pixels, people, people.skeleton, people.track_ids)

@@ -18,9 +18,9 @@ LOST = 2.0
 LEAST = 0.1
 # The similarity of poses is OKS with sigmas larger by this factor: limbs move between frames. The
 # factor grows by `SPREAD` a second without a person, because the prediction becomes uncertain.
-LOOSENESS, SPREAD = 2.5, 5.0
+LOOSENESS, SPREAD = 1.2, 5.0
 # Seconds over which the velocity is averaged.
-MEMORY = 0.3
+MEMORY = 0.6
 # Seconds over which a velocity is used: people stop and turn.
 COASTING = 0.6
 # Joints with a lower score do not count, unless the skeleton has fewer than `MIN_JOINTS` others.
@@ -116,6 +116,11 @@ class Tracker:
         poses = merging.oks(moved, keypoints, areas, factor * self._sigmas)
         box = track.box + [*shift, 0, 0]
         return (poses + merging.intersection_over_union(box, boxes)) / 2
+
+
+def check():
+    """Raises `InputError` if SciPy is not installed."""
+    _import_assignment()
 
 
 def _import_assignment():

@@ -28,8 +28,9 @@ def test_every_n_th_frame_has_its_number_and_its_pixels(film):
     with videos.Video(film) as video:
         assert video.rate == RATE and video.length == FRAMES
         frames = list(video.frames(every=3))
-    assert [number for number, _ in frames] == [1, 4, 7]
-    for number, picture in frames:
+    assert [frame.number for frame in frames] == [1, 4, 7]
+    assert [frame.time for frame in frames] == pytest.approx([0, 0.3, 0.6])
+    for number, _, picture in frames:
         assert picture.shape == (48, 64, 3) and abs(int(picture.mean()) - 30 * number) < 4
 
 
@@ -48,7 +49,7 @@ def test_frames_are_rotated_as_the_file_says(tmp_path):
     none, right = (b"".join(number or bytes(4) for number in matrix) for matrix in (none, right))
     path.write_bytes(data[:start] + data[start:].replace(none, right, 1))
     with videos.Video(str(path)) as video:
-        _, turned = next(video.frames())
+        turned = next(video.frames()).pixels
     assert turned.shape == (64, 48, 3) and turned[:24].mean() < 20 and turned[-24:].mean() > 180
 
 
@@ -67,7 +68,7 @@ def test_a_video_that_is_cut_short_ends_there(tmp_path):
     # The end is missing, and there are zeros in the middle.
     path.write_bytes(data[: len(data) // 2] + bytes(200) + data[len(data) // 2 + 200 : len(data) * 3 // 4])
     with videos.Video(str(path)) as video:
-        numbers = [number for number, _ in video.frames()]
+        numbers = [frame.number for frame in video.frames()]
     assert 10 <= len(numbers) < 40 and numbers == list(range(1, len(numbers) + 1))
 
 
@@ -77,7 +78,7 @@ def test_the_results_of_a_video_are_a_video_and_keypoints_by_frame(model_dir, fi
     assert sorted(os.listdir(tmp_path)) == ["film.mp4", "keypoints.json"]
     with videos.Video(str(tmp_path / "film.mp4")) as overlay:
         assert overlay.rate == RATE / 2
-        pictures = [picture for _, picture in overlay.frames()]
+        pictures = [frame.pixels for frame in overlay.frames()]
     assert len(pictures) == 4 and pictures[0].shape == (48, 64, 3)
     assert np.ptp(pictures[0].astype(int), axis=(0, 1)).max() > 50, "something is drawn"
 
@@ -94,7 +95,7 @@ def test_videos_with_odd_sides_can_be_written(tmp_path):
     with videos.writing(str(tmp_path / "odd"), (65, 49), RATE) as add:
         add(1, np.zeros((49, 65, 3), np.uint8))
     with videos.Video(str(tmp_path / "odd.mp4")) as video:
-        assert next(video.frames())[1].shape == (48, 64, 3)
+        assert next(video.frames()).pixels.shape == (48, 64, 3)
 
 
 def test_an_error_in_a_video_leaves_no_incomplete_overlay(model_dir, film, tmp_path, left_half):
