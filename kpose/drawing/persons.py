@@ -333,7 +333,7 @@ def picture_of_people(pixels, people, skeleton, ids=None):
         _add_skeleton(picture, person[:, :2], skeleton, None, confidence, scale, JOINT_THRESHOLD, of_persons[index])
     for k, corner in enumerate(corners):
         if corner and min(picture.size) >= SMALLEST_WITH_LABELS:
-            text = f"{people.scores[k]:.2f}" if ids is None else f"#{ids[k]} {people.scores[k]:.2f}"
+            text = f"{people.scores[k]:.2f}" if ids is None else f"#{ids[k]}  {people.scores[k]:.2f}"
             _add_label(picture, corner, text, of_persons[k] or BOX, opacities[k])
     return picture
 

@@ -96,8 +96,8 @@ def predict(
             work.run(jobs)
             complete = True
         finally:
-            # After an interrupt, those of the files that were finished.
-            if complete or len(results):
+            # After an interrupt, those of the files that were finished, and of the video until then.
+            if complete or work.stopped or len(results):
                 if outputs.folder:
                     results.write(outputs.keypoints_file)
                 if stream:
@@ -178,6 +178,7 @@ class _Work:
         results: the `Results`, to which those of the files are added.
 
     Attributes:
+        stopped: whether a signal ended a video.
         failed: number of files that could not be read.
         empty: names of the files in which nobody was found.
     """
@@ -187,7 +188,7 @@ class _Work:
         self._results = results
         # The largest id of an image or frame so far.
         self._last_id = 0
-        self.failed, self.empty = 0, []
+        self.stopped, self.failed, self.empty = False, 0, []
 
     def run(self, jobs):
         """Predicts all files and writes their overlays.
@@ -246,8 +247,8 @@ class _Work:
 
         stem = self._outputs.stem(job.path)
         with self._results.all_or_none():
-            stopped = video_files.predict_video(self._model, job.path, self._detector, self._options, stem, add)
-        if stopped:
+            self.stopped = video_files.predict_video(self._model, job.path, self._detector, self._options, stem, add)
+        if self.stopped:
             raise KeyboardInterrupt
 
     def report(self, count, outputs):

@@ -18,7 +18,7 @@ LOST = 2.0
 LEAST = 0.1
 # The similarity of poses is OKS with sigmas larger by this factor: limbs move between frames. The
 # factor grows by `SPREAD` a second without a person, because the prediction becomes uncertain.
-LOOSENESS, SPREAD = 1.2, 5.0
+LOOSENESS, SPREAD = 2.0, 5.0
 # Seconds over which the velocity is averaged.
 MEMORY = 0.6
 # Seconds over which a velocity is used: people stop and turn.

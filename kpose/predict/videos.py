@@ -15,7 +15,7 @@ from kpose.core import files
 from kpose.core.errors import InputError, first_line
 from kpose.data import image_files
 from kpose.drawing import persons
-from kpose.predict import inputs
+from kpose.predict import downloads, inputs
 
 SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm")
 # Suffixes that only a URL may have: playlists, and the names of live streams.
@@ -71,7 +71,7 @@ def is_camera(path):
 @functools.lru_cache(maxsize=1024)
 def _content_is_video(url):
     """Whether the server says that a URL is a video; False if there is no answer."""
-    kind = inputs.content_type(url)
+    kind = downloads.content_type(url)
     return kind.startswith("video/") or kind in VIDEO_TYPES
 
 

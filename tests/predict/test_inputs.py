@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kpose.core.errors import InputError
-from kpose.predict import inputs
+from kpose.predict import downloads, inputs
 from tests import helpers
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)
@@ -263,8 +263,8 @@ def test_an_image_at_a_url(server, path):
     ],
 )
 def test_a_download_that_fails_is_one_line(server, path, message, monkeypatch):
-    monkeypatch.setattr(inputs, "MAX_BYTES", 2000)
-    monkeypatch.setattr(inputs, "TIMEOUT", 0.3)
+    monkeypatch.setattr(downloads, "MAX_BYTES", 2000)
+    monkeypatch.setattr(downloads, "TIMEOUT", 0.3)
     with pytest.raises(InputError, match=message) as error:
         read_all(server + path)
     helpers.one_line(error)
