@@ -102,5 +102,7 @@ def test_a_person_elsewhere_is_another_person():
 
 def test_without_scipy_it_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy.optimize", None)
-    with pytest.raises(InputError, match=r"--track needs the package scipy: pip install scipy \(or pip install '.\[vid"):
+    with pytest.raises(
+        InputError, match=r"--track needs the package scipy: pip install scipy \(or pip install '.\[vid"
+    ):
         tracking.check()
