@@ -22,7 +22,7 @@ setup(
         "kpose.configs.hardware",
     ],
     # configs/ lies at the top of the repository; installed, it would be too common a name for a package of its own.
-    package_data={"kpose": ["models_shipped/*"], "kpose.evaluate": ["*.jinja"]},
+    package_data={"kpose": ["models_shipped/*", "models_shipped/detectors/*"], "kpose.evaluate": ["*.jinja"]},
     package_dir={"kpose.configs": "configs", "kpose.configs.hardware": "configs/hardware"},
     install_requires=[
         "absl-py>=2.1",
@@ -37,9 +37,10 @@ setup(
         "pyyaml",
         "numba>=0.60",
         "numpy>=1.26",
-        "pillow>=10.1",
+        "pillow>=11.3",
         "pycocotools>=2.0.8",
         "pyyaml>=6.0",
+        "simplejpeg>=1.7",
         "tensorboard>=2.18",
         "tensorflow>=2.18",
         "tqdm>=4.66",
@@ -49,6 +50,7 @@ setup(
             "apache-beam>=2.60",
             "av>=14.1",
             "hypothesis>=6.100",
+            "pandas>=2.2",
             "pytest>=8.0",
             "pytest-xdist>=3.6",
             "ruff>=0.6",

@@ -71,6 +71,7 @@ def run_demo(output_dir, config="demo", train_images=3000, val_images=500, steps
         images=os.path.join(figures, "images", "val", "00000000000[1-8].jpg"),
         boxes=_annotations(figures, "val"),
         output_dir=os.path.join(output_dir, "predictions"),
+        overwrite=True,
     )
     return _summary(output_dir, run, figures, seconds, time.monotonic() - started)
 
@@ -125,13 +126,13 @@ def serve_one(model_dir, figures):
     import tensorflow as tf
 
     from kpose.core import files
-    from kpose.predict.model import load_model
+    from kpose.export import model_folder
 
     truth = files.read_json(_annotations(figures, "val"), "annotation file")
     person = truth["annotations"][0]
     name = next(image["file_name"] for image in truth["images"] if image["id"] == person["image_id"])
     path = os.path.join(figures, "images", "val", name)
-    model, _ = load_model(model_dir)
+    model = tf.saved_model.load(model_folder.version_folder(model_dir))
     answer = model.signatures["serving_default"](
         image_bytes=tf.constant([tf.io.read_file(path).numpy()]), boxes=tf.constant([person["bbox"]], tf.float32)
     )

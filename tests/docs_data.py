@@ -93,8 +93,9 @@ BLOCKS = {
         ("from kpose.export.saved_model", RUN),
         ("from kpose.export import converted", RUN),
         ("import kpose", RUN),
-        ("import numpy", RUN),
+        ("confident", RUN),
         ("from PIL", RUN),
+        ("import numpy", RUN),
         ("from kpose.predict.files", RUN),
         ("from kpose.evaluate import two_runs", RUN),
     ),
@@ -283,6 +284,7 @@ def make_data(folder):
     import shutil
     import zipfile
 
+    from tests import drawn_hands
     from tfrecords_tools.figures import dataset
 
     drawn = os.path.join(folder, "drawn")
@@ -300,7 +302,7 @@ def make_data(folder):
     with open(labels, encoding="utf-8") as file:
         _write_csv(json.load(file), os.path.join(folder, "people.csv"))
     _write_lsp(os.path.join(folder, "lsp"), images)
-    _write_hands(os.path.join(folder, "hands"))
+    drawn_hands.make(os.path.join(folder, "hands"), 12)
     _write_video(os.path.join(folder, "film"))
     _write_labels_of_tools(folder)
     shutil.rmtree(drawn)
@@ -353,27 +355,6 @@ def _write_lsp(folder, images):
     joints = np.random.default_rng(0).uniform(20, 100, (3, 14, 4))
     joints[2] = 0
     scipy.io.savemat(os.path.join(folder, "joints.mat"), {"joints": joints})
-
-
-def _write_hands(folder):
-    """Twelve grey images of a hand with 21 joints, with LabelMe's labels."""
-    import json
-
-    import numpy as np
-    from PIL import Image
-
-    os.makedirs(folder)
-    fingers = ("thumb", "index", "middle", "ring", "little")
-    joints = ["wrist", *(f"{finger}_{k}" for finger in fingers for k in range(1, 5))]
-    for number in range(12):
-        random = np.random.default_rng(number)
-        Image.fromarray(random.integers(60, 200, (120, 160, 3), np.uint8)).save(os.path.join(folder, f"{number}.jpg"))
-        points = random.uniform([40, 20], [120, 100], (len(joints), 2)).round(1).tolist()
-        shapes = [{"label": j, "points": [p], "shape_type": "point"} for j, p in zip(joints, points, strict=True)]
-        shapes.append({"label": "hand", "points": [[30, 10], [130, 110]], "shape_type": "rectangle"})
-        labels = {"imagePath": f"{number}.jpg", "imageHeight": 120, "imageWidth": 160, "shapes": shapes}
-        with open(os.path.join(folder, f"{number}.json"), "w", encoding="utf-8") as file:
-            json.dump(labels, file)
 
 
 def _write_labels_of_tools(folder):

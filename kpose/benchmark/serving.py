@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from kpose import config as config_lib
 from kpose.benchmark.timing import alternate, ratio, seconds_of, skipped
-from kpose.core import devices, skeleton_files, skeletons
+from kpose.core import devices, skeletons
+from kpose.data.training_set import skeleton_of
 from kpose.export import converted, graph
 from kpose.models import folding
 from kpose.runs.workdir import build_network
@@ -39,7 +40,7 @@ def serve(runs):
 
 def _network(name, runs, with_onnx):
     config = config_lib.load_recipe(name)
-    skeleton = skeletons.COCO if config.skeleton == skeletons.AUTO else skeleton_files.find(config.skeleton)
+    skeleton = skeleton_of(config, default=skeletons.COCO)
     with devices.dtype_policy("float32"):
         network = folding.fold_batch_norm(build_network(config, skeleton))
     size = tuple(config.model.input_size)

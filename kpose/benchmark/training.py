@@ -12,8 +12,9 @@ from absl import logging
 
 from kpose import config as config_lib
 from kpose.benchmark.timing import alternate_timed, ratio, seconds_of, skipped
-from kpose.core import devices, skeleton_files, skeletons
+from kpose.core import devices, skeletons
 from kpose.core.errors import first_line
+from kpose.data.training_set import skeleton_of
 from kpose.models import flops
 from kpose.runs.workdir import build_network
 from kpose.train import setup
@@ -64,7 +65,7 @@ def _short(precision):
 
 def _network(name, precision, runs, matrix_rate, with_torch):
     config = _recipe(name, precision)
-    skeleton = skeletons.COCO if config.skeleton == skeletons.AUTO else skeleton_files.find(config.skeleton)
+    skeleton = skeleton_of(config, default=skeletons.COCO)
     batch = _batch(config, skeleton)
     ways = {mode: _engine(_recipe(name, precision, xla), skeleton, batch) for mode, xla in MODES.items()}
     seconds = alternate_timed(1, ways)

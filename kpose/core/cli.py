@@ -103,7 +103,9 @@ def _positional(words, flag_values, choices, arguments):
         flag.value = [*(flag.value or ()), *words]
         words = []
         if not flag.value:
-            _fail(f"--{arguments} is missing: {flag.help} (--help lists the flags)")
+            # As in `_usage`.
+            text = flag.help.partition(";\n")[0]
+            _fail(f"--{arguments} is missing: {text} (--help lists the flags)")
     if choices and (not words or words[0] not in choices):
         _fail(f"the first argument must be one of {', '.join(choices)} (--help explains them)")
     if len(words) > bool(choices):

@@ -173,14 +173,20 @@ def find_training_set(patterns, skeleton, padding, weights=(), aspect=0.0, coord
     )
 
 
-def skeleton_of(config):
+def skeleton_of(config, default=None):
     """The `Skeleton` that a recipe's network learns: `config.skeleton`, or that of its first data set.
+
+    Args:
+        config: the recipe.
+        default: the `Skeleton` for "auto", if no records are to be read; None: that of the records.
 
     Raises:
         InputError: the skeleton or the records do not exist.
     """
     if config.skeleton != skeletons.AUTO:
         return skeleton_files.find(config.skeleton)
+    if default is not None:
+        return default
     return records.find(_patterns(config.data.train)[0]).skeleton
 
 

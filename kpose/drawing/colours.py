@@ -13,6 +13,21 @@ import itertools
 import re
 
 SIDES = {"left": (255, 140, 40), "right": (50, 150, 255), "middle": (120, 225, 150)}
+# Colours of persons in a crowd: bright, and those that follow each other differ most.
+PERSONS = (
+    (255, 80, 80),
+    (70, 185, 255),
+    (255, 210, 50),
+    (190, 120, 255),
+    (90, 225, 110),
+    (255, 140, 40),
+    (60, 225, 215),
+    (255, 115, 195),
+    (185, 225, 50),
+    (125, 145, 255),
+    (225, 170, 120),
+    (230, 230, 230),
+)
 # More groups than this have hues that nobody can tell apart.
 MOST_GROUPS = 16
 # The wheel ends at magenta, so that the last joint does not look like the first.
@@ -81,6 +96,16 @@ def of_bone(skeleton, bone):
     if sides:
         return SIDES[sides.pop() if len(sides) == 1 else "middle"]
     return of_joints(skeleton)[max(bone)]
+
+
+def of_person(number):
+    """Colour (red, green, blue) of a person of a crowd, by a number from 0."""
+    return PERSONS[number % len(PERSONS)]
+
+
+def lighter(colour):
+    """A colour mixed with white."""
+    return tuple(round(0.6 * value + 0.4 * 255) for value in colour)
 
 
 def entries(skeleton, most):

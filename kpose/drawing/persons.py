@@ -1,9 +1,10 @@
 """Pictures of persons with their skeletons.
 
 Left limbs are orange, right limbs are blue, limbs in the middle are green; `colours` has the colours
-of skeletons without left and right. An occluded joint is drawn as a ring. A joint of low confidence
-is drawn faint. Images are uint8 [H, W, 3] RGB, grey [H, W] or floats in 0..255. All functions return
-a new uint8 [H, W, 3] array and do not change their arguments.
+of skeletons without left and right. Each person of a crowd has one colour. An occluded joint is
+drawn as a ring. A joint of low confidence is drawn faint. Images are uint8 [H, W, 3] RGB, grey
+[H, W] or floats in 0..255. All functions return a new uint8 [H, W, 3] array and do not change their
+arguments.
 
 Points are [x, y] in continuous pixel coordinates: pixel i covers [i, i + 1).
 """
@@ -19,6 +20,7 @@ from kpose.drawing import colours
 
 OUTLINE = (15, 15, 20)
 HOLLOW = (255, 255, 255)
+BOX = (255, 255, 255)
 
 # A person is painted enlarged by this factor and then reduced, for smooth edges. The factor is
 # smaller if the enlarged layer would have more pixels than the limit.
@@ -28,6 +30,9 @@ LAYER_PIXELS = 16_000_000
 # Width of a bone as a fraction of the person's size, and its limits in pixels.
 BONE_WIDTH = 0.017
 BONE_LIMITS = (1.4, 40.0)
+# In a large image, which is viewed reduced, the bones of a small person have at least this fraction
+# of the image's longer side, but at most that fraction of the person's size. The upper limit grows.
+BONE_OF_IMAGE, BONE_OF_SMALL, MOST_OF_IMAGE = 1 / 900, 0.04, 1 / 100
 # Skeletons of more joints have thinner bones and smaller joints, as the root of the number.
 DENSE = 40
 
@@ -39,8 +44,13 @@ FAINTEST = 0.08
 # `draw_people` does not draw joints with lower scores.
 JOINT_THRESHOLD = 0.15
 
-# Limits of the font size of a box's label.
-LABEL_LIMITS = (10, 32)
+# Font size of a label as a fraction of the image's shorter side, and its least value in pixels. In
+# images with a shorter side below the limit, a label would hide the person.
+LABEL_SIZE, LABEL_LEAST = 1 / 40, 10
+SMALLEST_WITH_LABELS = 120
+# With more people than this, each person has a colour, and the sides have none.
+MOST_WITH_SIDES = 3
+JPEG_QUALITY = 90
 
 
 def draw_skeleton(image, keypoints, skeleton, visibility=None, *, confidence=None, scale=None, threshold=None):
@@ -65,27 +75,31 @@ def draw_skeleton(image, keypoints, skeleton, visibility=None, *, confidence=Non
     Raises:
         ValueError: an array does not have the shape above.
     """
-    canvas = as_rgb(image)
-    count = skeleton.num_joints
+    picture = Image.fromarray(as_rgb(image))
+    _add_skeleton(picture, keypoints, skeleton, visibility, confidence, scale, threshold)
+    return np.array(picture)
+
+
+def _add_skeleton(picture, keypoints, skeleton, visibility, confidence, scale, threshold, colour=None):
+    """As `draw_skeleton`, on a PIL image that it changes; `colour` is that of the whole person."""
+    count, shape = skeleton.num_joints, (picture.height, picture.width)
     keypoints = _checked("keypoints", keypoints, (count, 2))
     visibility = _checked("visibility", np.full(count, 2) if visibility is None else visibility, (count,))
     confidence = _checked("confidence", np.ones(count) if confidence is None else confidence, (count,))
-    drawn = (visibility > 0) & _near(keypoints, canvas.shape) & np.isfinite(confidence)
+    drawn = (visibility > 0) & _near(keypoints, shape) & np.isfinite(confidence)
     if threshold is not None:
         drawn &= confidence >= threshold
-    if not drawn.any() or not canvas.size:
-        return canvas
-    width = _bone_width(keypoints[drawn], canvas.shape, scale, min(1.0, math.sqrt(DENSE / count)))
-    box = _layer_box(keypoints[drawn], canvas.shape, margin=math.ceil(3 * width + 2))
+    if not drawn.any() or not min(shape):
+        return
+    width = _bone_width(keypoints[drawn], shape, scale, min(1.0, math.sqrt(DENSE / count)))
+    box = _layer_box(keypoints[drawn], shape, margin=math.ceil(3 * width + 2))
     if box is None:
-        return canvas
+        return
     hollow = visibility == 1
     # A joint that is drawn stays visible, even at confidence 0.
     strength = FAINTEST + (1 - FAINTEST) * _eased(np.clip(np.where(drawn, confidence, 0), 0, 1))
-    layer = _paint(keypoints, skeleton, drawn, hollow, strength, width, box)
-    picture = Image.fromarray(canvas)
+    layer = _paint(keypoints, skeleton, drawn, hollow, strength, width, box, colour)
     picture.paste(layer, box[:2], mask=layer.getchannel("A"))
-    return np.array(picture)
 
 
 def _eased(share):
@@ -132,7 +146,9 @@ def _bone_width(points, shape, scale, share):
     if scale is None or not math.isfinite(scale):
         # A person with few labelled joints stays visible.
         scale = max(np.ptp(points, axis=0).max(), 0.1 * min(shape[:2]))
-    return float(np.clip(share * BONE_WIDTH * scale, *BONE_LIMITS))
+    longer = max(shape)
+    width = max(share * BONE_WIDTH * scale, min(longer * BONE_OF_IMAGE, BONE_OF_SMALL * scale))
+    return float(np.clip(width, BONE_LIMITS[0], max(BONE_LIMITS[1], longer * MOST_OF_IMAGE)))
 
 
 def _layer_box(points, shape, margin):
@@ -142,8 +158,8 @@ def _layer_box(points, shape, margin):
     return (left, top, right, bottom) if left < right and top < bottom else None
 
 
-def _paint(keypoints, skeleton, drawn, hollow, strength, width, box):
-    """The RGBA layer of `box` with one person, anti-aliased."""
+def _paint(keypoints, skeleton, drawn, hollow, strength, width, box, colour):
+    """The RGBA layer of `box` with one person, anti-aliased; `colour` None: those of the skeleton."""
     size = (box[2] - box[0], box[3] - box[1])
     factor = max(1, min(SUPERSAMPLING, math.isqrt(LAYER_PIXELS // (size[0] * size[1]))))
     layer = Image.new("RGBA", (size[0] * factor, size[1] * factor))
@@ -159,8 +175,10 @@ def _paint(keypoints, skeleton, drawn, hollow, strength, width, box):
     for i in order:
         _line(brush, points[list(bones[i])], (widths[i] + 2 * edge) * factor, OUTLINE, 0.6 * strengths[i])
     for i in order:
-        _line(brush, points[list(bones[i])], widths[i] * factor, colours.of_bone(skeleton, bones[i]), strengths[i])
-    radii, of_joints = _radii(keypoints, drawn, bones, width), colours.of_joints(skeleton)
+        of_bone = colour or colours.of_bone(skeleton, bones[i])
+        _line(brush, points[list(bones[i])], widths[i] * factor, of_bone, strengths[i])
+    radii = _radii(keypoints, drawn, bones, width)
+    of_joints = [colours.lighter(colour)] * len(keypoints) if colour else colours.of_joints(skeleton)
     for joint in sorted(np.flatnonzero(drawn), key=lambda k: strength[k]):
         radius, opacity = radii[joint], strength[joint]
         _disc(brush, points[joint], (radius + edge) * factor, OUTLINE, 0.75 * opacity)
@@ -199,7 +217,7 @@ def _disc(brush, centre, radius, colour, opacity):
     brush.ellipse([x - radius, y - radius, x + radius, y + radius], fill=(*colour, round(255 * opacity)))
 
 
-def draw_box(image, box, colour=(255, 255, 255), width=None, label=None):
+def draw_box(image, box, colour=BOX, width=None, label=None):
     """Draws a box as a thin rectangle with a dark rim.
 
     Args:
@@ -212,20 +230,27 @@ def draw_box(image, box, colour=(255, 255, 255), width=None, label=None):
     Returns:
         [H, W, 3] uint8.
     """
-    canvas = as_rgb(image)
-    height, length = canvas.shape[:2]
+    picture = Image.fromarray(as_rgb(image))
+    corner = _add_box(picture, box, colour, width)
+    if label and corner:
+        _add_label(picture, corner, label, colour)
+    return np.array(picture)
+
+
+def _add_box(picture, box, colour, width=None):
+    """As `draw_box`, on a PIL image that it changes; returns the (left, top) for a label, or None."""
+    length, height = picture.size
     width = max(1, round(min(height, length) / 400)) if width is None else width
     x, y, w, h = (float(value) for value in box)
     if not all(math.isfinite(value) for value in (x, y, w, h)) or w <= 0 or h <= 0:
-        return canvas
+        return None
     # Clipped to just beyond the image: sides outside it are not drawn, and the coordinates stay
     # small.
     beyond = width + 2
     left, top = round(max(x, -beyond)), round(max(y, -beyond))
     right, bottom = round(min(x + w, length + beyond)) - 1, round(min(y + h, height + beyond)) - 1
     if left > right or top > bottom:
-        return canvas
-    picture = Image.fromarray(canvas)
+        return None
     # In the mode "RGBA" the brush blends with the picture instead of replacing its pixels.
     brush = ImageDraw.Draw(picture, "RGBA")
     for grown in (1, -width):
@@ -233,18 +258,17 @@ def draw_box(image, box, colour=(255, 255, 255), width=None, label=None):
         if rim[0] <= rim[2] and rim[1] <= rim[3]:
             brush.rectangle(rim, outline=(*OUTLINE, 110))
     brush.rectangle((left, top, right, bottom), outline=(*colour, 255), width=width)
-    if label:
-        _tag(brush, (left, top), label, colour, canvas.shape)
-    return np.array(picture)
+    return left, top
 
 
-def _tag(brush, corner, text, colour, shape):
+def _add_label(picture, corner, text, colour):
     """Writes a text in a dark field above a box's corner, or below it at the top of the image."""
-    font = ImageFont.load_default(int(np.clip(min(shape[:2]) / 40, *LABEL_LIMITS)))
+    brush = ImageDraw.Draw(picture, "RGBA")
+    font = ImageFont.load_default(max(LABEL_LEAST, int(min(picture.size) * LABEL_SIZE)))
     low, high = np.reshape(font.getbbox(text), (2, 2)).tolist()
     pad = max(1, round(font.size / 5))
     size = (high[0] - low[0] + 2 * pad, high[1] - low[1] + 2 * pad)
-    x = min(max(corner[0], 0), max(shape[1] - size[0], 0))
+    x = min(max(corner[0], 0), max(picture.width - size[0], 0))
     y = corner[1] - size[1] if corner[1] >= size[1] else max(corner[1], 0)
     brush.rectangle((x, y, x + size[0] - 1, y + size[1] - 1), fill=(*OUTLINE, 170))
     brush.text((x + pad - low[0], y + pad - low[1]), text, (*colour, 255), font)
@@ -259,39 +283,62 @@ def save_image(path, array):
         path: the file.
         array: [H, W, 3] or [H, W], uint8 or float in 0..255.
     """
-    picture = Image.fromarray(as_rgb(array))
+    save_picture(path, Image.fromarray(as_rgb(array)))
+
+
+def save_picture(path, picture):
+    """As `save_image`, for a PIL image."""
     jpeg = os.path.splitext(path)[1].lower() in (".jpg", ".jpeg")
     with files.replacing(path, "wb") as file:
-        picture.save(file, "JPEG" if jpeg else "PNG", **({"quality": 92} if jpeg else {}))
+        picture.save(file, "JPEG" if jpeg else "PNG", **({"quality": JPEG_QUALITY} if jpeg else {}))
 
 
-def draw_people(pixels, people, skeleton):
-    """Draws the boxes, the detector's scores and the skeletons of all people in an image.
+def draw_people(pixels, people, skeleton, ids=None):
+    """As `picture_of_people`; returns uint8 [H, W, 3]."""
+    return np.array(picture_of_people(pixels, people, skeleton, ids))
+
+
+def picture_of_people(pixels, people, skeleton, ids=None):
+    """Draws the boxes, the scores and the skeletons of all people in an image.
+
+    Up to `MOST_WITH_SIDES` people have the colours of left and right, and white boxes. More people
+    have a colour each, which neighbours do not share.
 
     Args:
         pixels: uint8 [H, W, 3].
-        people: `kpose.predict.model.People`, in pixels of the image.
+        people: `kpose.predict.people.People`, in pixels of the image.
         skeleton: their `Skeleton`.
+        ids: [N] integers that choose the persons' colours, such as those of tracks; None: by
+            position, from left to right.
 
     Returns:
-        uint8 [H, W, 3].
+        A PIL image in RGB.
     """
-    for index, box in enumerate(people.boxes):
-        label = None if people.box_scores is None else f"{people.box_scores[index]:.2f}"
-        pixels = draw_box(pixels, box, label=label)
+    # The constructor copies the pixels.
+    picture = Image.fromarray(np.asarray(pixels, np.uint8))
+    boxes = np.asarray(people.boxes, np.float64).reshape(-1, 4)
+    of_persons = _person_colours(boxes, ids)
+    corners = [_add_box(picture, box, colour or BOX) for box, colour in zip(boxes, of_persons, strict=True)]
     # Large persons are usually nearest to the camera. They are drawn last, in front of the others.
-    for index in np.argsort(people.boxes[:, 2:].prod(1), kind="stable"):
+    for index in np.argsort(boxes[:, 2:].prod(1), kind="stable"):
         person = people.keypoints[index]
         # A model without scores for joints has the same score for all of them
         # (`decoding.resolution_score`). This score depends on the person's size only, and
         # gives no information about the joints.
         confidence = person[:, 2] if np.ptp(person[:, 2]) else None
-        pixels = draw_skeleton(
-            pixels,
-            person[:, :2],
-            skeleton,
-            confidence=confidence,
-            scale=people.boxes[index, 2:].max(),
-            threshold=JOINT_THRESHOLD,
-        )
-    return pixels
+        scale = boxes[index, 2:].max()
+        _add_skeleton(picture, person[:, :2], skeleton, None, confidence, scale, JOINT_THRESHOLD, of_persons[index])
+    for corner, score, colour in zip(corners, people.scores, of_persons, strict=True):
+        if corner and min(picture.size) >= SMALLEST_WITH_LABELS:
+            _add_label(picture, corner, f"{score:.2f}", colour or BOX)
+    return picture
+
+
+def _person_colours(boxes, ids):
+    """The colour of each person; None: those of the skeleton."""
+    if ids is None:
+        if len(boxes) <= MOST_WITH_SIDES:
+            return [None] * len(boxes)
+        # Neighbours have colours that follow each other, and those differ most.
+        ids = np.argsort(np.argsort(boxes[:, 0] + boxes[:, 2] / 2, kind="stable"))
+    return [colours.of_person(int(number)) for number in ids]

@@ -17,7 +17,7 @@ import os
 
 from absl import flags
 
-from kpose.core import cli
+from kpose.core import cli, skeleton_files, skeletons
 
 FLAGS = cli.flag_set()
 _WORKDIR = flags.DEFINE_string(
@@ -66,6 +66,13 @@ _PIXEL_OFFSET = flags.DEFINE_float(
     "value that write_coco needs for this file. Ignored with --records, which have their own.",
     flag_values=FLAGS,
 )
+_SKELETON = flags.DEFINE_string(
+    "skeleton",
+    skeletons.AUTO,
+    "With --results: the skeleton of their keypoints, in its order: coco, lsp, or a .json or .yaml file, as for "
+    "write_coco. auto: that of the category in --annotations. A run has its own skeleton.",
+    flag_values=FLAGS,
+)
 _OUTPUT_DIR = flags.DEFINE_string(
     "output_dir",
     None,
@@ -84,6 +91,8 @@ _BEST = flags.DEFINE_bool(
 def main():
     if _IMAGES.value and (_COMPARE.value or _RESULTS.value):
         raise cli.InputError("--images is for the evaluation of a run: leave it out with --results and --compare")
+    if _SKELETON.value != skeletons.AUTO and not _RESULTS.value:
+        raise cli.InputError("--skeleton is for --results: a run has the skeleton of its records")
     if _COMPARE.value:
         _compare(_COMPARE.value)
     elif _RESULTS.value:
@@ -132,6 +141,7 @@ def _evaluate_results():
         _ANNOTATIONS.value,
         _OUTPUT_DIR.value or os.path.join(os.path.dirname(_RESULTS.value), "evaluation"),
         _PIXEL_OFFSET.value,
+        skeletons.AUTO if _SKELETON.value == skeletons.AUTO else skeleton_files.find(_SKELETON.value),
     )
 
 

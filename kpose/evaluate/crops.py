@@ -151,11 +151,8 @@ class ImageCrops:
         """The image of a person, [H, W, 3] uint8: as stored, or turned if the labels fit that."""
         name, (height, width) = self._names[number], self._image_sizes[number]
         image = self._folder.open(name)
-        if height and width and not image.fit(width, height):
-            raise InputError(
-                f"{name}: the image has {image.width} x {image.height} pixels, but its labels are for {width} x "
-                f"{height}: give the images for which the labels were made"
-            )
+        if height and width:
+            image.check_size(width, height)
         return np.array(image.decode())
 
 

@@ -21,7 +21,7 @@ MIN_OVERLAP = 0.5
 FAR_AWAY = -1e6
 
 
-def evaluate(results_path, annotations_path, output_dir, pixel_offset=None):
+def evaluate(results_path, annotations_path, output_dir, pixel_offset=None, skeleton=skeletons.AUTO):
     """Evaluates keypoint results on all labelled persons of the annotations.
 
     `match` assigns at most one result to each person. PCP and PDJ are those of the persons found.
@@ -35,6 +35,8 @@ def evaluate(results_path, annotations_path, output_dir, pixel_offset=None):
             person was found.
         output_dir: folder for metrics.json, report.html and pcp.png.
         pixel_offset: of the annotations, as for `coco_files.read_labels`; None: that of COCO.
+        skeleton: the `Skeleton` of the results' keypoints, in its order; or "auto": that of the
+            annotations.
 
     Returns:
         The dict of metrics.json.
@@ -46,7 +48,13 @@ def evaluate(results_path, annotations_path, output_dir, pixel_offset=None):
     rows, names = coco_files.read_results(results_path)
     num_joints = _joints_of(rows, results_path)
     data = coco_files.load(annotations_path, "annotation file")
-    skeleton = _skeleton_of(num_joints, results_path, annotations_path, data)
+    if skeleton == skeletons.AUTO:
+        skeleton = _skeleton_of(num_joints, results_path, annotations_path, data)
+    elif skeleton.num_joints != num_joints:
+        raise InputError(
+            f"{results_path}: {num_joints} joints for each person, but the skeleton {skeleton.name!r} has "
+            f"{skeleton.num_joints}: give the skeleton of the model that predicted them"
+        )
     labels = summary.read_labels(annotations_path, skeleton, pixel_offset, data)
     results = _in_images_of(labels, rows, names, results_path)
     labelled = [p for p in labels.persons if p.num_labelled and not p.crowd and p.box is not None]
@@ -55,8 +63,13 @@ def evaluate(results_path, annotations_path, output_dir, pixel_offset=None):
         raise InputError(
             f"{results_path}: no box of {len(results)} results overlaps a labelled person by {MIN_OVERLAP} or more"
         )
-    metrics = _score(pairs, missed, skeleton) | {
-        "oks_ap": coco.oks_ap(labels, _coco_results(results), [p.id for p in labelled], skeleton, list(labels.images)),
+    oks_ap, matches = coco.evaluate_oks(
+        labels, _coco_results(results), [p.id for p in labelled], skeleton, list(labels.images)
+    )
+    metrics = _score(pairs, missed, skeleton)
+    metrics["intervals"]["oks_ap"] = bootstrap.ap_intervals(matches)
+    metrics |= {
+        "oks_ap": oks_ap,
         "visibility": None,
         "num_persons": len(pairs),
         "num_labelled_persons": len(labelled),
@@ -225,7 +238,7 @@ def _skeleton_of(num_joints, path, annotations_path, data):
     if skeleton is None:
         raise InputError(
             f"{path}: {num_joints} joints for each person, and no category of {annotations_path} lists the names of "
-            "its joints: add them as 'keypoints' to the category"
+            "its joints: give them with --skeleton=FILE.json, or add them as 'keypoints' to the category"
         )
     return skeleton
 

@@ -159,7 +159,12 @@ def _score(trained, persons, results, counts, labels):
     mean_offset = geometry.HALF_PIXEL if trained.config.data.coordinates == geometry.INDICES else 0.0
     mean_points = decoding.place(trained.mean_pose, persons["region"], mean_offset)
     has_visibility = "visibility" in OUTPUTS_OF_LOSS.get(trained.config.loss.name, ())
-    return summary.compute_metrics(persons, mean_points, counts, skeleton, ap_of) | {
-        "oks_ap": ap_of(np.ones(len(truth), bool)),
+    metrics = summary.compute_metrics(persons, mean_points, counts, skeleton, ap_of)
+    oks_ap = None
+    if labels is not None:
+        oks_ap, matches = coco.evaluate_oks(labels, results, persons["annotation_id"], skeleton)
+        metrics["intervals"]["oks_ap"] = bootstrap.ap_intervals(matches)
+    return metrics | {
+        "oks_ap": oks_ap,
         "visibility": tables.visibility_table(truth, keypoints[..., 2]) if has_visibility else None,
     }

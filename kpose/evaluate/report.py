@@ -102,9 +102,12 @@ def _values(metrics):
         name, value, edges = "PDJ@0.2", metrics["pdj"]["0.2"], intervals["pdj"]["0.2"]
         floor = metrics["mean_pose_pdj"]["0.2"]
     headline = f"{name} {percent(value)} {_interval(edges)}".rstrip()
+    if ap:
+        edges = _interval(intervals["oks_ap"]["AP"])
+        headline += f", OKS AP {percent(ap['AP'])} {edges}".rstrip() + note_on_sigmas(metrics)
     return {
         "recipe": metrics["recipe"],
-        "headline": headline + (f", OKS AP {percent(ap['AP'])}{note_on_sigmas(metrics)}" if ap else ""),
+        "headline": headline,
         "mean_pose": f"{name} {percent(floor)}",
         "resampled": f"{metrics['bootstrap']['num_images']} images",
         "facts": _facts(metrics),
@@ -113,7 +116,7 @@ def _values(metrics):
         "pcp": _pcp_table(metrics) if limbs else None,
         "pdj": _pdj_table(metrics),
         "joints": _joint_table(metrics),
-        "oks": _row_of_percents(ap),
+        "oks": _row_of_percents(ap, intervals["oks_ap"]),
         "visibility": _row_of_percents(metrics["visibility"]),
         "subsets": _subset_table(metrics),
     }
@@ -236,11 +239,12 @@ def _sigmas(metrics):
     return f"Sigmas: {', '.join(named)}." if sigmas else ""
 
 
-def _row_of_percents(fractions):
-    """A `Table` with one row of named fractions; None without any."""
+def _row_of_percents(fractions, intervals=None):
+    """A `Table` with one row of named fractions, and their intervals where there are any; None without any."""
     if fractions is None:
         return None
-    return Table(list(fractions), [[Cell(percent(value)) for value in fractions.values()]])
+    cells = [_measured(value, (intervals or {}).get(name)) for name, value in fractions.items()]
+    return Table(list(fractions), [cells])
 
 
 def _measured(value, interval):

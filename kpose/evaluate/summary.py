@@ -54,7 +54,8 @@ def compute_metrics(persons, mean_points, counts, skeleton, ap_of=None):
 
     Returns:
         dict: the metrics of the prediction; those of the mean pose under `mean_pose_...`;
-        `intervals`, what they resample (`bootstrap`), and `subsets`; `pdj_unit` and `oks_sigmas`.
+        `intervals` (that of `oks_ap` is None), what they resample (`bootstrap`), and `subsets`;
+        `pdj_unit` and `oks_sigmas`.
         PCP has no groups and no limbs if the skeleton has no limbs.
     """
     truth, points, boxes, images = persons["truth"], persons["keypoints"][..., :2], persons["box"], persons["image"]
@@ -88,7 +89,8 @@ def compute_metrics(persons, mean_points, counts, skeleton, ap_of=None):
         tables_of(points)
         | {f"mean_pose_{name}": table for name, table in tables_of(mean_points).items()}
         | {
-            "intervals": bootstrap.intervals(counts | bootstrap.joint_counts(truth, points, boxes), images, skeleton),
+            "intervals": bootstrap.intervals(counts | bootstrap.joint_counts(truth, points, boxes), images, skeleton)
+            | {"oks_ap": None},
             "bootstrap": bootstrap.describe(images),
             "pdj_unit": pose.pdj_unit(skeleton),
             "oks_sigmas": coco.sigmas_of(skeleton),

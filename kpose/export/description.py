@@ -95,15 +95,17 @@ def read(path):
         path: the file.
 
     Raises:
-        InputError: the file is missing or damaged.
+        InputError: the file is missing or damaged, or is .onnx and the package onnx is missing.
     """
     if not files.is_file(path):
         raise InputError(f"{path}: no such file")
     content = files.read_bytes(path)
     if not path.endswith(".onnx"):
         return of_tflite(content, path)
-    import onnx
-
+    try:
+        import onnx
+    except ImportError:
+        raise InputError(f"{path}: its description can be read only with the package onnx: pip install onnx") from None
     try:
         entries = onnx.load_from_string(content).metadata_props
     except Exception as error:

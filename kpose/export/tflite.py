@@ -20,10 +20,23 @@ def convert(server, quantize="none"):
     Raises:
         InputError: the converter fails.
     """
-    function = server.serve_images.get_concrete_function(*server.crop_inputs(None))
+    return convert_function(server, server.serve_images.get_concrete_function(*server.crop_inputs(None)), quantize)
+
+
+def convert_function(owner, function, quantize="none"):
+    """Returns a function of a graph as a .tflite file, in bytes.
+
+    Args:
+        owner: the `tf.Module` that holds its variables.
+        function: the concrete function; the signature has the names of its arguments and outputs.
+        quantize: as for `convert`.
+
+    Raises:
+        InputError: the converter fails.
+    """
     # By way of a SavedModel: the converter does not read the values of Keras 3's variables.
     with tempfile.TemporaryDirectory() as folder:
-        tf.saved_model.save(server, folder, signatures={"serving_default": function})
+        tf.saved_model.save(owner, folder, signatures={"serving_default": function})
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         if quantize != "none":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]

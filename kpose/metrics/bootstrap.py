@@ -120,12 +120,34 @@ def resampled(counts, images, seed=0):
     number = len(sums_of_images)
     if number < 2:
         return np.full((RESAMPLES, *counts.shape[1:]), np.nan)
-    rng, sums = np.random.default_rng(seed), []
+    return np.concatenate([np.tensordot(weights, sums_of_images, 1) for weights in _weights(number, seed)])
+
+
+def _weights(number, seed):
+    """Yields how often each image is drawn, [at most _CHUNK, number] float64, `RESAMPLES` rows in all."""
+    rng = np.random.default_rng(seed)
     for start in range(0, RESAMPLES, _CHUNK):
         drawn = rng.integers(0, number, (min(_CHUNK, RESAMPLES - start), number))
-        weights = np.array([np.bincount(row, minlength=number) for row in drawn], np.float64)
-        sums.append(np.tensordot(weights, sums_of_images, 1))
-    return np.concatenate(sums)
+        yield np.array([np.bincount(row, minlength=number) for row in drawn], np.float64)
+
+
+def ap_intervals(matches, seed=0):
+    """The intervals of OKS AP: the results of an image keep their matches, and are ranked anew.
+
+    Args:
+        matches: `coco.Matches`.
+        seed: equal seeds draw equal images.
+
+    Returns:
+        {"AP", "AP50", "AP75": [low, high]}; None instead of an interval with fewer than two images.
+    """
+    number = len(matches.persons)
+    if number < 2:
+        return {"AP": None, "AP50": None, "AP75": None}
+    values = np.array([matches.average_precision(row) for weights in _weights(number, seed) for row in weights])
+    # COCO's OKS thresholds are 0.5, 0.55, ..., 0.95.
+    columns = {"AP": values.mean(1), "AP50": values[:, 0], "AP75": values[:, 5]}
+    return {name: interval(column) for name, column in columns.items()}
 
 
 def describe(images):

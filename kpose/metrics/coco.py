@@ -1,6 +1,7 @@
 """COCO keypoint results, and OKS AP by pycocotools."""
 
 import contextlib
+import dataclasses
 import io
 
 import numpy as np
@@ -56,7 +57,71 @@ def coco_results(image_ids, boxes, keypoints, scores):
     ]
 
 
+@dataclasses.dataclass(frozen=True)
+class Matches:
+    """What COCOeval found in each image: all that AP over any multiset of the images needs.
+
+    Attributes:
+        image: [D] the number of each result's image, from 0; the highest score first.
+        correct: [T, D] bool, the result matches a counted person at OKS threshold t.
+        wrong: [T, D] bool, the result matches no person there.
+        persons: [I] number of counted persons of each image.
+        recalls: [R] recalls at which the precision is averaged.
+    """
+
+    image: np.ndarray
+    correct: np.ndarray
+    wrong: np.ndarray
+    persons: np.ndarray
+    recalls: np.ndarray
+
+    @classmethod
+    def of(cls, evaluation):
+        """Those of a `COCOeval` after `evaluate`, over the first of its areas."""
+        found = evaluation.evalImgs[: len(evaluation.params.imgIds)]
+        rows = [(number, entry) for number, entry in enumerate(found) if entry is not None]
+        persons = np.zeros(len(found))
+        for number, entry in rows:
+            persons[number] = np.sum(np.asarray(entry["gtIgnore"]) == 0)
+        # An image without results has arrays of no columns.
+        thresholds = len(evaluation.params.iouThrs)
+        matched, ignored = (
+            np.concatenate([np.zeros((thresholds, 0)), *(entry[name] for _, entry in rows)], 1).astype(bool)
+            for name in ("dtMatches", "dtIgnore")
+        )
+        order = np.argsort(-np.array([score for _, entry in rows for score in entry["dtScores"]]), kind="mergesort")
+        image = np.array([number for number, entry in rows for _ in entry["dtScores"]], np.int64)
+        correct, wrong = matched & ~ignored, ~matched & ~ignored
+        return cls(image[order], correct[:, order], wrong[:, order], persons, evaluation.params.recThrs)
+
+    def average_precision(self, weights):
+        """COCO's AP over images of which each counts several times.
+
+        Args:
+            weights: [I] how often each image counts.
+
+        Returns:
+            [T] AP at each OKS threshold; NaN if no person counts.
+        """
+        persons = weights @ self.persons
+        if not persons:
+            return np.full(len(self.correct), np.nan)
+        counted = weights[self.image]
+        correct, wrong = (np.cumsum(flags * counted, 1) for flags in (self.correct, self.wrong))
+        precision = correct / np.maximum(correct + wrong, 1)
+        precision = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
+        # Beyond the highest recall, the precision is 0.
+        precision = np.concatenate([precision, np.zeros((len(precision), 1))], 1)
+        places = [np.searchsorted(row, self.recalls, side="left") for row in correct / persons]
+        return np.array([row[place].mean() for row, place in zip(precision, places, strict=True)])
+
+
 def oks_ap(labels, results, annotation_ids, skeleton, image_ids=None):
+    """COCO's keypoint AP and AR over the chosen persons: the metrics of `evaluate_oks`."""
+    return evaluate_oks(labels, results, annotation_ids, skeleton, image_ids)[0]
+
+
+def evaluate_oks(labels, results, annotation_ids, skeleton, image_ids=None):
     """COCO's keypoint AP and AR over the chosen persons.
 
     COCOeval gets a copy in which images and annotations are numbered from 1 and all are of one
@@ -72,8 +137,8 @@ def oks_ap(labels, results, annotation_ids, skeleton, image_ids=None):
         image_ids: the images to evaluate on; None: those with results.
 
     Returns:
-        The ten metrics of `pycocotools.cocoeval.COCOeval` by name; None for a metric without
-        persons.
+        The ten metrics of `pycocotools.cocoeval.COCOeval` by name, None for a metric without
+        persons; and the `Matches` in each of the images.
 
     Raises:
         InputError: the file lacks some of the persons.
@@ -109,7 +174,8 @@ def oks_ap(labels, results, annotation_ids, skeleton, image_ids=None):
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return {name: None if value < 0 else float(value) for name, value in zip(OKS_NAMES, evaluation.stats, strict=True)}
+    values = zip(OKS_NAMES, evaluation.stats, strict=True)
+    return {name: None if value < 0 else float(value) for name, value in values}, Matches.of(evaluation)
 
 
 class RecordsEvaluation:

@@ -48,8 +48,57 @@ def movenet(input_size=(192, 192), num_joints=17, outputs=(), width=1.0, frozen_
         "visibility": [B, K] float32 in [0, 1], the map of the joint at the place of the joint}.
     """
     images = keras.Input((*input_size, 3), name="images")
+    x, top, frozen = _pyramid(images, width, frozen_blocks)
+    maps = _heads(x, {"heatmap": num_joints, "regress": 2 * num_joints, "center": 1, "offset": 2 * num_joints})
+    found = GuidedExpectation(name="expectation")([maps[n] for n in ("heatmap", "regress", "center", "offset")])
+    answer = {"keypoints": found[..., :2], "visibility": found[..., 2]}
+    others = [name for name in outputs if name != "visibility"]
+    pooled = layers.GlobalAveragePooling2D(dtype="float32", name="pooled")(top) if others else None
+    network = keras.Model(images, answer | extra_outputs(pooled, num_joints, others), name="movenet")
+    if frozen is not None:
+        frozen.trainable = False
+    return network
+
+
+def multipose(num_joints=17, width=1.5, upsample=None):
+    """The network of MoveNet MultiPose, up to the maps of its heads.
+
+    It finds all persons of an image: those at the peaks of the centre map. Each cell has the box
+    and the joints of the person whose centre it is. `kpose.predict.multipose` decodes the maps.
+
+    Args:
+        num_joints: K.
+        width: factor of the number of channels; 1.5 for the published weights.
+        upsample: function of a name -> layer that doubles height and width bilinearly; None:
+            Keras' layer, which needs a fixed size in a TensorFlow graph.
+
+    Returns:
+        `keras.Model`: images [B, H, W, 3] of 0..255, H and W multiples of 32 -> dict of maps [B, H /
+        4, W / 4, C] float32: "center" (logits; C is 1), "box_size" and "box_offset" ((y, x) in
+        cells; the centre of the box is relative to the cell), "heatmap" (logits; K), "regress" and
+        "offset" (2K, (y, x) in cells relative to the cell).
+    """
+    images = keras.Input((None, None, 3), name="images")
+    x, _, _ = _pyramid(images, width, upsample=upsample)
+    numbers = {"center": 1, "box_size": 2, "box_offset": 2}
+    joints = {"heatmap": num_joints, "regress": 2 * num_joints, "offset": 2 * num_joints}
+    return keras.Model(images, _heads(x, numbers | joints), name="multipose")
+
+
+def _pyramid(images, width, frozen_blocks=0, upsample=None):
+    """MobileNetV2 with the feature pyramid.
+
+    Args:
+        images: [B, H, W, 3] of 0..255, symbolic.
+        width, frozen_blocks, upsample: as for `movenet` and `multipose`.
+
+    Returns:
+        (features [B, H / 4, W / 4, 24], features at stride 32, the `keras.Model` of the frozen
+        blocks or None).
+    """
+    upsample = upsample or (lambda name: layers.UpSampling2D(interpolation="bilinear", name=name))
     x = layers.Rescaling(1 / 127.5, -1.0, name="rescale")(images)
-    laterals = {}
+    laterals, frozen = {}, None
     x = _conv(x, _rounded(32 * width), "Conv1", kernel=3, strides=2, activation="relu6")
     index = 0
     for expansion, channels, blocks, strides in _STAGES:
@@ -60,31 +109,23 @@ def movenet(input_size=(192, 192), num_joints=17, outputs=(), width=1.0, frozen_
             if index in _LATERALS:
                 laterals[index] = _conv(x, _LATERALS[index], f"lateral_{index}")
             index += 1
-    x = _conv(x, 1280, "Conv_1", activation="relu6")
-    top = x
-    x = _conv(x, _LATERALS[9], "lateral_top")
+    top = _conv(x, 1280, "Conv_1", activation="relu6")
+    x = _conv(top, _LATERALS[9], "lateral_top")
     for level, block in enumerate(sorted(_LATERALS, reverse=True)):
-        x = layers.UpSampling2D(interpolation="bilinear", name=f"up_{level}")(x)
+        x = upsample(f"up_{level}")(x)
         x = layers.Add(name=f"merge_{level}")([x, laterals[block]])
         following = sorted(_LATERALS, reverse=True)[min(level + 1, 2)]
         x = _separable(x, _LATERALS[following], f"pyramid_{level}")
+    return x, top, frozen
+
+
+def _heads(x, numbers):
+    """dict of maps from features; `numbers` is name -> number of channels."""
     # The last convolution of each head is always in float32.
-    maps = {}
-    for head, numbers in (
-        ("heatmap", num_joints),
-        ("regress", 2 * num_joints),
-        ("center", 1),
-        ("offset", 2 * num_joints),
-    ):
-        maps[head] = _conv(_separable(x, _HEAD_FILTERS, head), numbers, head, dtype="float32")
-    found = GuidedExpectation(name="expectation")([maps[n] for n in ("heatmap", "regress", "center", "offset")])
-    answer = {"keypoints": found[..., :2], "visibility": found[..., 2]}
-    others = [name for name in outputs if name != "visibility"]
-    pooled = layers.GlobalAveragePooling2D(dtype="float32", name="pooled")(top) if others else None
-    network = keras.Model(images, answer | extra_outputs(pooled, num_joints, others), name="movenet")
-    if frozen_blocks:
-        frozen.trainable = False
-    return network
+    return {
+        head: _conv(_separable(x, _HEAD_FILTERS, head), number, head, dtype="float32")
+        for head, number in numbers.items()
+    }
 
 
 @keras.saving.register_keras_serializable("kpose")

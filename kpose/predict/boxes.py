@@ -3,13 +3,13 @@
 import collections
 import dataclasses
 import os
-import re
 
 from absl import logging
 
 from kpose.core.errors import InputError
 from kpose.data import coco_files, coco_names, problems
 from kpose.metrics.coco import PERSON_CATEGORY
+from kpose.predict import inputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,9 +126,9 @@ def _detected(path, data, image_paths, wanted):
     named_paths = coco_names.NamedFiles((os.path.abspath(image_path), image_path) for image_path in image_paths)
     by_number = collections.defaultdict(list)
     for image_path in image_paths:
-        number = re.search(r"(\d+)\.\w+$", os.path.basename(image_path))
-        if number:
-            by_number[int(number[1])].append(image_path)
+        number = inputs.number_of_file(image_path)
+        if number is not None:
+            by_number[number].append(image_path)
     entries = []
     for row, name in zip(rows, names, strict=True):
         if name:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import glob
 import json
 import os
 
@@ -12,66 +11,88 @@ from absl import logging
 from kpose.core import files
 from kpose.core.errors import InputError
 from kpose.core.progress import Progress
+from kpose.data import image_files
 from kpose.drawing import persons
 from kpose.metrics import coco
 from kpose.predict import boxes as box_files
-from kpose.predict import detectors, videos
-from kpose.predict.model import InputImage, Model
+from kpose.predict import inputs, videos
+from kpose.predict.inputs import InputImage
+from kpose.predict.model import Model
+from kpose.predict.outputs import KEYPOINTS_FILE, Outputs
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-KEYPOINTS_FILE = "keypoints.json"
+__all__ = ["KEYPOINTS_FILE", "find_images", "predict"]
+
+SUFFIXES = (*image_files.SUFFIXES, *videos.SUFFIXES)
+# Names of images without a person in the log.
+_NAMED = 10
 
 
 def predict(
-    model_dir, images, boxes=None, output_dir=".", overlays=True, detector="none", min_score=None, every=1, stream=None
+    model,
+    images,
+    boxes=None,
+    output_dir="predictions",
+    overlays=True,
+    detector="auto",
+    min_score=None,
+    every=1,
+    stream=None,
+    overwrite=False,
+    overlay_format="jpg",
 ):
     """Predicts the keypoints of each person in image and video files.
 
     Writes `output_dir/keypoints.json`, COCO keypoint results with the name of their file, and with
-    `overlays` also `output_dir/<image>.png` and `output_dir/<video>.mp4`. The results are in the
+    `overlays` also `output_dir/<image>.jpg` and `output_dir/<video>.mp4`. The results are in the
     order of the boxes, or of the files. With `boxes`, a result repeats the `image_id` and `bbox` of
-    its box. Otherwise the `image_id` of an image is its position among the files, and the
-    `image_id` of a video frame is the frame's number; both start at 1.
+    its box; otherwise see `_number`.
 
     Args:
-        model_dir: as `source` of `Model`.
-        images: a file, a folder or a glob, or a list of these.
+        model: a `Model`, or its `source`.
+        images: a file, a URL, a folder or a glob, or a list of these.
         boxes: JSON file with COCO annotations or detection results (see `boxes.read_boxes`). The
             person's score is multiplied by the score in the file, if there is one. None: use
             `detector`.
         output_dir: folder for the results; None: they are not written.
         overlays: write images and videos with the skeletons drawn.
-        detector: one of `detectors.NAMES`, or a callable as described in `kpose.predict.detectors`.
-            "none": each image is one person's box.
-        min_score: persons with a lower score of the detector or in the file are skipped. None:
-            `detectors.MIN_SCORE` for a detector, no limit for a file.
+        detector: as for `Model`.
+        min_score: persons with a lower score of the detector or in the file are skipped. None: the
+            detector's default, no limit for a file.
         every: process every n-th frame of a video.
         stream: text file to which the results are also written, at the end.
+        overwrite: replace the files of an earlier run.
+        overlay_format: "jpg" or "png", for the overlays of images.
 
     Returns:
         The list of COCO results.
 
     Raises:
-        InputError: there is no model or no image, or the boxes do not fit the images. If one of
-            several files cannot be read, it is logged and skipped, and the error is raised at the
-            end, after the results of the other files are written.
+        InputError: there is no model or no image, the boxes do not fit the images, the output folder
+            cannot be written or holds files of an earlier run, or an overlay would replace an input.
+            If one of several files cannot be read, it is logged and skipped, and the error is raised
+            at the end, after the results of the other files are written.
     """
-    paths = find_images(images)
-    stems = _overlay_stems(paths, output_dir) if overlays and output_dir else {}
-    model = Model(model_dir)
-    jobs = [_Job(path, number, stems.get(path)) for number, path in enumerate(paths, 1)]
+    paths = find_images(images, output_dir)
+    outputs = Outputs(output_dir, paths, overlays, overlay_format, overwrite, kept=[boxes] if boxes else ())
+    model = model if isinstance(model, Model) else Model(model)
+    jobs = [_Job(path, number) for number, path in enumerate(paths, 1)]
+    found = None
     if boxes is None:
-        detector = _choose_detector(detector, detectors.MIN_SCORE if min_score is None else min_score, model.skeleton)
+        found = model.find_detector(detector, min_score)
+        _number(jobs)
     else:
-        detector = None
         jobs = _add_boxes(jobs, boxes, min_score or 0.0, model.skeleton)
-    results, failed = _predict_jobs(model, jobs, detector, every)
-    _write(results, output_dir, stream)
-    place = f": {os.path.join(output_dir, KEYPOINTS_FILE)}" if output_dir else ""
-    logging.info("%d persons in %d files%s", len(results), len(jobs) - failed, place)
-    if failed:
-        raise InputError(f"{failed} of {len(jobs)} files could not be read (named above); the others are done")
-    return results
+    work = _Work(model, outputs, found, every)
+    complete = False
+    try:
+        work.run(jobs)
+        complete = True
+    finally:
+        # After an interrupt, those of the files that were finished.
+        if complete or work.results():
+            _write(work.results(), outputs.keypoints_file, stream)
+    work.report(len(jobs), outputs)
+    return work.results()
 
 
 @dataclasses.dataclass
@@ -81,16 +102,34 @@ class _Job:
     Attributes:
         path: the file.
         number: its position among the files, from 1.
-        stem: path of its overlay without the suffix; None: no overlay.
+        image_id: id of an image without boxes of a file.
         boxes: list of `boxes.PersonBox`; []: there is no file of boxes.
         places: positions of the boxes in the file of boxes.
     """
 
     path: str
     number: int
-    stem: str | None
+    image_id: int | None = None
     boxes: list = dataclasses.field(default_factory=list)
     places: list = dataclasses.field(default_factory=list)
+
+    @property
+    def is_video(self):
+        return videos.is_video(self.path)
+
+
+def _number(jobs):
+    """Sets the `image_id` of the images.
+
+    It is the number at the end of the file's name, as in 000000000139.jpg, if each image has one and
+    they differ; otherwise the position among the files, from 1.
+    """
+    images = [job for job in jobs if not job.is_video]
+    numbers = [inputs.number_of_file(job.path) for job in images]
+    if None in numbers or len(set(numbers)) < len(numbers):
+        numbers = [job.number for job in images]
+    for job, number in zip(images, numbers, strict=True):
+        job.image_id = number
 
 
 def _add_boxes(jobs, file, min_score, skeleton):
@@ -100,7 +139,7 @@ def _add_boxes(jobs, file, min_score, skeleton):
         InputError: one of the files is a video, or as for `boxes.read_boxes`.
     """
     for job in jobs:
-        if videos.is_video(job.path):
+        if job.is_video:
             raise InputError(f"{job.path}: --boxes are for images: give the video's frames, or leave --boxes out")
     by_path = {job.path: job for job in jobs}
     for place, box in enumerate(box_files.read_boxes(file, list(by_path), min_score, skeleton)):
@@ -109,109 +148,118 @@ def _add_boxes(jobs, file, min_score, skeleton):
     return [job for job in jobs if job.boxes]
 
 
-def _choose_detector(detector, min_score, skeleton):
-    """Returns a detector by its name, or a callable as it is; None for "none". Logs the choice.
+class _Work:
+    """The prediction of some files.
 
-    Raises:
-        InputError: a detector of persons for a skeleton that is not a person's, or as
-            `detectors.get`.
+    Args:
+        model: the `Model`.
+        outputs: the `Outputs`.
+        detector: a callable or None, from `Model.find_detector`.
+        every: process every n-th frame of a video.
+
+    Attributes:
+        failed: number of files that could not be read.
+        empty: names of the files in which nobody was found.
     """
-    if not isinstance(detector, str):
-        return detector
-    if not skeleton.is_person and detectors.for_skeleton(detector, skeleton) == "none":
-        logging.info(
-            "the model predicts %r, for which there is no detector: each whole image is one box; give others with "
-            "--boxes",
-            skeleton.name,
-        )
-        return None
-    found = detectors.get(detector, min_score)
-    if found is not None:
-        logging.info("person detector: %s, minimum score %g", type(found).__name__, min_score)
-    elif detector == "auto":
-        logging.info(
-            "no --boxes, and no person detector is installed (%s): each whole image is one person's box",
-            detectors.INSTALL,
-        )
-    else:
-        logging.info("no --boxes and no person detector: each whole image is one person's box")
-    return found
+
+    def __init__(self, model, outputs, detector, every):
+        self._model, self._outputs, self._detector, self._every = model, outputs, detector, every
+        self._answers = []
+        # The largest id of an image or frame so far.
+        self._last_id = 0
+        self.failed, self.empty = 0, []
+
+    def run(self, jobs):
+        """Predicts all files and writes their overlays.
+
+        Raises:
+            InputError: the only file cannot be read.
+        """
+        self._last_id = max((job.image_id for job in jobs if job.image_id is not None), default=0)
+        with Progress(len(jobs), "files", shown=len(jobs) > 1) as progress, self._outputs:
+            for job, image, error in inputs.read_ahead(jobs, _read):
+                try:
+                    if error is not None:
+                        raise error
+                    self._predict(job, image)
+                except InputError as problem:
+                    self.failed += 1
+                    if len(jobs) == 1:
+                        raise
+                    logging.error("skipped: %s", problem)
+                progress.add(1)
+
+    def _predict(self, job, image):
+        results = self._predict_video(job) if job.is_video else self._predict_image(job, image)
+        if not results:
+            self.empty.append(job.path)
+        places = job.places or range(len(self._answers), len(self._answers) + len(results))
+        self._answers += zip(places, results, strict=True)
+
+    def _predict_image(self, job, image):
+        """Returns the results of one image; its overlay is drawn meanwhile."""
+        boxes = [box.box for box in job.boxes] or None
+        people = self._model.predict_image(image, boxes, self._detector)
+        scores = [box.score for box in job.boxes]
+        if any(score is not None for score in scores):
+            scores = np.float32([1.0 if score is None else score for score in scores])
+            people = dataclasses.replace(people, scores=people.scores * scores, box_scores=scores)
+        self._outputs.draw(job.path, image.pixels, people)
+        image_ids = [box.image_id for box in job.boxes] or [job.image_id] * len(people)
+        return _results(image_ids, people, job.path, boxes)
+
+    def _predict_video(self, job):
+        """Returns the results of one video, and writes its overlay."""
+        results, add, first_id = [], None, self._last_id
+        stem = self._outputs.stem(job.path)
+        with contextlib.ExitStack() as stack:
+            video = stack.enter_context(videos.Video(job.path))
+            total = -(-video.length // self._every) if video.length else None
+            progress = stack.enter_context(Progress(total, "frames", name=os.path.basename(job.path)))
+            for number, pixels in video.frames(self._every):
+                frame = InputImage(pixels, f"frame {number} of {job.path}")
+                people = self._model.predict_image(frame, detector=self._detector)
+                self._last_id = first_id + number
+                found = _results([self._last_id] * len(people), people, job.path)
+                results += [result | {"frame": number} for result in found]
+                if stem:
+                    if add is None:
+                        size = pixels.shape[1::-1]
+                        add = stack.enter_context(videos.writing(stem, size, video.rate / self._every))
+                    add(number, persons.draw_people(pixels, people, self._model.skeleton))
+                progress.add(1)
+        return results
+
+    def results(self):
+        """Returns the results of all files, in the order of the boxes or files."""
+        return [result for _, result in sorted(self._answers, key=lambda answer: answer[0])]
+
+    def report(self, count, outputs):
+        """Logs the numbers of persons and files.
+
+        Args:
+            count: the number of files.
+            outputs: the `Outputs`.
+
+        Raises:
+            InputError: a file could not be read, or an overlay could not be written.
+        """
+        place = f": {outputs.keypoints_file}" if outputs.folder else ""
+        logging.info("%d persons in %d files%s", len(self._answers), count - self.failed, place)
+        if self.empty:
+            names = [inputs.name_of_file(path) for path in self.empty[:_NAMED]]
+            more = f" and {len(self.empty) - _NAMED} more" if len(self.empty) > _NAMED else ""
+            logging.info("nobody found in %d of %d files: %s%s", len(self.empty), count, ", ".join(names), more)
+        if outputs.errors:
+            raise InputError(f"{len(outputs.errors)} overlays could not be written: {outputs.errors[0]}")
+        if self.failed:
+            raise InputError(f"{self.failed} of {count} files could not be read (named above); the others are done")
 
 
-def _overlay_stems(paths, output_dir):
-    """Returns {path: path of its overlay without the suffix}, all different.
-
-    Raises:
-        InputError: an overlay would replace one of the files.
-    """
-    stems = {}
-    for path in paths:
-        name = os.path.splitext(os.path.basename(path))[0]
-        stem, copy = os.path.join(output_dir, name), 1
-        while stem in stems.values():
-            copy += 1
-            stem = os.path.join(output_dir, f"{name}_{copy}")
-        overlay = stem + (".mp4" if videos.is_video(path) else ".png")
-        if os.path.exists(overlay) and any(os.path.samefile(overlay, other) for other in paths):
-            raise InputError(f"{overlay}: the overlay would replace an input file: choose another --output_dir")
-        stems[path] = stem
-    return stems
-
-
-def _predict_jobs(model, jobs, detector, every):
-    """Returns the results of all files, in order, and the number of unreadable files."""
-    answers, failed = [], 0
-    with Progress(len(jobs), "files", shown=len(jobs) > 1) as progress:
-        for job in jobs:
-            try:
-                if videos.is_video(job.path):
-                    results = _predict_video(model, job, detector, every)
-                else:
-                    results = _predict_image(model, job, detector)
-            except InputError as error:
-                if len(jobs) == 1:
-                    raise
-                logging.error("skipped: %s", error)
-                failed += 1
-            else:
-                places = job.places or range(len(answers), len(answers) + len(results))
-                answers += zip(places, results, strict=True)
-            progress.add(1)
-    return [result for _, result in sorted(answers, key=lambda answer: answer[0])], failed
-
-
-def _predict_image(model, job, detector):
-    """Returns the results of one image, and writes its overlay."""
+def _read(job):
+    """Returns the `InputImage` of a job; None for a video."""
     # Boxes of a file are for the pixels as stored.
-    image = InputImage.read(job.path, upright=not job.boxes)
-    boxes = [box.box for box in job.boxes] or None
-    people = model.predict(image, boxes, detector)
-    scores = [box.score for box in job.boxes]
-    if any(score is not None for score in scores):
-        scores = np.float32([1.0 if score is None else score for score in scores])
-        people = dataclasses.replace(people, scores=people.scores * scores, box_scores=scores)
-    if job.stem:
-        persons.save_image(f"{job.stem}.png", persons.draw_people(image.pixels, people, model.skeleton))
-    image_ids = [box.image_id for box in job.boxes] or [job.number] * len(people.scores)
-    return _results(image_ids, people, job.path, boxes)
-
-
-def _predict_video(model, job, detector, every):
-    """Returns the results of one video, and writes its overlay."""
-    results, add = [], None
-    with contextlib.ExitStack() as stack:
-        video = stack.enter_context(videos.Video(job.path))
-        total = -(-video.length // every) if video.length else None
-        progress = stack.enter_context(Progress(total, "frames", name=os.path.basename(job.path)))
-        for number, pixels in video.frames(every):
-            people = model.predict(InputImage(pixels, f"frame {number} of {job.path}"), detector=detector)
-            results += _results([number] * len(people.scores), people, job.path)
-            if job.stem:
-                if add is None:
-                    add = stack.enter_context(videos.writing(job.stem, pixels.shape[1::-1], video.rate / every))
-                add(number, persons.draw_people(pixels, people, model.skeleton))
-            progress.add(1)
-    return results
+    return None if job.is_video else inputs.Source(job.path, job.path).read(upright=not job.boxes)
 
 
 def _results(image_ids, people, path, boxes=None):
@@ -228,37 +276,39 @@ def _results(image_ids, people, path, boxes=None):
     return [result | {"file_name": path} for result in results]
 
 
-def _write(results, output_dir, stream):
+def _write(results, path, stream):
     """Writes the results to keypoints.json and to a text file, where these are given."""
-    if output_dir:
-        files.write_json(os.path.join(output_dir, KEYPOINTS_FILE), results, indent=None)
+    if path:
+        try:
+            files.write_json(path, results, indent=None)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
     if stream:
         json.dump(results, stream)
         stream.write("\n")
 
 
-def find_images(images):
+def find_images(images, output_dir=None):
     """Returns the paths of images and videos, each once; those of a folder or glob are sorted.
 
     Args:
-        images: a file, a folder or a glob, or a list of these.
+        images: a file, a URL, a folder or a glob, or a list of these.
+        output_dir: the folder of an earlier run's overlays, which are left out of a search that
+            begins outside it; None: there is none.
 
     Raises:
         InputError: one of them has no image or video.
     """
-    paths = [path for some in ([images] if isinstance(images, str) else images) for path in _find_some(some)]
-    return list(dict.fromkeys(paths))
+    paths = [os.fspath(path) for path in ([images] if isinstance(images, str | os.PathLike) else images)]
+    found = [path for some in paths for path in _find_some(some, output_dir)]
+    unique = {}
+    for path in found:
+        # "./a.jpg" is "a.jpg".
+        unique.setdefault(path if inputs.is_url(path) else os.path.normpath(path), path)
+    return list(unique.values())
 
 
-def _find_some(images):
-    suffixes = (*IMAGE_SUFFIXES, *videos.SUFFIXES)
-    if os.path.isfile(images):
-        return [images]
-    if os.path.isdir(images):
-        found = [os.path.join(images, name) for name in os.listdir(images)]
-        paths = sorted(path for path in found if path.lower().endswith(suffixes) and os.path.isfile(path))
-    else:
-        paths = sorted(path for path in glob.glob(images) if os.path.isfile(path))
-    if not paths:
-        raise InputError(f"{images}: no image or video there ({', '.join(suffixes)})")
-    return paths
+def _find_some(path, output_dir):
+    if inputs.is_url(path) or os.path.isfile(path):
+        return [path]
+    return inputs.find_files(path, SUFFIXES, apart=output_dir)

@@ -11,35 +11,34 @@ from kpose.models.weights import sources
 from kpose.runs import shipped_files
 
 
-def load_network(name=None):
-    """Returns the recipe and the Keras network, in float32, of a shipped model.
+def load(name=None):
+    """Returns the recipe, `Skeleton`, Keras network and mean pose of a shipped model.
 
     Args:
         name: one of `shipped_files.names()`; None: the default model.
+
+    Returns:
+        (recipe, `Skeleton`, `keras.Model` in float32, the mean pose of the training set: [K, 2]
+        float32, normalised).
 
     Raises:
         InputError: the model does not exist, or its files are damaged.
     """
     card, config = read_card(name)
+    # Older cards have a name in the recipe only.
+    skeleton = skeleton_files.of_saved(card.get("skeleton", config.skeleton))
     content = shipped_files.read_checked(card, "npz")
     with devices.dtype_policy("float32"):
-        network = models.build(config.model, load_skeleton(name), card["outputs"])
+        network = models.build(config.model, skeleton, card["outputs"])
     with np.load(io.BytesIO(content)) as arrays:
         network.set_weights([arrays[key].astype(np.float32) for key in sorted(arrays.files)])
+    return config, skeleton, network, np.asarray(card["mean_pose"], np.float32)
+
+
+def load_network(name=None):
+    """Returns the recipe and the Keras network of a shipped model, as `load`."""
+    config, _, network, _ = load(name)
     return config, network
-
-
-def load_skeleton(name):
-    """Returns the `Skeleton` that a shipped model predicts."""
-    card, config = read_card(name)
-    # Older cards have a name in the recipe only.
-    return skeleton_files.of_saved(card.get("skeleton", config.skeleton))
-
-
-def load_mean_pose(name):
-    """Returns the mean pose of a shipped model's training set: [K, 2] float32, normalised."""
-    card, _ = read_card(name)
-    return np.asarray(card["mean_pose"], np.float32)
 
 
 def read_card(name):

@@ -3,6 +3,8 @@
 models_shipped/<name>.json    card: recipe, checksums of the other files, mean pose, origin
 models_shipped/<name>.npz     weights: one float16 array per weight
 models_shipped/<name>.tflite  the same network for predictions on CPUs
+models_shipped/detectors/     card and .tflite file of the person detector, written by
+                              `kpose.export.shipped_detector`
 
 Nothing here needs TensorFlow; `kpose.runs.shipped` builds the Keras network.
 """
@@ -15,6 +17,7 @@ from kpose.core.errors import InputError
 
 # In the folder of the package; `import kpose` would be a cycle, because `kpose.load` reads this.
 FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "models_shipped")
+DETECTORS = os.path.join(FOLDER, "detectors")
 DEFAULT = "movenet_lightning_v1"
 
 
@@ -39,17 +42,28 @@ def read_card(name=None):
     return files.read_json(os.path.join(FOLDER, f"{name}.json"), "card of a shipped model")
 
 
-def read_checked(card, suffix):
+def read_detector(name):
+    """Returns the bytes of the .tflite file of a shipped detector.
+
+    Raises:
+        InputError: as for `read_checked`.
+    """
+    card = files.read_json(os.path.join(DETECTORS, f"{name}.json"), "card of a shipped detector")
+    return read_checked(card, "tflite", DETECTORS)
+
+
+def read_checked(card, suffix, folder=FOLDER):
     """Returns the bytes of a file of a shipped model.
 
     Args:
         card: the model's card.
         suffix: of the file: "npz" or "tflite".
+        folder: the folder of the file.
 
     Raises:
         InputError: the file is missing, or its checksum is not that of the card.
     """
-    path = os.path.join(FOLDER, f"{card['name']}.{suffix}")
+    path = os.path.join(folder, f"{card['name']}.{suffix}")
     try:
         with open(path, "rb") as file:
             content = file.read()

@@ -328,10 +328,7 @@ def load_trained(source, best=False):
         InputError: the source is neither a run nor a shipped model, or it is damaged.
     """
     if _is_shipped(source):
-        config, network = shipped.load_network(source)
-        return Trained(
-            config, shipped.load_skeleton(source), network, shipped.load_mean_pose(source), source, folder=None
-        )
+        return Trained(*shipped.load(source), origin=source, folder=None)
     config = load_config(source)
     checkpoint = checkpoints.latest(source, best)
     skeleton = load_skeleton(source)

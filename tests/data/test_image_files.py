@@ -199,3 +199,142 @@ def test_a_name_in_two_folders_of_a_zip_file_is_an_error(tmp_path):
         with pytest.raises(InputError, match="lsp.zip/im0001.jpg: several folders") as error:
             read("im0001.jpg")
         helpers.one_line(error)
+
+
+FORMATS = tuple(image_files.FORMATS)
+
+
+def _exif(value):
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return exif
+
+
+def _chunk(kind, content):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def test_the_exif_data_of_a_png_turns_it_without_decoding_its_pixels():
+    turned = _photo().transpose(Image.Transpose.ROTATE_270)
+    data = _encoded(_photo(), "PNG", exif=_exif(6))
+    bare = _encoded(_photo(), "PNG")
+    end = bare.index(b"IEND") - 4
+    behind = bare[:end] + _chunk(b"eXIf", _exif(6).tobytes().removeprefix(b"Exif\0\0")) + bare[end:]
+    for encoded in (data, behind):
+        image = image_files.EncodedImage(encoded, "a.png", FORMATS)
+        image.turn_upright()
+        assert (image.width, image.height) == (96, 128)
+        np.testing.assert_array_equal(image.pixels(), turned)
+    # The pixels are cut off; the orientation is known.
+    image = image_files.EncodedImage(data[: data.index(b"IDAT") + 20], "a.png", FORMATS)
+    image.turn_upright()
+    assert (image.width, image.height) == (96, 128)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "JPEG2000", "GIF"])
+def test_transparent_pixels_are_white(kind):
+    pixels = np.zeros((20, 30, 4), np.uint8)
+    pixels[:, :15] = (200, 30, 40, 255)
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = _encoded(Image.fromarray(pixels), kind, **options)
+    expected = np.full((20, 30, 3), 255, np.uint8)
+    expected[:, :15] = (200, 30, 40)
+    assert _difference(image_files.EncodedImage(data, "a", FORMATS).pixels(), expected) < 1
+
+
+def test_half_transparent_pixels_are_mixed_with_white():
+    pixels = np.full((4, 4, 4), (0, 100, 200, 128), np.uint8)
+    found = image_files.EncodedImage(_encoded(Image.fromarray(pixels), "PNG"), "a.png").pixels()
+    assert np.abs(found.astype(int) - np.round(255 + (np.array([0, 100, 200]) - 255) * 128 / 255)).max() <= 1
+
+
+@pytest.mark.parametrize("scale", [1.0, 255.0])
+def test_float_tiffs_are_scaled(scale):
+    levels = np.linspace(0, scale, 64 * 32, dtype=np.float32).reshape(32, 64)
+    data = _encoded(Image.fromarray(levels), "TIFF")
+    expected = np.repeat(np.round(levels / scale * 255)[..., None], 3, -1)
+    assert _difference(image_files.EncodedImage(data, "a.tif", FORMATS).pixels(), expected) == 0
+
+
+@pytest.mark.parametrize("values", [(0, 300), (-5, 200), (np.nan, np.nan), (0, np.inf)])
+def test_float_tiffs_of_another_range_are_refused(values):
+    levels = np.resize(np.float32(values), (8, 8))
+    with pytest.raises(InputError, match="a.tif: pixels of 32 bits from .* 0 to 1 or 0 to 255") as error:
+        image_files.EncodedImage(_encoded(Image.fromarray(levels), "TIFF"), "a.tif", FORMATS).pixels()
+    helpers.one_line(error)
+
+
+@pytest.mark.parametrize(("kind", "type_"), [("PNG", np.uint16), ("TIFF", np.uint16), ("TIFF", np.int32)])
+def test_sixteen_bits_of_any_format_keep_their_highest_eight(kind, type_):
+    levels = np.linspace(0, 65535, 64 * 32).reshape(32, 64).astype(type_)
+    found = image_files.EncodedImage(_encoded(Image.fromarray(levels), kind), "a", FORMATS).pixels()
+    np.testing.assert_array_equal(found[..., 1], levels // 256)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "AVIF"])
+def test_of_an_animation_the_first_frame_is_used_and_reported(kind):
+    first, second = _photo(seed=1), _photo(seed=2)
+    data = _encoded(first, kind, save_all=True, append_images=[second])
+    image = image_files.EncodedImage(data, "a", FORMATS)
+    assert image_files.ANIMATION in image.kinds
+    assert _difference(image.pixels(), first) < 12 < _difference(image.pixels(), second)
+    assert image_files.ANIMATION not in image_files.EncodedImage(_encoded(first, kind), "a", FORMATS).kinds
+
+
+def test_a_tiff_is_turned_once():
+    data = _encoded(_photo(), "TIFF", exif=_exif(6))
+    image = image_files.EncodedImage(data, "a.tif", FORMATS)
+    image.turn_upright()
+    assert image.pixels().shape == (image.height, image.width, 3) == (128, 96, 3)
+
+
+@pytest.mark.parametrize("kind", ["PPM", "EPS", "TGA", "PCX", "ICO"])
+def test_only_the_formats_of_the_list_are_decoded(kind):
+    data = _encoded(_photo(), kind)
+    with pytest.raises(InputError, match="a: not an image, or its format is not known"):
+        image_files.EncodedImage(data, "a", FORMATS)
+    assert image_files.EncodedImage(data, "a").kinds
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 1}, {"exif": _exif(8)}, {"L": True}]
+)
+def test_a_jpeg_has_the_same_pixels_by_both_decoders(options):
+    options = dict(options)
+    photo = _photo(91, 133).convert("L" if options.pop("L", False) else "RGB")
+    image = image_files.EncodedImage(_encoded(photo, quality=85, **options), "a.jpg", FORMATS)
+    image.turn_upright()
+    np.testing.assert_array_equal(image.pixels(), image.decode())
+
+
+def _damaged(random, data):
+    """A file with its end cut off, with changed bytes, with inserted bytes or with zeros at its end."""
+    place = int(random.integers(1, len(data)))
+    changed = bytearray(data)
+    for _ in range(random.integers(1, 8)):
+        changed[random.integers(len(changed))] = random.integers(256)
+    inserted = data[:place] + random.bytes(50) + data[place:]
+    return (data[:place], bytes(changed), inserted, data[:place] + bytes(1000))[random.integers(4)]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000", "MPO"])
+def test_a_damaged_file_of_any_format_is_one_line(kind, recwarn):
+    random = np.random.default_rng(0)
+    options = {"MPO": {"save_all": True, "append_images": [_photo(40, 50)]}, "TIFF": {"compression": "tiff_lzw"}}
+    data = _encoded(_photo(40, 50), kind, **options.get(kind, {}))
+    refused = 0
+    for damaged in (b"", b"\0", *(_damaged(random, data) for _ in range(30))):
+        try:
+            image = image_files.EncodedImage(damaged, "a.jpg", FORMATS)
+            image.turn_upright()
+            assert image.pixels().shape == (image.height, image.width, 3)
+        except InputError as error:
+            refused += 1
+            assert str(error).startswith("a.jpg: ") and "\n" not in str(error)
+    assert refused >= 5 and not recwarn.list
+
+
+def test_heic_needs_its_package(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pillow_heif", None)
+    with pytest.raises(InputError, match="a.heic: HEIC images need the package pillow-heif"):
+        image_files.EncodedImage(b"\0\0\0\x18ftypheic" + bytes(40), "a.heic", FORMATS)

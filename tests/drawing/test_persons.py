@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from kpose.drawing import colours, persons
-from kpose.predict.model import People
+from kpose.predict.people import People
 from tests.drawing.samples import COCO, GREY, PERSON, flags
 
 LEFT_WRIST, RIGHT_WRIST = COCO.joints.index("left_wrist"), COCO.joints.index("right_wrist")
@@ -215,7 +215,7 @@ def _people_at(score, box=(20, 10, 60, 100), box_scores=None):
     points = np.stack([np.linspace(25, 75, 17), np.linspace(15, 105, 17), np.full(17, score)], axis=1)
     # The nose has another score: equal scores of all joints are not drawn as transparency.
     points[0, 2] = 1.0
-    return People(points[None].astype(np.float32), np.float32([score]), np.float32([box]), box_scores)
+    return People(points[None].astype(np.float32), np.float32([0.5]), np.float32([box]), box_scores)
 
 
 def test_the_less_sure_the_fainter_and_below_the_threshold_not_at_all():
@@ -234,8 +234,78 @@ def test_joints_that_a_model_does_not_tell_apart_are_not_faded():
     np.testing.assert_array_equal(faint, sure)
 
 
-def test_detected_boxes_show_their_score_and_others_none():
+def test_the_label_is_the_person_s_score():
     box = (20, 40, 60, 60)
-    given, detected = _people_at(0.5, box), _people_at(0.5, box, np.float32([0.5]))
-    gap = persons.draw_people(GREY, detected, COCO) != persons.draw_people(GREY, given, COCO)
-    np.testing.assert_array_equal(gap, persons.draw_box(GREY, box, label="0.50") != persons.draw_box(GREY, box))
+    image = np.full((300, 300, 3), 128, np.uint8)
+    for people in (_people_at(0.0, box), _people_at(0.0, box, np.float32([0.9]))):
+        people.keypoints[:, 0, 2] = 0.01
+        np.testing.assert_array_equal(
+            persons.draw_people(image, people, COCO), persons.draw_box(image, box, label="0.50")
+        )
+
+
+def test_small_images_have_no_labels():
+    people = _people_at(0.0, (20, 40, 60, 40))
+    people.keypoints[:, 0, 2] = 0.01
+    expected = persons.draw_box(GREY[:100], (20, 40, 60, 40))
+    np.testing.assert_array_equal(persons.draw_people(GREY[:100], people, COCO), expected)
+
+
+def _crowd(count):
+    """People side by side, each 300 pixels wide, and their image."""
+    points = 3 * np.stack([PERSON + (100 * number, 40) for number in range(count)])
+    keypoints = np.concatenate([points, np.full((count, 17, 1), 0.99)], 2).astype(np.float32)
+    # The score of one joint differs: equal scores of all joints are not drawn as transparency.
+    keypoints[:, 0, 2] = 1.0
+    boxes = 3 * np.float32([(100 * number + 5, 45, 90, 110) for number in range(count)])
+    image = np.full((600, 300 * count, 3), 128, np.uint8)
+    return image, People(keypoints, np.full(count, 0.5, np.float32), boxes)
+
+
+def test_up_to_three_people_have_the_colours_of_left_and_right():
+    image, people = _crowd(3)
+    picture = persons.draw_people(image, people, COCO)
+    for person in people.keypoints:
+        left, right = _pixel(picture, person[LEFT_WRIST]), _pixel(picture, person[RIGHT_WRIST])
+        assert left[0] > left[2] + 50 and right[2] > right[0] + 50
+
+
+def test_more_people_have_a_colour_each_from_left_to_right():
+    image, people = _crowd(5)
+    # The order of the people is that of their scores, not of their places.
+    order = [3, 0, 4, 2, 1]
+    people = People(people.keypoints[order], people.scores, people.boxes[order])
+    picture = persons.draw_people(image, people, COCO)
+    for person, place in zip(people.keypoints, order, strict=True):
+        middle = person[[LEFT_WRIST, COCO.joints.index("left_elbow")], :2].mean(0)
+        other = person[[RIGHT_WRIST, COCO.joints.index("right_elbow")], :2].mean(0)
+        for point in (middle, other):
+            distances = [np.abs(_pixel(picture, point) - colour).sum() for colour in colours.PERSONS]
+            assert np.argmin(distances) == place
+    tracked = persons.draw_people(image, people, COCO, ids=[7] * 5)
+    assert (tracked == colours.of_person(7)).all(2).sum() > 1000 > (picture == colours.of_person(7)).all(2).sum()
+
+
+def test_the_colours_of_people_differ_most_from_the_next_ones():
+    table = np.array(colours.PERSONS, float)
+    distances = np.linalg.norm(table[:, None] - table[None], axis=2)
+    following = np.roll(distances, -1, axis=1).diagonal()
+    assert distances[~np.eye(len(table), dtype=bool)].min() > 50 and following.min() > 100
+
+
+@pytest.mark.parametrize(("size", "person"), [((6000, 9000), 4500), ((6000, 9000), 300), ((480, 640), 300)])
+def test_lines_are_seen_when_a_large_image_is_viewed_reduced(size, person):
+    image = np.full((*size, 3), 128, np.uint8)
+    picture = persons.draw_skeleton(image, PERSON * (person / 120), COCO)
+    shown = np.asarray(Image.fromarray(picture).reduce(max(1, max(size) // 1200))).astype(int)
+    scale = person / 120 / max(1, max(size) // 1200)
+    middle = PERSON[[LEFT_WRIST, COCO.joints.index("left_elbow")]].mean(0) * scale
+    assert np.abs(_pixel(shown, middle) - 128).sum() > 100
+    # A line never hides its person.
+    drawn = (picture != 128).any(2).sum()
+    assert drawn < 0.45 * (person * person * 0.8)
+
+
+def test_nobody_is_drawn_as_the_image():
+    nobody = People(np.zeros((0, 17, 3), np.float32), np.zeros(0, np.float32), np.zeros((0, 4), np.float32))
+    assert np.array_equal(persons.draw_people(GREY, nobody, COCO), GREY)

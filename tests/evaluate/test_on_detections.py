@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from kpose.core import skeleton_files
 from kpose.core.errors import InputError
 from kpose.core.skeletons import COCO
 from kpose.data.coco_files import read_labels, read_results
@@ -73,6 +74,9 @@ def test_results_in_the_labels_boxes_have_the_same_pcp_and_ap(labels, tmp_path):
     table = on_detections.evaluate(write(tmp_path, some), path, str(tmp_path))
     truth, prediction = (np.array([p["keypoints"] for p in x]).reshape(3, 17, 3) for x in (persons, some))
     assert table["pcp"] == table["pcp_of_all"] == tables.pcp_table(truth, prediction[..., :2], COCO)
+    low, high = table["intervals"]["oks_ap"]["AP"]
+    assert 0 <= low <= table["oks_ap"]["AP"] <= high <= 1
+    assert f"[{100 * low:.1f}, {100 * high:.1f}]" in (tmp_path / "report.html").read_text()
     assert table["oks_ap"] == coco.oks_ap(read_labels(path, COCO), some, [p["id"] for p in persons], COCO)
 
 
@@ -103,6 +107,23 @@ def test_overlap_agrees_with_a_count_of_cells():
         mask[y : y + h, x : x + w] = True
     expected = [[(a & b).sum() / (a | b).sum() for b in masks[7:]] for a in masks[:7]]
     np.testing.assert_allclose(on_detections.overlap(boxes[:7].astype(float), boxes[7:].astype(float)), expected)
+
+
+def test_joints_without_names_are_those_of_the_skeleton_file(tmp_path):
+    box = [10.0, 20.0, 50.0, 100.0]
+    truth = np.array([[20, 30, 2], [40, 60, 2], [25, 90, 2]], float)
+    person = helpers.annotation(5, 1, box, truth)
+    path = str(helpers.write_coco(tmp_path / "labels.json", [helpers.image_entry(1, "1.jpg", (200, 200))], [person]))
+    results = write(tmp_path, [answer(person, shift=12.0)])
+    with pytest.raises(InputError, match="lists the names of its joints: give them with --skeleton=FILE.json"):
+        on_detections.evaluate(results, path, str(tmp_path))
+    skeleton = skeleton_files.from_fields({"joints": ["top", "middle", "low"], "torso": ["top", "low"]}, "part")
+    table = on_detections.evaluate(results, path, str(tmp_path), skeleton=skeleton)
+    # The torso is 60 pixels long, the longer side of the box 100; all errors are 12 pixels.
+    assert (table["pdj"]["0.1"], table["pdj"]["0.2"], table["pck"]["average"]) == (0.0, 1.0, 1.0)
+    assert table["pck"].keys() >= {"top", "middle", "low"} and table["oks_ap"] is not None
+    with pytest.raises(InputError, match="3 joints for each person, but the skeleton 'coco' has 17"):
+        on_detections.evaluate(results, path, str(tmp_path), skeleton=COCO)
 
 
 @pytest.mark.parametrize(

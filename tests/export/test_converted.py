@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import sys
 
 import pytest
 import tensorflow as tf
@@ -51,6 +52,14 @@ def test_onnx_predicts_as_keras_or_names_the_missing_package(tiny_run, tmp_path)
             converted.export(tiny_run, str(tmp_path), "onnx")
     with pytest.raises(InputError, match="only tflite is quantised"):
         converted.export(tiny_run, str(tmp_path), "onnx", "int8")
+
+
+def test_the_description_of_an_onnx_file_names_the_missing_package(tmp_path, monkeypatch):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"a network")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(InputError, match="only with the package onnx: pip install onnx"):
+        description.read(str(path))
 
 
 def test_a_file_that_differs_from_keras_is_not_written(tiny_run, tmp_path, monkeypatch):

@@ -19,10 +19,10 @@ from kpose.core.errors import InputError
 from kpose.data import crops, resampling
 from kpose.data.image_files import open_image
 from kpose.evaluate import on_records
-from kpose.export import graph, requests, saved_model
+from kpose.export import graph, model_folder, requests, saved_model
 from kpose.models import decoding
 from kpose.predict import files
-from kpose.predict.model import Model, load_model
+from kpose.predict.model import Model
 from kpose.runs import workdir
 from tests import helpers, tiny
 
@@ -174,11 +174,11 @@ def test_predict_writes_overlays_and_results_in_the_order_of_the_boxes(model_dir
     labelled = files.predict(model_dir, images_of(tiny_data), tiny_data["val_annotations"], None)
     np.testing.assert_allclose([r["score"] for r in results], [0.9 * r["score"] for r in labelled[::-1]], rtol=1e-5)
     assert load(tmp_path / "out" / "keypoints.json") == results
-    names = {f"{image_id:012d}.png" for image_id in {d["image_id"] for d in detections}}
+    names = {f"{image_id:012d}.jpg" for image_id in {d["image_id"] for d in detections}}
     assert set(os.listdir(tmp_path / "out")) == names | {"keypoints.json"}
     name = sorted(names)[0]
     overlay = np.asarray(Image.open(tmp_path / "out" / name), float)
-    photo = np.asarray(open_image(os.path.join(images_of(tiny_data), name.replace("png", "jpg"))).decode(), float)
+    photo = np.asarray(open_image(os.path.join(images_of(tiny_data), name)).decode(), float)
     assert overlay.shape == photo.shape and (np.abs(overlay - photo).max(-1) > 60).sum() > 20
 
     files.predict(model_dir, images_of(tiny_data), str(boxes), str(tmp_path / "bare"), overlays=False)
@@ -188,7 +188,7 @@ def test_predict_writes_overlays_and_results_in_the_order_of_the_boxes(model_dir
 def test_without_boxes_the_whole_image_is_the_box(model_dir, tiny_data, tmp_path, caplog):
     caplog.set_level("INFO", logger="absl")
     path = os.path.join(images_of(tiny_data), "000000000001.jpg")
-    results = files.predict(model_dir, path, output_dir=str(tmp_path))
+    results = files.predict(model_dir, path, output_dir=str(tmp_path), detector="none")
     width, height = open_image(path).decode().size
     assert [r["bbox"] for r in results] == [[0.0, 0.0, width, height]]
 
@@ -245,7 +245,8 @@ def test_the_graph_refuses_bad_boxes(model_dir, boxes, message):
 
 
 def test_the_graph_refuses_different_counts_and_bytes_that_are_no_image(model_dir):
-    signature = load_model(model_dir)[0].signatures["serving_default"]
+    model = tf.saved_model.load(model_folder.version_folder(model_dir))
+    signature = model.signatures["serving_default"]
     image = tf.io.encode_png(np.zeros((20, 20, 3), np.uint8)).numpy()
     with pytest.raises(tf.errors.InvalidArgumentError, match="differ in number"):
         signature(image_bytes=tf.constant([image]), boxes=tf.ones([2, 4]))
@@ -301,7 +302,7 @@ def test_bad_input_is_one_clear_error(model_dir, tiny_run, tiny_data, tmp_path):
     out = str(tmp_path / "out")
     cases = [
         (lambda: files.predict(str(tmp_path), images, boxes, out), "no exported model"),
-        (lambda: files.predict(model_dir, str(tmp_path / "none*.jpg"), boxes, out), "no image or video there"),
+        (lambda: files.predict(model_dir, str(tmp_path / "none*.jpg"), boxes, out), "no such file or folder"),
         (lambda: files.predict(model_dir, str(broken), output_dir=out), "broken.jpg.*cut short"),
         (lambda: files.predict(model_dir, str(text), output_dir=out), "text.jpg.*not an image"),
         (lambda: files.predict(model_dir, images, str(tmp_path / "none.json"), out), "none.json: no such"),

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kpose.core import skeletons
-from kpose.metrics import bootstrap
+from kpose.metrics import bootstrap, coco
 from kpose.metrics.tables import limb_table, pdj_table
 from tests.metrics.test_keras_metrics import persons, plain_pcp
 
@@ -137,3 +137,30 @@ def test_a_paired_difference_resamples_images():
     for name, row in expected.items():
         assert found[name]["interval"] == pytest.approx(row["interval"], abs=1e-12)
         assert found[name]["difference"] == pytest.approx(row["difference"], abs=1e-12)
+
+
+def test_the_interval_of_ap_is_that_of_another_bootstrap():
+    """One person and one result an image, right or wrong at all thresholds, and equal scores: AP is the precision
+    of the first hit onwards. The other bootstrap draws images one by one and ranks them with COCO's rules."""
+    rng = np.random.default_rng(0)
+    right = rng.random(60) < 0.6
+    matches = coco.Matches(
+        image=np.arange(60),
+        correct=np.tile(right, (10, 1)),
+        wrong=np.tile(~right, (10, 1)),
+        persons=np.ones(60),
+        recalls=np.linspace(0, 1, 101),
+    )
+    generator, values = np.random.RandomState(3), []
+    for _ in range(1000):
+        hits = right[np.sort(generator.randint(0, 60, 60))]
+        precision, recall = np.cumsum(hits) / np.arange(1, 61), np.cumsum(hits) / 60
+        values.append(np.mean([max(precision[recall >= r], default=0.0) for r in np.linspace(0, 1, 101)]))
+    found = bootstrap.ap_intervals(matches)
+    assert found.keys() == {"AP", "AP50", "AP75"} and found["AP"] == found["AP50"]
+    np.testing.assert_allclose(found["AP"], np.percentile(values, [2.5, 97.5]), atol=0.02)
+
+
+def test_one_image_has_no_interval_of_ap():
+    one = coco.Matches(np.zeros(1, int), np.ones((10, 1), bool), np.zeros((10, 1), bool), np.ones(1), np.ones(1))
+    assert bootstrap.ap_intervals(one) == {"AP": None, "AP50": None, "AP75": None}

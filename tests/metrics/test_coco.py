@@ -1,5 +1,8 @@
 """OKS AP by pycocotools, and COCO results."""
 
+import contextlib
+import copy
+import io
 import json
 
 import numpy as np
@@ -143,3 +146,46 @@ def test_results_repeat_image_and_box_and_are_plain_json(annotations):
     assert [r["image_id"] for r in results] == [p["image_id"] for p in persons]
     assert [r["bbox"] for r in results] == [p["bbox"] for p in persons]
     assert all(len(r["keypoints"]) == 51 and 0 < r["score"] < 1 for r in results)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_ap_of_repeated_images_is_that_of_cocoeval_on_a_file_that_repeats_them(seed):
+    """Crowds, persons without labels, results on no person, images without either."""
+    from pycocotools.coco import COCO as Labels
+    from pycocotools.cocoeval import COCOeval
+
+    rng = np.random.default_rng(seed)
+    number, persons, results = 12, [], []
+    for i in range(30):
+        image, box = int(rng.integers(1, number - 1)), rng.uniform([0, 0, 40, 60], [300, 300, 150, 200])
+        points = helpers.keypoints_in(box, seed=100 * seed + i)
+        points[rng.permutation(17)[: rng.integers(0, 12)]] = 0
+        persons.append(helpers.annotation(i + 1, image, box.tolist(), points, iscrowd=int(i % 9 == 0)))
+        persons[-1]["num_keypoints"] = 0 if i % 7 == 0 else int((points[:, 2] > 0).sum())
+        moved = points + np.concatenate([rng.normal(0, 1, (17, 2)) * rng.uniform(0.5, 14), np.zeros((17, 1))], -1)
+        if i % 5:
+            results.append({"image_id": image, "category_id": 1, "keypoints": moved.ravel().tolist()})
+            results[-1] |= {"bbox": box.tolist(), "score": float(rng.uniform())}
+
+    def evaluation(images, persons, results):
+        with contextlib.redirect_stdout(io.StringIO()):
+            truth = Labels()
+            truth.dataset = {"images": [{"id": i} for i in images], "annotations": persons}
+            truth.dataset["categories"] = [{"id": 1, "name": "person"}]
+            truth.createIndex()
+            found = COCOeval(truth, truth.loadRes(copy.deepcopy(results)), "keypoints")
+            found.evaluate()
+            found.accumulate()
+        return found
+
+    once = evaluation(range(1, number + 1), persons, results)
+    matches = coco.Matches.of(once)
+    for weights in (np.ones(number), *rng.integers(0, 4, (4, number)).astype(float)):
+        copies = [(image + 1, 100 * k + image + 1) for image, w in enumerate(weights) for k in range(int(w))]
+        repeated = [p | {"image_id": new} for old, new in copies for p in persons if p["image_id"] == old]
+        repeated = [p | {"id": i} for i, p in enumerate(repeated, 1)]
+        again = [r | {"image_id": new} for old, new in copies for r in results if r["image_id"] == old]
+        precision = evaluation([new for _, new in copies], repeated, again).eval["precision"][:, :, 0, 0, 0]
+        np.testing.assert_allclose(matches.average_precision(weights), precision.mean(1), atol=1e-9)
+    assert 0.1 < matches.average_precision(np.ones(number)).mean() < 0.95
+    assert np.isnan(matches.average_precision(np.zeros(number))).all()

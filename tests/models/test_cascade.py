@@ -403,9 +403,12 @@ def test_a_cascade_is_evaluated_and_exported_as_one_model(cascade_run, tiny_data
 
 
 @pytest.mark.slow
-def test_a_cascade_is_converted_with_the_aspects_as_second_input(cascade_run, tiny_data, tmp_path):
+@pytest.mark.parametrize("kind", ["tflite", "onnx"])
+def test_a_cascade_is_converted_with_the_aspects_as_second_input(kind, cascade_run, tiny_data, tmp_path):
+    if kind == "onnx":
+        pytest.importorskip("tf2onnx")
     run, _ = cascade_run
-    found = converted.export(run, str(tmp_path), "tflite", records_pattern=tiny_data["val"])
+    found = converted.export(run, str(tmp_path), kind, records_pattern=tiny_data["val"])
     assert found["largest_difference"] < 0.01 and found["pcp"] == pytest.approx(found["pcp_keras"], abs=1e-6)
 
 

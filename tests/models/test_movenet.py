@@ -27,11 +27,12 @@ def _node(layer):
     if name.startswith("pyramid_"):
         level = f"_{name[8]}" if name[8] != "0" else ""
         return f"model_1/separable_conv2d{level}/depthwise" if part == "depthwise" else f"model_1/re_lu{level}/Relu"
-    for kind in ("heatmap", "regress", "center", "offset"):
+    kinds = {kind: f"kpt_{kind}" for kind in ("heatmap", "regress", "center", "offset")}
+    for kind, published in (kinds | {"box_size": "box_scale", "box_offset": "box_offset"}).items():
         if name == kind:
-            return f"kpt_{kind}_0/conv2d_5/BiasAdd"
+            return f"{published}_0/conv2d_5/BiasAdd"
         if head == kind:
-            return f"kpt_{kind}_0/{'separable_conv2d_4/depthwise' if part == 'depthwise' else 're_lu_4/Relu'}"
+            return f"{published}_0/{'separable_conv2d_4/depthwise' if part == 'depthwise' else 're_lu_4/Relu'}"
     end = {"depthwise": "/depthwise", "project": "_BN/FusedBatchNormV3"}.get(part, "_relu/Relu6")
     return f"model_1/model/{name}{end}"
 

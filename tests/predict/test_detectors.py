@@ -8,7 +8,7 @@ import pytest
 from kpose.core import files, skeleton_files, skeletons
 from kpose.core.errors import InputError
 from kpose.data.image_files import open_image
-from kpose.predict import detectors
+from kpose.predict import detectors, merging, multipose
 from tests import helpers
 
 IMAGE = np.zeros((100, 200, 3), np.uint8)
@@ -24,7 +24,7 @@ def _overlap(a, b):
 @pytest.fixture
 def ssdlite():
     if not detectors.ssdlite_file():
-        pytest.skip(f"{detectors.SSDLITE_PACKAGE} is not installed: {detectors.INSTALL}")
+        pytest.skip(f"{detectors.SSDLITE_PACKAGE} is not installed")
     return detectors.get("ssdlite", 0.5)
 
 
@@ -40,7 +40,7 @@ def test_ssdlite_finds_the_large_persons_of_coco(ssdlite):
     found = 0
     for person in large:
         image = np.asarray(open_image(str(folder / "images" / names[person["image_id"]])).decode())
-        boxes, scores = detectors.checked(ssdlite(image), image)
+        boxes, scores, _ = detectors.checked(ssdlite(image), image)
         assert boxes.dtype == scores.dtype == np.float32 and (scores >= 0.5).all()
         found += any(_overlap(box, np.array(person["bbox"])) > 0.6 for box in boxes)
     assert len(large) == 12 and found >= 10
@@ -51,25 +51,39 @@ def test_ssdlite_finds_nobody_in_an_empty_image(ssdlite):
     assert boxes.shape == (0, 4) and scores.shape == (0,)
 
 
-def test_auto_is_ssdlite_if_it_is_installed_and_no_detector_otherwise(monkeypatch):
-    monkeypatch.setattr(detectors, "SSDLite", lambda min_score: ("ssdlite", min_score))
-    monkeypatch.setattr(detectors, "ssdlite_file", lambda: "graph.pb")
-    assert detectors.get("auto", 0.3) == ("ssdlite", 0.3)
-    monkeypatch.setattr(detectors, "ssdlite_file", lambda: None)
-    assert detectors.get("auto") is None and detectors.get("none") is None
+def test_auto_is_the_built_in_detector():
+    assert isinstance(detectors.get("auto", 0.3), multipose.MultiPose)
+    assert detectors.get("none") is None
+
+
+def person_at(image):
+    """A detector that the tests name."""
+    return [[10, 20, 30, 40], [0, 0, 5, 5]], [0.9, 0.2]
+
+
+NOT_CALLABLE = 1
+
+
+def test_a_callable_of_a_module_is_a_detector():
+    found = detectors.get("tests.predict.test_detectors:person_at")
+    assert found is person_at
+    filtered = detectors.get("tests.predict.test_detectors:person_at", min_score=0.5)(IMAGE)
+    np.testing.assert_allclose(filtered.boxes, [[10, 20, 30, 40]])
 
 
 def test_without_the_package_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr(detectors, "SSDLITE_PACKAGE", "no-such-package-here")
-    with pytest.raises(InputError, match=r"needs the package no-such-package-here: pip install .* in a checkout"):
+    with pytest.raises(InputError, match=r"needs a package: pip install no-such-package-here .* in a checkout"):
         detectors.get("ssdlite")
 
 
 @pytest.mark.parametrize(
     "name, score, message",
     [
-        ("yolo", 0.4, "unknown detector 'yolo': use one of auto, none, ssdlite"),
-        ("keras_cv:yolo_v8_m_pascalvoc", 0.4, "unknown detector 'keras_cv:yolo_v8_m_pascalvoc'"),
+        ("yolo", 0.4, "unknown detector 'yolo': use one of auto, multipose, .*ssdlite, none, or package.module:call"),
+        ("no_module:find", 0.4, "no_module:find: cannot be imported .No module named 'no_module'"),
+        ("tests.predict.test_detectors:nothing", 0.4, "cannot be imported .*'nothing'"),
+        ("tests.predict.test_detectors:NOT_CALLABLE", 0.4, "not callable"),
         ("none", 1.5, "from 0 to 1"),
     ],
 )
@@ -80,10 +94,14 @@ def test_bad_names_and_scores_are_refused(name, score, message):
 
 def test_detections_are_sorted_and_clipped_to_the_image_and_empty_ones_left_out():
     boxes = [[10, 10, 20, 20], [-10, 90, 30, 30], [300, 0, 5, 5], [5, 5, 0, 9], [np.nan, 0, 5, 5], [0, 0, 9, 9]]
-    boxes, scores = detectors.checked((boxes, [0.5, 0.9, 1, 1, 1, 0.7]), IMAGE)
-    np.testing.assert_allclose(boxes, [[0, 90, 20, 10], [0, 0, 9, 9], [10, 10, 20, 20]])
-    np.testing.assert_allclose(scores, [0.9, 0.7, 0.5])
-    boxes, scores = detectors.checked(([], []), IMAGE)
+    scores = [0.5, 0.9, 1, 1, 1, 0.7]
+    keypoints = np.arange(6 * 17 * 3).reshape(6, 17, 3)
+    found = detectors.checked(merging.Detections(boxes, scores, keypoints), IMAGE)
+    np.testing.assert_allclose(found.boxes, [[0, 90, 20, 10], [0, 0, 9, 9], [10, 10, 20, 20]])
+    np.testing.assert_allclose(found.scores, [0.9, 0.7, 0.5])
+    np.testing.assert_array_equal(found.keypoints, keypoints[[1, 5, 0]])
+    assert detectors.checked((boxes, scores), IMAGE).keypoints is None
+    boxes, scores, _ = detectors.checked(([], []), IMAGE)
     assert boxes.shape == (0, 4) and scores.shape == (0,)
 
 

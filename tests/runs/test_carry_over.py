@@ -13,7 +13,8 @@ from kpose import models
 from kpose.core import skeletons
 from kpose.core.errors import InputError
 from kpose.runs import carry_over, workdir
-from kpose.runs.shipped import DEFAULT, load_network
+from kpose.runs.shipped import load_network
+from kpose.runs.shipped_files import DEFAULT
 from kpose.train import trainer
 from tests import helpers, tiny
 

@@ -55,7 +55,7 @@ def test_a_shipped_model_predicts_as_its_run(tiny_run, tmp_path, monkeypatch):
     np.testing.assert_allclose(network(images)["keypoints"], trained(images)["keypoints"], atol=5e-3)
     card = json.loads((tmp_path / "tiny_v1.json").read_text())
     assert card["note"] == "of a test" and card["recipe"]["name"] == "tiny"
-    assert shipped_lib.load_skeleton("tiny_v1") is skeletons.COCO and len(card["skeleton"]["joints"]) == 17
+    assert shipped_lib.load("tiny_v1")[1] is skeletons.COCO and len(card["skeleton"]["joints"]) == 17
 
 
 def test_the_command_writes_a_model_that_kpose_loads(tiny_run, tiny_data, tmp_path, monkeypatch, capfd):

@@ -125,7 +125,7 @@ def test_images_of_another_size_are_an_error(tmp_path):
     truth = tools.photos((1,))
     source = tools.cvat(tmp_path / "a.xml", truth)
     images = tools.paint(tmp_path / "photos", truth, size=(80, 60))
-    with pytest.raises(InputError, match="img001.png has 80 x 60 pixels, but its labels are for 160 x 120"):
+    with pytest.raises(InputError, match="img001.png: the image has 80 x 60 pixels, but its labels are for 160 x 120"):
         tools.convert("cvat", source, tmp_path, images=images)
 
 

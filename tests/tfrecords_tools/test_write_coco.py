@@ -359,5 +359,5 @@ def test_images_of_another_size_than_their_labels_are_refused(tmp_path):
     path = sorted(folder.iterdir())[0]
     with Image.open(path) as image:
         image.resize((image.width // 2, image.height // 2)).save(path)
-    with pytest.raises(InputError, match=f"{path.name}: the image has .* but its annotations are for"):
+    with pytest.raises(InputError, match=f"{path.name}: the image has .* but its labels are for"):
         writer.write_records(helpers.options(annotations, str(folder), str(tmp_path / "records")))

@@ -10,7 +10,8 @@ from kpose.core.errors import InputError
 from kpose.models.movenet import movenet
 from kpose.models.weights import movenet_tfjs
 from kpose.runs import workdir
-from kpose.runs.shipped import DEFAULT, load_network
+from kpose.runs.shipped import load_network
+from kpose.runs.shipped_files import DEFAULT
 from kpose.train import losses, teacher, trainer
 from kpose.train.regressor import Regressor
 from tests import helpers, tiny

@@ -66,11 +66,11 @@ class Images:
             # write_coco sees by the size alone whether the labels are those of the turned image.
             if image.kinds & {"turned by its EXIF orientation"} and (image.width, image.height) == stored:
                 source.changed["images whose EXIF orientation does not show in their size: read as stored"] += 1
-        elif not image.fit(*photo.size):
-            raise InputError(
-                f"{photo.where}: {self.path}/{name} has {stored[0]} x {stored[1]} pixels, but its labels are for "
-                f"{photo.size[0]} x {photo.size[1]}: give the images that were labelled"
-            )
+        else:
+            try:
+                image.check_size(*photo.size)
+            except InputError as error:
+                raise InputError(f"{photo.where}: {error}") from None
         return image.width, image.height
 
 

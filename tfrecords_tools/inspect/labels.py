@@ -95,11 +95,8 @@ def _sheet(labels, labelled, images, count, seed):
     for person in (with_box[index] for index in chosen):
         image = folder.open(labels.images[person.image_id].file_name)
         size = labels.images[person.image_id].size
-        if size and not image.fit(*size):
-            raise InputError(
-                f"{image.name}: the image has {image.width} x {image.height} pixels, but its labels are for "
-                f"{size[0]} x {size[1]}: give the images for which the labels were made"
-            )
+        if size:
+            image.check_size(*size)
         region = geometry.pad_box(person.box, SHOWN)
         pixels = np.asarray(_part(image.decode(), region))
         tile, points = sheets.unstretch(pixels, geometry.normalise(person.keypoints[:, :2], region), region)

@@ -6,10 +6,10 @@ import numpy as np
 import tensorflow as tf
 
 from kpose.augment import augmentation as augmentation_lib
-from kpose.core import geometry, skeleton_files, skeletons
+from kpose.core import geometry
 from kpose.core.errors import InputError
 from kpose.data import pipeline, records
-from kpose.data.training_set import find_training_set, with_aspect
+from kpose.data.training_set import find_training_set, skeleton_of, with_aspect
 from kpose.drawing import sheets
 from kpose.drawing.persons import draw_skeleton, save_image
 from tfrecords_tools.inspect.labels import quartiles
@@ -118,12 +118,11 @@ def inspect_augmentation(pattern, config, sheet_path, persons=8, seed=0):
         InputError: no records, records that do not fit the recipe, or a recipe without
             augmentation.
     """
-    auto = config.skeleton == skeletons.AUTO
-    skeleton = records.find(pattern).skeleton if auto else skeleton_files.find(config.skeleton)
-    if not augmentation_lib.build_augmentation(config, skeleton):
-        raise InputError(f"recipe {config.name!r} has no augmentation: set fields of its augment section")
     config = config.copy_and_resolve_references()
     config.data.train = pattern
+    skeleton = skeleton_of(config)
+    if not augmentation_lib.build_augmentation(config, skeleton):
+        raise InputError(f"recipe {config.name!r} has no augmentation: set fields of its augment section")
     data = with_aspect(config).data
     training_set = find_training_set(pattern, skeleton, data.padding, aspect=data.aspect, coordinates=data.coordinates)
     augmentation = augmentation_lib.build_augmentation(config, skeleton, training_set.window)

@@ -75,14 +75,12 @@ def _persons_of_image(folder, entry, group, options, found, kinds):
         if entry.file_name is None:
             raise InputError(f"{options.annotations}: image {entry.source_id!r} has no file name")
         image = folder.open(entry.file_name)
-        if entry.size is not None and not image.fit(*entry.size):
-            found.report(
-                problems.OTHER_SIZE,
-                f"{entry.file_name}: the image has {image.width} x {image.height} pixels, but its annotations are "
-                f"for {entry.width} x {entry.height}: give the images for which the annotations were made",
-                len(group),
-            )
-            return
+        if entry.size is not None:
+            try:
+                image.check_size(*entry.size)
+            except InputError as error:
+                found.report(problems.OTHER_SIZE, str(error), len(group))
+                return
         entry = dataclasses.replace(entry, width=image.width, height=image.height)
         group = [person for person in group if is_inside(person, entry, found)]
         regions = [geometry.region_of(person.box, options.stored[1], options.aspect) for person in group]

@@ -15,6 +15,8 @@ from kpose.core.errors import InputError
 
 _DTYPES = {"float32": "<f4", "float16": "<f2", "int32": "<i4", "uint8": "u1", "bool": "u1"}
 _CONVOLUTIONS = ("_FusedConv2D", "FusedDepthwiseConv2dNative", "DepthwiseConv2dNative")
+# Parts of a head: the name in the graph -> the end of the layer's name.
+_PARTS = {"separable_": "_depthwise", "re_lu_": "_pointwise", "conv2d_": ""}
 # Pattern in the name of a node -> name of the layer in `kpose.models.movenet`. The first match
 # counts.
 _LAYERS = (
@@ -23,6 +25,9 @@ _LAYERS = (
     (r"model_1/conv2d(?:_(\d))?/", lambda m: ("lateral_top", "lateral_9", "lateral_5", "lateral_2")[int(m[1] or 0)]),
     (r"model_1/separable_conv2d(?:_(\d))?/", lambda m: f"pyramid_{m[1] or 0}_depthwise"),
     (r"model_1/re_lu(?:_(\d))?/", lambda m: f"pyramid_{m[1] or 0}_pointwise"),
+    # MultiPose has the further heads box_scale_0 and box_offset_0, and kpt_ before the joints' heads.
+    (r"box_scale_0/(separable_|re_lu_|conv2d_)", lambda m: f"box_size{_PARTS[m[1]]}"),
+    (r"box_offset_0/(separable_|re_lu_|conv2d_)", lambda m: f"box_offset{_PARTS[m[1]]}"),
     (r"(heatmap|regress|center|offset)_0/separable_", lambda m: f"{m[1]}_depthwise"),
     (r"(heatmap|regress|center|offset)_0/re_lu_", lambda m: f"{m[1]}_pointwise"),
     (r"(heatmap|regress|center|offset)_0/conv2d_", lambda m: m[1]),
@@ -56,7 +61,7 @@ def assign(network, path):
     """Sets the weights of a `kpose.models.movenet` network from a graph model of MoveNet.
 
     Args:
-        network: the `keras.Model`.
+        network: the `keras.Model`, from `movenet` or `multipose`.
         path: the JSON file of the graph model.
 
     Raises:
