@@ -71,6 +71,13 @@ class Source:
         self._float_max = float_max
         self._lock = threading.Lock()
 
+    def __getstate__(self):
+        # A lock cannot be copied or pickled.
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state):
+        vars(self).update(state, _lock=threading.Lock())
+
     def read(self, upright=True):
         """Returns the `InputImage`.
 
