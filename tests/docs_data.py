@@ -86,7 +86,7 @@ BLOCKS = {
         ("kpose.predict --images=devval", "a measurement: needs the real images of devval"),
         ("my_detectors:yolo", _DETECTOR),
         ("import numpy", _DETECTOR),
-        ("import keras_hub", _DETECTOR),
+        ("import keras", _DETECTOR),
         ("kpose-predict --images", RUN),
         ("kpose-predict --json", RUN),
     ),
