@@ -20,6 +20,7 @@ OTHER_PAGES = ("BUILD.md", "CHANGELOG.md")
 RUN = "run"
 _INSTALLS = "installs packages: only its syntax and the names of the extras are tested"
 _SERVER = "needs a server that is not installed; tests/export/test_tf_serving.py asks an export over gRPC"
+_DETECTOR = "downloads weights; tests/predict/test_detectors.py names a function of a module"
 _HOSTS = "needs several hosts; tests/train/test_matrix.py trains two workers on one CPU"
 
 # Page -> (text of its first line, RUN or the reason why only its syntax and flags are tested), a block each, in order.
@@ -80,8 +81,12 @@ BLOCKS = {
         ("tfrecords_tools.convert --from=lsp", RUN),
     ),
     "docs/predict.md": (
-        ("pip install", RUN),
+        ("kpose-predict photo.jpg", RUN),
         ("kpose-predict --output_dir=found", RUN),
+        ("kpose.predict --images=devval", "a measurement: needs the real images of devval"),
+        ("my_detectors:yolo", _DETECTOR),
+        ("import numpy", _DETECTOR),
+        ("import keras_hub", _DETECTOR),
         ("kpose-predict --images", RUN),
         ("kpose-predict --json", RUN),
     ),
