@@ -19,7 +19,7 @@ def test_the_demo_runs_end_to_end(tmp_path, capfd):
         "run/learning_curve.png",
         "evaluation/predictions.png",
         "evaluation/pcp.png",
-        "predictions/000000000001.png",
+        "predictions/000000000001.jpg",
         "run/serving/1/saved_model.pb",
         "records/train.manifest.json",
     ):

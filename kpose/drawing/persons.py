@@ -48,6 +48,8 @@ JOINT_THRESHOLD = 0.15
 # images with a shorter side below the limit, a label would hide the person.
 LABEL_SIZE, LABEL_LEAST = 1 / 40, 10
 SMALLEST_WITH_LABELS = 120
+# A box and its label are opaque from this score of the person on, and fainter below it.
+OPAQUE_SCORE, FAINTEST_BOX = 0.2, 0.35
 # With more people than this, each person has a colour, and the sides have none.
 MOST_WITH_SIDES = 3
 JPEG_QUALITY = 90
@@ -237,7 +239,7 @@ def draw_box(image, box, colour=BOX, width=None, label=None):
     return np.array(picture)
 
 
-def _add_box(picture, box, colour, width=None):
+def _add_box(picture, box, colour, width=None, opacity=1.0):
     """As `draw_box`, on a PIL image that it changes; returns the (left, top) for a label, or None."""
     length, height = picture.size
     width = max(1, round(min(height, length) / 400)) if width is None else width
@@ -256,12 +258,12 @@ def _add_box(picture, box, colour, width=None):
     for grown in (1, -width):
         rim = (left - grown, top - grown, right + grown, bottom + grown)
         if rim[0] <= rim[2] and rim[1] <= rim[3]:
-            brush.rectangle(rim, outline=(*OUTLINE, 110))
-    brush.rectangle((left, top, right, bottom), outline=(*colour, 255), width=width)
+            brush.rectangle(rim, outline=(*OUTLINE, round(110 * opacity)))
+    brush.rectangle((left, top, right, bottom), outline=(*colour, round(255 * opacity)), width=width)
     return left, top
 
 
-def _add_label(picture, corner, text, colour):
+def _add_label(picture, corner, text, colour, opacity=1.0):
     """Writes a text in a dark field above a box's corner, or below it at the top of the image."""
     brush = ImageDraw.Draw(picture, "RGBA")
     font = ImageFont.load_default(max(LABEL_LEAST, int(min(picture.size) * LABEL_SIZE)))
@@ -270,8 +272,8 @@ def _add_label(picture, corner, text, colour):
     size = (high[0] - low[0] + 2 * pad, high[1] - low[1] + 2 * pad)
     x = min(max(corner[0], 0), max(picture.width - size[0], 0))
     y = corner[1] - size[1] if corner[1] >= size[1] else max(corner[1], 0)
-    brush.rectangle((x, y, x + size[0] - 1, y + size[1] - 1), fill=(*OUTLINE, 170))
-    brush.text((x + pad - low[0], y + pad - low[1]), text, (*colour, 255), font)
+    brush.rectangle((x, y, x + size[0] - 1, y + size[1] - 1), fill=(*OUTLINE, round(170 * opacity)))
+    brush.text((x + pad - low[0], y + pad - low[1]), text, (*colour, round(255 * opacity)), font)
 
 
 def save_image(path, array):
@@ -318,7 +320,8 @@ def picture_of_people(pixels, people, skeleton, ids=None):
     picture = Image.fromarray(np.asarray(pixels, np.uint8))
     boxes = np.asarray(people.boxes, np.float64).reshape(-1, 4)
     of_persons = _person_colours(boxes, ids)
-    corners = [_add_box(picture, box, colour or BOX) for box, colour in zip(boxes, of_persons, strict=True)]
+    opacities = np.clip(np.asarray(people.scores, float) / OPAQUE_SCORE, FAINTEST_BOX, 1)
+    corners = [_add_box(picture, box, of_persons[k] or BOX, None, opacities[k]) for k, box in enumerate(boxes)]
     # Large persons are usually nearest to the camera. They are drawn last, in front of the others.
     for index in np.argsort(boxes[:, 2:].prod(1), kind="stable"):
         person = people.keypoints[index]
@@ -328,9 +331,9 @@ def picture_of_people(pixels, people, skeleton, ids=None):
         confidence = person[:, 2] if np.ptp(person[:, 2]) else None
         scale = boxes[index, 2:].max()
         _add_skeleton(picture, person[:, :2], skeleton, None, confidence, scale, JOINT_THRESHOLD, of_persons[index])
-    for corner, score, colour in zip(corners, people.scores, of_persons, strict=True):
+    for k, corner in enumerate(corners):
         if corner and min(picture.size) >= SMALLEST_WITH_LABELS:
-            _add_label(picture, corner, f"{score:.2f}", colour or BOX)
+            _add_label(picture, corner, f"{people.scores[k]:.2f}", of_persons[k] or BOX, opacities[k])
     return picture
 
 

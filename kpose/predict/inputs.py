@@ -19,7 +19,7 @@ from absl import logging
 from PIL import Image
 
 from kpose.core.errors import InputError, first_line
-from kpose.data import image_files
+from kpose.data import image_files, image_modes
 
 # Limits of a download: bytes, seconds without an answer, and seconds in total.
 MAX_BYTES = 100_000_000
@@ -70,6 +70,13 @@ class Source:
         self._content = content
         self._float_max = float_max
         self._lock = threading.Lock()
+
+    def __getstate__(self):
+        # A lock cannot be copied or pickled.
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state):
+        vars(self).update(state, _lock=threading.Lock())
 
     def read(self, upright=True):
         """Returns the `InputImage`.
@@ -323,8 +330,8 @@ def _of_file(file, name):
 def _of_pil(image, name, upright):
     try:
         image.load()
-        turn = image_files.orientation(image) if upright else 1
-        return np.asarray(image_files.upright_rgb(image, turn, name))
+        turn = image_modes.orientation(image) if upright else 1
+        return np.asarray(image_modes.upright_rgb(image, turn, name))
     except InputError:
         raise
     # As for files: Pillow raises errors of many kinds.
@@ -369,7 +376,7 @@ def _of_array(array, name, float_max):
     if array.ndim == 2 or array.shape[2] == 1:
         return np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
     if array.shape[2] == 4:
-        return np.asarray(image_files.upright_rgb(Image.fromarray(np.ascontiguousarray(array)), name=name))
+        return np.asarray(image_modes.upright_rgb(Image.fromarray(np.ascontiguousarray(array)), name=name))
     return array
 
 

@@ -12,7 +12,7 @@ from kpose.predict import inputs, videos
 KEYPOINTS_FILE = "keypoints.json"
 FORMATS = ("jpg", "png")
 # Threads that draw and encode overlays, and overlays that may wait: each holds its image.
-THREADS, MOST_WAITING = 2, 4
+THREADS, MOST_WAITING = 2, 3
 
 
 class Outputs:

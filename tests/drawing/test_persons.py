@@ -1,5 +1,6 @@
 """Drawn persons and boxes: positions, colours, confidence, invalid coordinates, image files."""
 
+import dataclasses
 import os
 
 import numpy as np
@@ -242,6 +243,16 @@ def test_the_label_is_the_person_s_score():
         np.testing.assert_array_equal(
             persons.draw_people(image, people, COCO), persons.draw_box(image, box, label="0.50")
         )
+
+
+def test_the_box_of_a_low_score_is_fainter():
+    people = _people_at(0.0, (20, 40, 60, 40))
+    people.keypoints[:, 0, 2] = 0.01
+    changes = []
+    for score in (0.02, 0.12, 0.2, 0.9):
+        picture = persons.draw_people(GREY[:100], dataclasses.replace(people, scores=np.float32([score])), COCO)
+        changes.append(_change(picture, (50, 40)))
+    assert 0 < changes[0] < changes[1] < changes[2] == changes[3]
 
 
 def test_small_images_have_no_labels():

@@ -136,7 +136,7 @@ def test_the_detector_of_a_name_is_made_once(model_dir, photos, monkeypatch, lef
     model = kpose.load(model_dir)
     for score in (None, None, 0.5, 0.5):
         model.predict(photos / "a.jpg", min_score=score)
-    assert made == [("auto",), ("auto", 0.5)]
+    assert made == [("auto", None), ("auto", 0.5)]
 
 
 @pytest.mark.parametrize("kind", ["folder", "glob", "list", "batch"])

@@ -1,6 +1,8 @@
 """The people of an image: a sequence, arrays, tables, pictures and files."""
 
+import copy
 import json
+import pickle
 import sys
 
 import numpy as np
@@ -155,6 +157,12 @@ def test_the_text_names_the_image_and_the_persons(people, nobody):
     assert repr(nobody) == f"People(0 in {people.name}, 300 x 200 pixels)"
     many = people[np.zeros(25, int)]
     assert len(repr(many).splitlines()) == 12 and "and 15 more" in repr(many)
+
+
+def test_people_can_be_copied_and_pickled(people):
+    for other in (copy.deepcopy(people), pickle.loads(pickle.dumps(people))):
+        assert repr(other) == repr(people)
+        np.testing.assert_array_equal(other.draw(), people.draw())
 
 
 def test_nobody_works_everywhere(nobody, tmp_path):
