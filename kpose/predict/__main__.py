@@ -25,8 +25,9 @@ FLAGS = cli.flag_set()
 _MODEL = flags.DEFINE_string(
     "model",
     None,
-    "Folder that kpose.export wrote (its newest version is loaded), or the name of a shipped model (default: "
-    "movenet_lightning_v1).",
+    "What kpose.export wrote: a .tflite or .onnx file, or a folder, whose newest version is loaded. Or the folder of a "
+    "training run: its newest export, or without one its newest checkpoint. Or the name of a shipped model (default: "
+    "movenet_lightning_v1). A SavedModel and a checkpoint need TensorFlow.",
     flag_values=FLAGS,
 )
 _IMAGES = flags.DEFINE_multi_string(

@@ -269,7 +269,7 @@ def test_command_and_python_need_no_tensorflow(photos, model_dir, tmp_path):
         "    assert 'this needs TensorFlow, which is not installed: pip install' in str(error)\n"
         "else:\n"
         "    raise AssertionError\n"
-        f"sys.argv = ['kpose-predict', '--detector=none', '--output_dir={tmp_path}/found', {str(photos)!r}]\n"
+        f"sys.argv = ['kpose-predict', '--output_dir={tmp_path}/found', {str(photos)!r}]\n"
         "from kpose.predict.__main__ import console\n"
         "console()\n"
     )
