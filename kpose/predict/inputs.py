@@ -17,7 +17,7 @@ from absl import logging
 from PIL import Image
 
 from kpose.core.errors import InputError, first_line
-from kpose.data import image_files
+from kpose.data import image_files, image_modes
 from kpose.predict import downloads
 
 # Images that `read_ahead` holds: they are decoded, and may be large.
@@ -291,8 +291,8 @@ def _of_file(file, name):
 def _of_pil(image, name, upright):
     try:
         image.load()
-        turn = image_files.orientation(image) if upright else 1
-        return np.asarray(image_files.upright_rgb(image, turn, name))
+        turn = image_modes.orientation(image) if upright else 1
+        return np.asarray(image_modes.upright_rgb(image, turn, name))
     except InputError:
         raise
     # As for files: Pillow raises errors of many kinds.
@@ -337,7 +337,7 @@ def _of_array(array, name, float_max):
     if array.ndim == 2 or array.shape[2] == 1:
         return np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
     if array.shape[2] == 4:
-        return np.asarray(image_files.upright_rgb(Image.fromarray(np.ascontiguousarray(array)), name=name))
+        return np.asarray(image_modes.upright_rgb(Image.fromarray(np.ascontiguousarray(array)), name=name))
     return array
 
 

@@ -52,18 +52,18 @@ def read_detector(name):
     return read_checked(card, "tflite", DETECTORS)
 
 
-def read_checked(card, suffix, folder=FOLDER):
+def read_checked(card, suffix, folder=None):
     """Returns the bytes of a file of a shipped model.
 
     Args:
         card: the model's card.
         suffix: of the file: "npz" or "tflite".
-        folder: the folder of the file.
+        folder: the folder of the file; None: that of the shipped models.
 
     Raises:
         InputError: the file is missing, or its checksum is not that of the card.
     """
-    path = os.path.join(folder, f"{card['name']}.{suffix}")
+    path = os.path.join(folder or FOLDER, f"{card['name']}.{suffix}")
     try:
         with open(path, "rb") as file:
             content = file.read()

@@ -338,3 +338,6 @@ def test_heic_needs_its_package(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pillow_heif", None)
     with pytest.raises(InputError, match="a.heic: HEIC images need the package pillow-heif"):
         image_files.EncodedImage(b"\0\0\0\x18ftypheic" + bytes(40), "a.heic", FORMATS)
+    # An AVIF file with the general brand needs no package.
+    data = _encoded(_photo(), "AVIF")
+    assert image_files.EncodedImage(data.replace(b"ftypavif", b"ftypmif1"), "a", FORMATS).pixels().shape == (96, 128, 3)

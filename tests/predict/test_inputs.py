@@ -163,7 +163,7 @@ BAD = {
     "no path": ("", "the path of the image is empty"),
     "other URL": ("ftp://host/a.jpg", "ftp://host/a.jpg: cannot be read"),
     "glob": ("none*.jpg", r"none\*.jpg: no such file or folder"),
-    "empty bytes": (b"", "the image: the file is empty"),
+    "empty bytes": (b"", "the image: not an image: the file is empty"),
     "text": (b"hello", "the image: not an image"),
     "text file": (io.StringIO("hello"), "a file of text: open it in the mode 'rb'"),
     "objects": (np.array([[None, None]]), "object"),
