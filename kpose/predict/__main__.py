@@ -3,6 +3,7 @@
 kpose-predict photo.jpg
 python -m kpose.predict --model=run/serving --output_dir=predictions photos/ 'more/*.jpg' film.mp4
 python -m kpose.predict --model=run/serving --images='photos/*.jpg' --boxes=boxes.json
+python -m kpose.predict --track film.mp4
 python -m kpose.predict --json photo.jpg | jq '.[].score'
 
 writes predictions/<image>.jpg and predictions/<video>.mp4 with the skeletons drawn, and
@@ -11,7 +12,8 @@ earlier run are replaced only with --overwrite.
 
 A person detector, which is part of kpose, finds the persons. --boxes reads their boxes from COCO
 annotations or from the results of another detector instead. For a model that is not of persons and
-without --boxes, each whole image is one box. Videos need the package av (pip install av).
+without --boxes, each whole image is one box. Videos need the package av (pip install av), and
+--track needs scipy too. Ctrl-C keeps the results of a video until then.
 If one of several files cannot be read, it is logged and skipped, and the exit status is 1.
 """
 
