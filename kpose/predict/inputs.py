@@ -268,7 +268,10 @@ def name_of_file(path):
     """The last part of a path, or of a URL as the name of a file: without the query and rare signs."""
     if "://" not in path:
         return os.path.basename(path)
-    name = urllib.parse.unquote(re.split(r"[?#]", path)[0]).rstrip("/").rpartition("/")[2]
+    _, _, rest = without_password(path).partition("://")
+    host, *parts = urllib.parse.unquote(re.split(r"[?#]", rest)[0]).rstrip("/").split("/")
+    # The end of a host is no suffix.
+    name = parts[-1] if parts else host.replace(".", "_")
     return re.sub(r"[^\w.+() -]", "_", name)[-100:] or "image"
 
 

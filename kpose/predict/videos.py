@@ -155,8 +155,11 @@ class Video:
         except (self._av.FFmpegError, OSError) as error:
             if not number:
                 raise InputError(f"{self._name()}: cannot be decoded ({_reason(error)})") from None
-            ended = f"ended ({_reason(error)})" if self._live else "damaged or cut short"
-            logging.warning("%s: %s after frame %d: the later frames are skipped", self._name(), ended, number)
+            if self._live:
+                logging.warning("%s: the stream ended after frame %d (%s)", self._name(), number, _reason(error))
+            else:
+                text = "%s: damaged or cut short after frame %d: the later frames are skipped"
+                logging.warning(text, self._name(), number)
         if not number:
             raise InputError(f"{self._name()}: it contains no frame")
 
@@ -205,6 +208,9 @@ def _usual(rate):
 
 def _reason(error):
     """What an error of PyAV says, in one line."""
+    if type(error).__name__ == "ExitError":
+        # So FFmpeg calls the end of the time that `av.open` got.
+        return f"nothing arrived for {TIMEOUT:g} seconds"
     return first_line(getattr(error, "strerror", None) or error)
 
 

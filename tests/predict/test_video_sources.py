@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -172,10 +173,12 @@ def test_what_cannot_be_opened_is_one_line_without_a_password(server, tmp_path):
         with pytest.raises(InputError, match=message) as caught:
             videos.Video(path)
         assert "\n" not in str(caught.value) and "secret" not in str(caught.value)
-    assert outputs._stems(["7", "rtsp://me:secret@h/street?a=b"], "o") == {
-        "7": os.path.join("o", "camera7"),
-        "rtsp://me:secret@h/street?a=b": os.path.join("o", "street"),
+    names = {
+        "7": "camera7",
+        "rtsp://me:secret@h/street?a=b": "street",
+        "udp://me:secret@10.0.0.1:5000": "10_0_0_1_5000",
     }
+    assert outputs._stems(names, "o") == {path: os.path.join("o", name) for path, name in names.items()}
 
 
 def test_a_file_with_the_name_of_a_number_is_no_camera(tmp_path, monkeypatch):
@@ -195,6 +198,32 @@ def test_options_for_videos_need_a_video_and_a_screen(model_dir, photos, tmp_pat
         film = _film(tmp_path / "film.mkv", [0])
         with pytest.raises(InputError, match="--show needs a screen, and there is none: leave --show out"):
             files.predict(model_dir, film, output_dir=None, show=True)
+
+
+def test_a_stream_that_stops_keeps_what_came(model_dir, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(videos, "TIMEOUT", 1.5)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"udp://127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(InputError, match=r"cannot be opened \(nothing arrived for 1.5 seconds\)"):
+        videos.Video(url)
+
+    def send():
+        with av.open(f"{url}?pkt_size=1316", "w", format="mpegts") as container:
+            stream = container.add_stream("mpeg4", rate=20, options={"g": "5"})
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            for number in range(100):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(_pixels(number), format="rgb24")))
+                time.sleep(0.02)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    with caplog.at_level("WARNING", logger="absl"):
+        results = files.predict(model_dir, url, output_dir=str(tmp_path), detector="none")
+    sender.join()
+    assert len(results) >= 10 and results[0]["time"] == 0 and "the stream ended after frame" in caplog.text
+    assert np.diff([r["time"] for r in results]).min() > 0
+    assert len(json.loads((tmp_path / "keypoints.json").read_text())) == len(results)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has other signals")
