@@ -1,5 +1,6 @@
 """Networks from every source answer alike; bad sources are one clear line."""
 
+import concurrent.futures
 import os
 import re
 import shutil
@@ -137,6 +138,16 @@ def test_more_boxes_than_one_batch_are_answered_in_their_order(lite_file):
     found = network.predict(PIXELS, boxes)
     for number in (0, networks.CHUNK - 1, networks.CHUNK, len(boxes) - 1):
         same([a[number : number + 1] for a in found], network.predict(PIXELS, boxes[[number]]), atol=1e-3)
+
+
+def test_several_threads_get_their_own_answers(lite_file):
+    network = networks.open_network(lite_file)
+    rng = np.random.default_rng(3)
+    boxes = [np.concatenate([rng.uniform(0, 60, (n, 2)), rng.uniform(20, 60, (n, 2))], 1) for n in (1, 3, 2, 5) * 5]
+    expected = [network.predict(PIXELS, some) for some in boxes]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for found, wanted in zip(pool.map(lambda some: network.predict(PIXELS, some), boxes), expected, strict=True):
+            same(found, wanted, atol=1e-3)
 
 
 def test_onnx_files_answer_as_the_run(tiny_run, tmp_path):
