@@ -63,8 +63,13 @@ def test_a_run_is_its_newest_export_or_its_newest_checkpoint(tiny_run, model_dir
     for path, age in ((named, 50), (os.path.join(run, "serving", "10"), 100)):
         os.utime(path, (time.time() - age,) * 2)
     assert networks.open_network(run).name == named
+    caplog.clear()
     shutil.copy(lite_file, os.path.join(run, "model.tflite"))
     assert networks.open_network(run).name == os.path.join(run, "model.tflite")
+    assert "newer checkpoints" not in caplog.text
+    os.utime(os.path.join(run, "checkpoints", "checkpoint"), (time.time() + 50,) * 2)
+    networks.open_network(run)
+    assert "the run has newer checkpoints than this export" in caplog.text
 
 
 def make_trained(loss, flip=0.5, coordinates="continuous", **fields):
