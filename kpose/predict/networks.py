@@ -24,8 +24,8 @@ from kpose.runs import shipped_files
 # Crops in one batch of the network. More at a time are not faster on CPUs, and take more memory.
 CHUNK = 4
 LITE, ONNX = ".tflite", ".onnx"
-# In the folder of a run: its recipe and its exports.
-RUN_FILE, EXPORTS = "config.json", "serving"
+# In the folder of a run: its recipe, its exports and the list of its checkpoints.
+RUN_FILE, EXPORTS, CHECKPOINTS_FILE = "config.json", "serving", os.path.join("checkpoints", "checkpoint")
 
 
 def open_network(source=None):
@@ -200,6 +200,9 @@ def _network_of_folder(folder):
         return GraphNetwork.of_run(folder)
     newest = max(exports, key=os.path.getmtime)
     logging.info("%s: a run: its newest export is used, %s", folder, newest)
+    checkpoints = os.path.join(folder, CHECKPOINTS_FILE)
+    if os.path.exists(checkpoints) and os.path.getmtime(checkpoints) > os.path.getmtime(newest):
+        logging.warning("%s: the run has newer checkpoints than this export: export it again to use them", folder)
     return open_network(newest)
 
 

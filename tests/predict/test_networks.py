@@ -1,5 +1,6 @@
 """Networks from every source answer alike; bad sources are one clear line."""
 
+import concurrent.futures
 import os
 import re
 import shutil
@@ -63,8 +64,13 @@ def test_a_run_is_its_newest_export_or_its_newest_checkpoint(tiny_run, model_dir
     for path, age in ((named, 50), (os.path.join(run, "serving", "10"), 100)):
         os.utime(path, (time.time() - age,) * 2)
     assert networks.open_network(run).name == named
+    caplog.clear()
     shutil.copy(lite_file, os.path.join(run, "model.tflite"))
     assert networks.open_network(run).name == os.path.join(run, "model.tflite")
+    assert "newer checkpoints" not in caplog.text
+    os.utime(os.path.join(run, "checkpoints", "checkpoint"), (time.time() + 50,) * 2)
+    networks.open_network(run)
+    assert "the run has newer checkpoints than this export" in caplog.text
 
 
 def make_trained(loss, flip=0.5, coordinates="continuous", **fields):
@@ -140,6 +146,16 @@ def test_more_boxes_than_one_batch_are_answered_in_their_order(lite_file):
     found = network.predict(PIXELS, boxes)
     for number in (0, networks.CHUNK - 1, networks.CHUNK, len(boxes) - 1):
         same([a[number : number + 1] for a in found], network.predict(PIXELS, boxes[[number]]), atol=1e-3)
+
+
+def test_several_threads_get_their_own_answers(lite_file):
+    network = networks.open_network(lite_file)
+    rng = np.random.default_rng(3)
+    boxes = [np.concatenate([rng.uniform(0, 60, (n, 2)), rng.uniform(20, 60, (n, 2))], 1) for n in (1, 3, 2, 5) * 5]
+    expected = [network.predict(PIXELS, some) for some in boxes]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for found, wanted in zip(pool.map(lambda some: network.predict(PIXELS, some), boxes), expected, strict=True):
+            same(found, wanted, atol=1e-3)
 
 
 def test_onnx_files_answer_as_the_run(tiny_run, tmp_path):
