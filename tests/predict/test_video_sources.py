@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from kpose.core.errors import InputError
-from kpose.predict import files, outputs, videos
+from kpose.predict import files, outputs, video_files, videos
 from kpose.predict.video_files import Options, people_of_frames
 
 av = pytest.importorskip("av", reason="videos need the package av")
@@ -198,6 +198,37 @@ def test_options_for_videos_need_a_video_and_a_screen(model_dir, photos, tmp_pat
         film = _film(tmp_path / "film.mkv", [0])
         with pytest.raises(InputError, match="--show needs a screen, and there is none: leave --show out"):
             files.predict(model_dir, film, output_dir=None, show=True)
+
+
+def test_closing_the_window_ends_the_video(model_dir, tmp_path, monkeypatch):
+    shown = []
+
+    class Window:
+        is_open = True
+
+        def __init__(self, title):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def show(self, picture):
+            shown.append(picture)
+            self.is_open = len(shown) < 3
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(video_files, "Window", Window)
+    film = _film(tmp_path / "film.mkv", np.arange(8) / 10)
+    results = files.predict(model_dir, film, output_dir=str(tmp_path / "found"), detector="none", show=True)
+    assert [picture.size for picture in shown] == [(64, 48)] * 3
+    assert [r["frame"] for r in results] == [1, 2, 3]
+    with videos.Video(str(tmp_path / "found" / "film.mp4")) as overlay:
+        assert len(list(overlay.frames())) == 3
 
 
 def test_a_stream_that_stops_keeps_what_came(model_dir, tmp_path, monkeypatch, caplog):
