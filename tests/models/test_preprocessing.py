@@ -111,6 +111,7 @@ def test_fine_tuning_starts_as_the_function_of_a_shipped_model(run, tiny_data, t
     np.testing.assert_array_equal(keypoints(shipped.load_network("resnet_v1")[1]), source)
 
 
+@pytest.mark.slow
 def test_a_run_of_an_older_version_loads_and_continues(run, tiny_data, pytorch_file, tmp_path):
     old = str(tmp_path / "old")
     shutil.copytree(run, old)

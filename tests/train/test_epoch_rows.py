@@ -45,6 +45,7 @@ def whole(tiny_data, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_a_run_killed_again_and_again_has_the_rows_of_an_uninterrupted_one(whole, kill_at, tiny_data, tmp_path):
     """Killed in an evaluation, between checkpoints, and before the row of a complete epoch.
 

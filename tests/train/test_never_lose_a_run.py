@@ -183,6 +183,7 @@ def test_sigterm_before_the_first_step_ends_well(tmp_path, monkeypatch, caplog):
     assert signal.getsignal(signal.SIGTERM) == before and not os.path.exists(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_the_last_checkpoint_is_whole(tiny_data, tmp_path):
     """A limit of the file size has the same effect as a full disk."""
     whole, full = str(tmp_path / "whole"), str(tmp_path / "full")

@@ -106,7 +106,7 @@ def crowded_data(tmp_path_factory):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"loss__name": "laplace"},
+        pytest.param({"loss__name": "laplace"}, marks=pytest.mark.slow),
         {"replicas": 2, "steps_per_execution": 3},
         pytest.param({"replicas": 2, "xla": "on", "optimizer__ema": 0.9}, marks=pytest.mark.slow),
     ],
