@@ -117,6 +117,48 @@ def test_a_lost_list_of_the_checkpoints_is_made_anew(content, tmp_path, caplog):
     assert checkpoints.latest(workdir, best=True) == best
 
 
+@pytest.mark.parametrize("how", ["absolute", "relative"])
+def test_a_state_file_of_another_run_does_not_reach_its_files(how, tmp_path, caplog):
+    """The checkpoints of the other run stay, and this run continues with its own."""
+    regressor, other, own = make_regressor(), tmp_path / "other", tmp_path / "own"
+    for workdir, steps in ((other, (20, 21)), (own, (8, 9))):
+        saver = checkpoints.Checkpoints(str(workdir), regressor, keep=2)
+        for step in steps:
+            saver.save(step, step)
+    before = {path: path.read_bytes() for path in (other / "checkpoints").iterdir()}
+    start = str(other / "checkpoints") if how == "absolute" else "../../other/checkpoints"
+    lines = [f'model_checkpoint_path: "{start}/step-21"']
+    lines += [f'all_model_checkpoint_paths: "{start}/step-{step}"' for step in (20, 21)]
+    (own / "checkpoints" / "checkpoint").write_text("\n".join(lines) + "\n")
+    assert checkpoints.latest(str(own)) == str(own / "checkpoints" / "step-9")
+    with caplog.at_level("WARNING"):
+        saver = checkpoints.Checkpoints(str(own), regressor, keep=2)
+    assert "written again with step-8, step-9" in caplog.text
+    assert saver.restore() == (9, 9)
+    for step in (10, 11, 21):
+        saver.save(step, step)
+    assert {path: path.read_bytes() for path in (other / "checkpoints").iterdir()} == before
+    kept = sorted(path.name for path in (own / "checkpoints").glob("step-*.index"))
+    assert kept == ["step-11.index", "step-21.index"]
+
+
+def test_absolute_paths_of_a_moved_run_are_its_own_checkpoints(tmp_path):
+    regressor, begun, moved = make_regressor(), tmp_path / "begun", tmp_path / "moved"
+    saver = checkpoints.Checkpoints(str(begun), regressor, keep=2)
+    for step in (8, 9):
+        saver.save(step, step)
+    state = begun / "checkpoints" / "checkpoint"
+    state.write_text(state.read_text().replace('"step-', f'"{begun}/checkpoints/step-'))
+    shutil.copytree(begun, moved)
+    before = sorted(os.listdir(begun / "checkpoints"))
+    saver = checkpoints.Checkpoints(str(moved), regressor, keep=2)
+    assert saver.restore() == (9, 9)
+    saver.save(10, 10)
+    assert checkpoints.latest(str(moved)) == str(moved / "checkpoints" / "step-10")
+    assert sorted(os.listdir(begun / "checkpoints")) == before
+    assert not glob.glob(str(moved / "checkpoints" / "step-8*"))
+
+
 def test_what_a_killed_save_left_behind_is_removed(tiny_data, tmp_path):
     trainer.train(_recipe(tiny_data, 2), str(tmp_path))
     folder = tmp_path / "checkpoints"
