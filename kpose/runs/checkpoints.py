@@ -127,7 +127,8 @@ class Checkpoints:
             score: the validation score; higher is better.
         """
         path = os.path.join(self._written, BEST_FOLDER, BEST_FILE)
-        if os.path.exists(path) and files.read_json(path, "score of a checkpoint")["score"] >= score:
+        best = files.read_json_or_set_aside(path, "score of a checkpoint", _has_score)
+        if best and best["score"] >= score:
             return
         self._write(self._best, step, position)
         files.write_json(path, {"step": step, "score": score})
@@ -160,6 +161,11 @@ def _epoch_metrics(path):
     """The metrics of the epoch that a checkpoint holds; {} for a checkpoint without them."""
     reader, name = tf.train.load_checkpoint(path), f"{EPOCH_METRICS}/.ATTRIBUTES/VARIABLE_VALUE"
     return json.loads(reader.get_tensor(name)) if reader.has_tensor(name) else {}
+
+
+def _has_score(data):
+    """Whether the data of a best.json hold a score."""
+    return isinstance(data, dict) and isinstance(data.get("score"), float | int)
 
 
 class _Folder:
