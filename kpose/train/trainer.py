@@ -12,7 +12,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from kpose import config as config_lib
-from kpose.core import devices, files, skeletons
+from kpose.core import devices, files, locks, skeletons
 from kpose.core.errors import InputError, first_line
 from kpose.data import pipeline
 from kpose.data.training_set import TrainingSet, skeleton_of, with_aspect
@@ -169,6 +169,8 @@ def _prepare(config, workdir, stack):
         # All workers must take part in writing a checkpoint; only the chief's files are kept.
         written = stack.enter_context(tempfile.TemporaryDirectory())
         logging.set_verbosity(logging.WARNING)
+    else:
+        stack.enter_context(locks.locked(workdir, "training in this folder", "use another --workdir"))
     termination = stack.enter_context(callbacks.Termination())
     config.batch_size = runtime.batch_size(config)
     skeleton = check_skeleton(skeleton_of(config), workdir)

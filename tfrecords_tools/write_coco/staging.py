@@ -6,14 +6,12 @@ with other inputs starts again.
 """
 
 import contextlib
-import fcntl
 import os
 
-from kpose.core import files
+from kpose.core import files, locks
 from kpose.core.errors import InputError
 
 INPUTS_FILE = "inputs.json"
-LOCK_FILE = "lock"
 
 
 def folder(options):
@@ -38,29 +36,14 @@ def open_staging(options, inputs):
         InputError: another process is writing this split.
     """
     path = folder(options)
-    files.make_folder(path)
     stage = Staging(path, options.output_dir)
-    with _locked(path):
+    with locks.locked(path, "writing this split"):
         stage.claim(inputs)
         try:
             yield stage
         finally:
             if stage.is_empty():
                 files.remove(path)
-
-
-@contextlib.contextmanager
-def _locked(path):
-    if files.is_url(path):
-        # Object stores have no locks.
-        yield
-        return
-    with open(os.path.join(path, LOCK_FILE), "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"{path}: another process is writing this split: wait until it ends, or stop it") from None
-        yield
 
 
 class Staging:
@@ -83,7 +66,7 @@ class Staging:
             with contextlib.suppress(InputError):
                 same = files.read_json(path, "staging file") == inputs
         for name in files.names_in(self._path):
-            if name != LOCK_FILE and (not same or name.endswith(".tmp")):
+            if name != locks.LOCK_FILE and (not same or name.endswith(".tmp")):
                 files.remove(os.path.join(self._path, name))
         if not same:
             files.write_json(path, inputs)
@@ -116,9 +99,9 @@ class Staging:
     def clear(self):
         """Removes all files except the lock."""
         for name in files.names_in(self._path):
-            if name != LOCK_FILE:
+            if name != locks.LOCK_FILE:
                 files.remove(self.path(name))
 
     def is_empty(self):
         """Whether the folder holds no shard and no summary."""
-        return not set(files.names_in(self._path)) - {LOCK_FILE, INPUTS_FILE}
+        return not set(files.names_in(self._path)) - {locks.LOCK_FILE, INPUTS_FILE}
