@@ -20,8 +20,8 @@ from kpose.core import files
 from kpose.core.errors import InputError, first_line
 from kpose.data import image_modes
 
-# The formats that prediction decodes, and Pillow's modules for them. Other formats of Pillow start
-# programs or have rarely used decoders, and images for prediction come from anywhere.
+# The formats that are decoded, and Pillow's modules for them. Other formats of Pillow start programs
+# (an EPS file named .jpg would run PostScript) or have rarely used decoders.
 FORMATS = {
     "JPEG": "JpegImagePlugin",
     "PNG": "PngImagePlugin",
@@ -31,13 +31,14 @@ FORMATS = {
     "GIF": "GifImagePlugin",
     "AVIF": "AvifImagePlugin",
     "JPEG2000": "Jpeg2KImagePlugin",
+    "PPM": "PpmImagePlugin",
     # The package pillow-heif adds it.
     "HEIF": None,
 }
 # The usual suffixes of files in these formats.
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"),
-    *(".jp2", ".j2k", ".jpx", ".heic", ".heif"),
+    *(".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".heic", ".heif"),
 )
 # EXIF orientations that exchange width and height.
 _TURNED = (5, 6, 7, 8)
@@ -49,17 +50,13 @@ _HEIC_BRANDS = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"hevc", b"
 _warnings_lock = threading.Lock()
 
 
-def open_image(path, formats=None):
+def open_image(path):
     """The `EncodedImage` of a file.
-
-    Args:
-        path: the file.
-        formats: as for `EncodedImage`.
 
     Raises:
         InputError: the file is missing, or is not an image.
     """
-    return EncodedImage(_read_file(path), path, formats)
+    return EncodedImage(_read_file(path), path)
 
 
 class EncodedImage:
@@ -68,7 +65,6 @@ class EncodedImage:
     Args:
         data: the bytes of the file.
         name: name of the file in error messages.
-        formats: names of the formats that are decoded, such as `FORMATS`; None: all of Pillow's.
 
     Attributes:
         width, height: in pixels, as stored or, after `fit` or `turn_upright`, as turned.
@@ -78,12 +74,12 @@ class EncodedImage:
         InputError: not an image, or too many pixels.
     """
 
-    def __init__(self, data, name, formats=None):
+    def __init__(self, data, name):
         self.name = name
         self.kinds = set()
         self._upright = False
         self._data = data
-        self._image = self._open(data, formats)
+        self._image = self._open(data)
         self.width, self.height = self._image.size
         self._orientation = image_modes.orientation(self._image, data)
         if self._image.format != "JPEG":
@@ -93,7 +89,7 @@ class EncodedImage:
         if image_modes.is_animation(self._image):
             self.kinds.add(ANIMATION)
 
-    def _open(self, data, formats):
+    def _open(self, data):
         if not data:
             raise InputError(f"{self.name}: not an image: the file is empty")
         no_reader = data[4:12] in _HEIC_BRANDS and not _register_heic()
@@ -102,7 +98,7 @@ class EncodedImage:
                 # Pillow warns above its limit of pixels and raises an error above twice the limit.
                 # It also warns of damaged headers.
                 warnings.simplefilter("ignore")
-                return Image.open(io.BytesIO(data), formats=_registered(formats))
+                return Image.open(io.BytesIO(data), formats=_registered())
         except Image.DecompressionBombError as error:
             raise InputError(f"{self.name}: rejected because of its header: {first_line(error)}") from None
         # Pillow's readers raise errors of many kinds for damaged files (struct.error, KeyError ...).
@@ -227,15 +223,13 @@ def _register_heic():
     return True
 
 
-def _registered(formats):
-    """The formats that this build of Pillow can read, as a list; None for None."""
-    if formats is None:
-        return None
-    for name in formats:
+def _registered():
+    """The formats of `FORMATS` that this build of Pillow can read, as a list."""
+    for name, module in FORMATS.items():
         # Importing a module of Pillow registers its format.
-        if name not in Image.OPEN and FORMATS.get(name):
-            importlib.import_module(f"PIL.{FORMATS[name]}")
-    return [name for name in formats if name in Image.OPEN]
+        if name not in Image.OPEN and module:
+            importlib.import_module(f"PIL.{module}")
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _read_file(path):
