@@ -255,13 +255,15 @@ class ImageFolder:
     Args:
         path: the folder or .zip file; a URL such as gs://bucket/train2017 is read through
             TensorFlow.
+        allow_outside: file names may leave the folder: absolute ones, and those with "..".
 
     Raises:
         InputError: it does not exist, or is neither a folder nor a .zip file.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, allow_outside=False):
         self.path = path
+        self._allow_outside = allow_outside
         self._zip = None
         if files.is_folder(path):
             return
@@ -281,8 +283,13 @@ class ImageFolder:
 
     def __contains__(self, file_name):
         if self._zip is None:
-            return files.is_file(os.path.join(self.path, file_name))
+            return self._inside(file_name) and files.is_file(os.path.join(self.path, file_name))
         return file_name in self._members
+
+    def _inside(self, file_name):
+        """Whether a file name may be opened: labels come from anywhere."""
+        place = os.path.normpath(file_name)
+        return self._allow_outside or not (os.path.isabs(place) or place.split(os.sep)[0] == os.pardir)
 
     def size(self, file_name):
         """(width, height) in pixels, as stored, of an image.
@@ -297,9 +304,14 @@ class ImageFolder:
         """The `EncodedImage` with a file name.
 
         Raises:
-            InputError: the image is missing, or is not an image.
+            InputError: the image is missing, is not an image, or is outside the folder.
         """
         if self._zip is None:
+            if not self._inside(file_name):
+                raise InputError(
+                    f"{file_name}: the name of this image leaves the folder {self.path}: give the folder that "
+                    "contains all images, or use names relative to it (write_coco also takes --allow_outside)"
+                )
             return open_image(os.path.join(self.path, file_name))
         name = f"{self.path}/{file_name}"
         if file_name not in self._members:
