@@ -40,6 +40,8 @@ SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"),
     *(".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".heic", ".heif"),
 )
+# Bytes of the largest file that is read: a small archive may claim a member of many gigabytes.
+MAX_BYTES = 1_000_000_000
 # EXIF orientations that exchange width and height.
 _TURNED = (5, 6, 7, 8)
 _MODES = {"L": "grey-scale", "1": "grey-scale", "LA": "grey-scale", "CMYK": "CMYK", "P": "palette", "RGBA": "alpha"}
@@ -241,9 +243,15 @@ def _read_file(path):
     if not exists:
         raise InputError(f"{path}: no such image file: check the folder that contains the images")
     try:
+        _check_bytes(files.size(path), path)
         return files.read_bytes(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _check_bytes(count, name):
+    if count is not None and count > MAX_BYTES:
+        raise InputError(f"{name}: {count / 1e9:.1f} GB, too large for an image (at most {MAX_BYTES / 1e9:g} GB)")
 
 
 class ImageFolder:
@@ -320,8 +328,10 @@ class ImageFolder:
             raise InputError(
                 f"{name}: several folders of the .zip file have this image: unpack it and give one folder as the images"
             )
+        member = self._members[file_name]
+        _check_bytes(self._zip.getinfo(member).file_size, name)
         try:
-            data = self._zip.read(self._members[file_name])
+            data = self._zip.read(member)
         except (zipfile.BadZipFile, OSError, zlib.error, RuntimeError) as error:
             raise InputError(f"{name}: cannot be read ({error})") from None
         return EncodedImage(data, name)

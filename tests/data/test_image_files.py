@@ -343,3 +343,16 @@ def test_heic_needs_its_package(monkeypatch):
     # An AVIF file with the general brand needs no package.
     data = _encoded(_photo(), "AVIF")
     assert image_files.EncodedImage(data.replace(b"ftypavif", b"ftypmif1"), "a").pixels().shape == (96, 128, 3)
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_files, "MAX_BYTES", 1_000_000)
+    content = _encoded(_photo()) + bytes(2_000_000)
+    (tmp_path / "a.jpg").write_bytes(content)
+    with zipfile.ZipFile(tmp_path / "images.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a.jpg", content)
+    assert (tmp_path / "images.zip").stat().st_size < 100_000
+    monkeypatch.setattr(zipfile.ZipFile, "read", None)
+    for folder in (tmp_path, tmp_path / "images.zip"):
+        with pytest.raises(InputError, match="a.jpg: 0.0 GB, too large for an image"):
+            image_files.ImageFolder(str(folder)).open("a.jpg")
