@@ -152,7 +152,7 @@ def _train_and_evaluate(recipe, output_dir, data, budget):
         logging.error("%s: %s", recipe, error)
         return {"failed": str(error)}
     metrics = files.read_json(os.path.join(workdir, "evaluation", "metrics.json"), "metrics file")
-    network = load_trained(workdir).network
+    network, rows = load_trained(workdir).network, read_history(workdir)
     return {
         "pcp_strict": metrics["pcp"]["strict"]["average"],
         "pcp_mean": metrics["pcp"]["mean"]["average"],
@@ -160,7 +160,7 @@ def _train_and_evaluate(recipe, output_dir, data, budget):
         "oks_ap": metrics["oks_ap"]["AP"],
         "parameters": network.count_params(),
         "flops": flops.forward(network, (side, side)),
-        "images_per_second": read_history(workdir)[-1].get("images_per_second"),
+        "images_per_second": rows[-1].get("images_per_second") if rows else None,
     }
 
 

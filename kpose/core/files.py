@@ -9,11 +9,14 @@ import errno
 import glob
 import gzip
 import io
+import itertools
 import json
 import os
 import shutil
 import uuid
 import zlib
+
+from absl import logging
 
 from kpose.core.errors import InputError
 
@@ -93,6 +96,46 @@ def remove(path):
         shutil.rmtree(path)
     else:
         os.remove(path)
+
+
+def set_aside(path, reason):
+    """Renames a damaged file to PATH.damaged, or PATH.damaged-2 and so on, and logs it.
+
+    The work does not depend on the file: if it cannot be renamed, it is ignored.
+
+    Args:
+        path: the file.
+        reason: what is wrong with it.
+    """
+    names = itertools.chain([f"{path}.damaged"], (f"{path}.damaged-{n}" for n in itertools.count(2)))
+    target = next(name for name in names if size(name) is None and not is_folder(name))
+    try:
+        move(path, target)
+    except OSError as error:
+        logging.warning("%s: damaged (%s), ignored: it cannot be renamed (%s)", path, reason, error.strerror)
+        return
+    logging.warning("%s: damaged (%s), renamed to %s: begun anew", path, reason, os.path.basename(target))
+
+
+def read_json_or_set_aside(path, what, is_valid):
+    """The data of a JSON file; None if there is no file, or if it is damaged and was set aside.
+
+    Args:
+        path: the file.
+        what: a noun for its content, as for `read_json`.
+        is_valid: function (data) -> whether the data have the form of such a file.
+    """
+    if not os.path.lexists(path):
+        return None
+    try:
+        data = read_json(path, what)
+    except InputError as error:
+        set_aside(path, str(error).removeprefix(f"{path}: "))
+        return None
+    if is_valid(data):
+        return data
+    set_aside(path, f"it is not a {what}")
+    return None
 
 
 def open_file(path, mode="r"):

@@ -20,8 +20,8 @@ from kpose.core import files
 from kpose.core.errors import InputError, first_line
 from kpose.data import image_modes
 
-# The formats that prediction decodes, and Pillow's modules for them. Other formats of Pillow start
-# programs or have rarely used decoders, and images for prediction come from anywhere.
+# The formats that are decoded, and Pillow's modules for them. Other formats of Pillow start programs
+# (an EPS file named .jpg would run PostScript) or have rarely used decoders.
 FORMATS = {
     "JPEG": "JpegImagePlugin",
     "PNG": "PngImagePlugin",
@@ -31,14 +31,17 @@ FORMATS = {
     "GIF": "GifImagePlugin",
     "AVIF": "AvifImagePlugin",
     "JPEG2000": "Jpeg2KImagePlugin",
+    "PPM": "PpmImagePlugin",
     # The package pillow-heif adds it.
     "HEIF": None,
 }
 # The usual suffixes of files in these formats.
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"),
-    *(".jp2", ".j2k", ".jpx", ".heic", ".heif"),
+    *(".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".heic", ".heif"),
 )
+# Bytes of the largest file that is read: a small archive may claim a member of many gigabytes.
+MAX_BYTES = 1_000_000_000
 # EXIF orientations that exchange width and height.
 _TURNED = (5, 6, 7, 8)
 _MODES = {"L": "grey-scale", "1": "grey-scale", "LA": "grey-scale", "CMYK": "CMYK", "P": "palette", "RGBA": "alpha"}
@@ -49,17 +52,13 @@ _HEIC_BRANDS = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"hevc", b"
 _warnings_lock = threading.Lock()
 
 
-def open_image(path, formats=None):
+def open_image(path):
     """The `EncodedImage` of a file.
-
-    Args:
-        path: the file.
-        formats: as for `EncodedImage`.
 
     Raises:
         InputError: the file is missing, or is not an image.
     """
-    return EncodedImage(_read_file(path), path, formats)
+    return EncodedImage(_read_file(path), path)
 
 
 class EncodedImage:
@@ -68,7 +67,6 @@ class EncodedImage:
     Args:
         data: the bytes of the file.
         name: name of the file in error messages.
-        formats: names of the formats that are decoded, such as `FORMATS`; None: all of Pillow's.
 
     Attributes:
         width, height: in pixels, as stored or, after `fit` or `turn_upright`, as turned.
@@ -78,12 +76,12 @@ class EncodedImage:
         InputError: not an image, or too many pixels.
     """
 
-    def __init__(self, data, name, formats=None):
+    def __init__(self, data, name):
         self.name = name
         self.kinds = set()
         self._upright = False
         self._data = data
-        self._image = self._open(data, formats)
+        self._image = self._open(data)
         self.width, self.height = self._image.size
         self._orientation = image_modes.orientation(self._image, data)
         if self._image.format != "JPEG":
@@ -93,7 +91,7 @@ class EncodedImage:
         if image_modes.is_animation(self._image):
             self.kinds.add(ANIMATION)
 
-    def _open(self, data, formats):
+    def _open(self, data):
         if not data:
             raise InputError(f"{self.name}: not an image: the file is empty")
         no_reader = data[4:12] in _HEIC_BRANDS and not _register_heic()
@@ -102,7 +100,7 @@ class EncodedImage:
                 # Pillow warns above its limit of pixels and raises an error above twice the limit.
                 # It also warns of damaged headers.
                 warnings.simplefilter("ignore")
-                return Image.open(io.BytesIO(data), formats=_registered(formats))
+                return Image.open(io.BytesIO(data), formats=_registered())
         except Image.DecompressionBombError as error:
             raise InputError(f"{self.name}: rejected because of its header: {first_line(error)}") from None
         # Pillow's readers raise errors of many kinds for damaged files (struct.error, KeyError ...).
@@ -227,15 +225,13 @@ def _register_heic():
     return True
 
 
-def _registered(formats):
-    """The formats that this build of Pillow can read, as a list; None for None."""
-    if formats is None:
-        return None
-    for name in formats:
+def _registered():
+    """The formats of `FORMATS` that this build of Pillow can read, as a list."""
+    for name, module in FORMATS.items():
         # Importing a module of Pillow registers its format.
-        if name not in Image.OPEN and FORMATS.get(name):
-            importlib.import_module(f"PIL.{FORMATS[name]}")
-    return [name for name in formats if name in Image.OPEN]
+        if name not in Image.OPEN and module:
+            importlib.import_module(f"PIL.{module}")
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _read_file(path):
@@ -247,9 +243,15 @@ def _read_file(path):
     if not exists:
         raise InputError(f"{path}: no such image file: check the folder that contains the images")
     try:
+        _check_bytes(files.size(path), path)
         return files.read_bytes(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _check_bytes(count, name):
+    if count is not None and count > MAX_BYTES:
+        raise InputError(f"{name}: {count / 1e9:.1f} GB, too large for an image (at most {MAX_BYTES / 1e9:g} GB)")
 
 
 class ImageFolder:
@@ -261,13 +263,15 @@ class ImageFolder:
     Args:
         path: the folder or .zip file; a URL such as gs://bucket/train2017 is read through
             TensorFlow.
+        allow_outside: file names may leave the folder: absolute ones, and those with "..".
 
     Raises:
         InputError: it does not exist, or is neither a folder nor a .zip file.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, allow_outside=False):
         self.path = path
+        self._allow_outside = allow_outside
         self._zip = None
         if files.is_folder(path):
             return
@@ -287,8 +291,13 @@ class ImageFolder:
 
     def __contains__(self, file_name):
         if self._zip is None:
-            return files.is_file(os.path.join(self.path, file_name))
+            return self._inside(file_name) and files.is_file(os.path.join(self.path, file_name))
         return file_name in self._members
+
+    def _inside(self, file_name):
+        """Whether a file name may be opened: labels come from anywhere."""
+        place = os.path.normpath(file_name)
+        return self._allow_outside or not (os.path.isabs(place) or place.split(os.sep)[0] == os.pardir)
 
     def size(self, file_name):
         """(width, height) in pixels, as stored, of an image.
@@ -303,9 +312,14 @@ class ImageFolder:
         """The `EncodedImage` with a file name.
 
         Raises:
-            InputError: the image is missing, or is not an image.
+            InputError: the image is missing, is not an image, or is outside the folder.
         """
         if self._zip is None:
+            if not self._inside(file_name):
+                raise InputError(
+                    f"{file_name}: the name of this image leaves the folder {self.path}: give the folder that "
+                    "contains all images, or use names relative to it (write_coco also takes --allow_outside)"
+                )
             return open_image(os.path.join(self.path, file_name))
         name = f"{self.path}/{file_name}"
         if file_name not in self._members:
@@ -314,8 +328,10 @@ class ImageFolder:
             raise InputError(
                 f"{name}: several folders of the .zip file have this image: unpack it and give one folder as the images"
             )
+        member = self._members[file_name]
+        _check_bytes(self._zip.getinfo(member).file_size, name)
         try:
-            data = self._zip.read(self._members[file_name])
+            data = self._zip.read(member)
         except (zipfile.BadZipFile, OSError, zlib.error, RuntimeError) as error:
             raise InputError(f"{name}: cannot be read ({error})") from None
         return EncodedImage(data, name)

@@ -91,9 +91,9 @@ class Source:
         if isinstance(content, np.ndarray):
             return InputImage(_of_array(content, self.name, self._float_max), self.name)
         if isinstance(content, str):
-            image = image_files.open_image(content, tuple(image_files.FORMATS))
+            image = image_files.open_image(content)
         else:
-            image = image_files.EncodedImage(content, self.name, tuple(image_files.FORMATS))
+            image = image_files.EncodedImage(content, self.name)
         if image_files.ANIMATION in image.kinds:
             logging.info("%s: %s", self.name, image_files.ANIMATION)
         if upright:

@@ -20,6 +20,10 @@ from kpose.predict import downloads, inputs
 SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm")
 # Suffixes that only a URL may have: playlists, and the names of live streams.
 URL_SUFFIXES = (*SUFFIXES, ".m3u8", ".mpd", ".ts", ".mjpg", ".mjpeg")
+# Containers that a file may be, and how FFmpeg may read further files: not at all. A playlist with the
+# name film.mp4 would open other files and addresses.
+CONTAINERS = "mov,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg"
+FILE_OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "srt", "udp")
 # Content types of videos that do not begin with video/.
 VIDEO_TYPES = ("multipart/x-mixed-replace", "application/vnd.apple.mpegurl", "application/x-mpegurl")
@@ -193,7 +197,7 @@ def _opening(path):
             return {"file": path, "format": "avfoundation", "options": {"framerate": "30"}}
         raise InputError(f"camera {path}: the number of a camera can be given on Linux and macOS; give a URL")
     if not is_stream(path) and not inputs.is_url(path):
-        return {"file": path}
+        return {"file": path, "options": FILE_OPTIONS}
     # Over UDP, the default, frames that lose a part are grey.
     options = {"rtsp_transport": "tcp"} if path.lower().startswith("rtsp") else {}
     return {"file": path, "options": options, "timeout": TIMEOUT}

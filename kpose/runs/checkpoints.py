@@ -1,7 +1,7 @@
 """Checkpoints of a training run: all state that its next step depends on.
 
 checkpoints/step-1000...   the newest checkpoints
-checkpoints/checkpoint     their list, in the order of their steps (TensorFlow's state file)
+checkpoints/checkpoint     their names, in the order of their steps (TensorFlow's state file)
 checkpoints/best/step-900  the checkpoint with the best validation score, if there is validation
 
 A checkpoint is valid when it is complete and listed. If the newest one is damaged, it is logged and
@@ -127,7 +127,8 @@ class Checkpoints:
             score: the validation score; higher is better.
         """
         path = os.path.join(self._written, BEST_FOLDER, BEST_FILE)
-        if os.path.exists(path) and files.read_json(path, "score of a checkpoint")["score"] >= score:
+        best = files.read_json_or_set_aside(path, "score of a checkpoint", _has_score)
+        if best and best["score"] >= score:
             return
         self._write(self._best, step, position)
         files.write_json(path, {"step": step, "score": score})
@@ -135,7 +136,7 @@ class Checkpoints:
     def _write(self, folder, step, position):
         paths = _listed(folder.path)
         path = os.path.join(folder.path, f"step-{step}")
-        if path in paths:
+        if path in paths and _is_complete(path):
             return
         self._step.assign(step)
         self._position.assign(position)
@@ -160,6 +161,11 @@ def _epoch_metrics(path):
     """The metrics of the epoch that a checkpoint holds; {} for a checkpoint without them."""
     reader, name = tf.train.load_checkpoint(path), f"{EPOCH_METRICS}/.ATTRIBUTES/VARIABLE_VALUE"
     return json.loads(reader.get_tensor(name)) if reader.has_tensor(name) else {}
+
+
+def _has_score(data):
+    """Whether the data of a best.json hold a score."""
+    return isinstance(data, dict) and isinstance(data.get("score"), float | int)
 
 
 class _Folder:
@@ -215,13 +221,32 @@ def _remove(path):
 
 def _listed(folder):
     """The checkpoints of a folder by its state file, or by name without one, in order of steps."""
+    paths = _in_state(folder)
+    if not any(map(_has_files, paths)):
+        # The file is missing or damaged, or it was copied from another run.
+        paths = _by_name(folder) or paths
+    return sorted(set(paths), key=_step_of)
+
+
+def _in_state(folder):
+    """The checkpoints of this folder that its state file lists; [] if it is missing or damaged.
+
+    Only the names count. A copied or changed file may hold paths of another folder, and checkpoints
+    there must not be read or removed.
+    """
     try:
         state = tf.train.get_checkpoint_state(folder)
     except ValueError:
         # The file is empty or not text.
         state = None
-    paths = state.all_model_checkpoint_paths if state else _by_name(folder)
-    return sorted((path for path in paths if _path_of(f"{path}.index") == path), key=_step_of)
+    names = map(os.path.basename, state.all_model_checkpoint_paths if state else ())
+    paths = (os.path.join(folder, name) for name in names)
+    return [path for path in paths if _path_of(f"{path}.index") == path]
+
+
+def _has_files(path):
+    """Whether any file of a checkpoint exists."""
+    return bool(glob.glob(f"{glob.escape(path)}.*"))
 
 
 def _by_name(folder):
@@ -231,14 +256,10 @@ def _by_name(folder):
 
 
 def _restore_state(folder):
-    """Writes the state file of a folder again if it is missing or damaged."""
-    path = os.path.join(folder, STATE_FILE)
-    try:
-        if tf.train.get_checkpoint_state(folder):
-            return
-    except ValueError:
-        pass
-    paths = _listed(folder)
+    """Writes the state file of a folder again if it is missing, damaged or of another folder."""
+    path, paths = os.path.join(folder, STATE_FILE), _listed(folder)
+    if paths and set(_in_state(folder)) == set(paths):
+        return
     if paths:
         _write_state(paths)
         logging.warning("%s: missing or damaged: written again with %s", path, ", ".join(map(os.path.basename, paths)))

@@ -26,7 +26,7 @@ import kpose
 from kpose import config as config_lib
 from kpose import models
 from kpose.core import devices, files, skeleton_files, skeletons
-from kpose.core.errors import InputError
+from kpose.core.errors import InputError, first_line
 from kpose.models.layers import OUTPUTS_OF_LOSS
 from kpose.models.weights import sources
 from kpose.runs import carry_over, checkpoints, shipped, shipped_files
@@ -156,7 +156,7 @@ def load_mean_pose(workdir):
 def note_start(workdir):
     """Adds this start to starts.json: time, command, code and package versions."""
     path = os.path.join(workdir, STARTS_FILE)
-    starts = files.read_json(path, "list of starts") if os.path.exists(path) else []
+    starts = files.read_json_or_set_aside(path, "list of starts", lambda data: isinstance(data, list)) or []
     versions = {"python": platform.python_version(), "kpose": kpose.__version__, "commit": _commit()}
     versions |= {name: importlib.metadata.version(name) for name in PACKAGES}
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -339,15 +339,32 @@ def load_trained(source, best=False):
 
 
 def read_history(workdir):
-    """The rows of a run's history.csv, as dicts of numbers; [] if the file does not exist."""
+    """The rows of a run's history.csv, as dicts of numbers; [] if the file does not exist.
+
+    A damaged file is renamed and logged, and then there are no rows: results do not depend on it.
+    """
     path = os.path.join(workdir, HISTORY_FILE)
-    if not os.path.exists(path):
+    if not os.path.lexists(path):
         return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return [
-            {name: int(value) if name in ("step", "epoch") else float(value) for name, value in row.items() if value}
-            for row in csv.DictReader(file)
-        ]
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return _history_rows(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error) as error:
+        files.set_aside(path, getattr(error, "strerror", None) or first_line(error))
+        return []
+
+
+def _history_rows(reader):
+    """The rows of a `csv.DictReader`. Raises `ValueError` if they are not those of a history."""
+    if not {"step", "epoch"} <= set(reader.fieldnames or ()):
+        raise ValueError("it has no columns step and epoch")
+    rows = []
+    for row in reader:
+        if None in row or None in row.values():
+            raise ValueError(f"line {reader.line_num} has another number of values than the first line")
+        place = {name: int(row.pop(name)) for name in ("step", "epoch")}
+        rows.append(place | {name: float(value) for name, value in row.items() if value})
+    return rows
 
 
 def write_history(workdir, rows):

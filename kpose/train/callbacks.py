@@ -1,4 +1,4 @@
-"""Keras callbacks: checkpoints, SIGTERM, early stopping, freezing, profiler, predictions."""
+"""Keras callbacks: checkpoints, Ctrl-C and SIGTERM, early stopping, freezing, profiler, predictions."""
 
 import os
 import signal
@@ -57,63 +57,86 @@ class SaveCheckpoints(keras.callbacks.Callback):
 
 
 class Preempted(Exception):
-    """SIGTERM stopped the training; all steps that are done are saved."""
+    """A signal stopped the training; all steps that are done are saved.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number):
+        super().__init__(number)
+        self.number = number
+
+    @property
+    def cause(self):
+        """What the user calls the signal: "Ctrl-C", or its name."""
+        return "Ctrl-C" if self.number == signal.SIGINT else signal.Signals(self.number).name
 
 
 class Termination:
-    """A context that handles SIGTERM, which clusters send before they stop a machine.
+    """A context that handles Ctrl-C, and SIGTERM, which clusters send before they stop a machine.
 
-    Before the first step, the signal raises `Preempted`, because there is nothing to save. Later it
-    sets `requested`, and `SaveOnTermination` saves and ends the training.
+    The handler only sets `requested`: an exception in the middle of TensorFlow's tracing would come
+    out as another error. `check` and `SaveOnTermination` end the training. After the first signal,
+    Ctrl-C ends the process at once. Another SIGTERM changes nothing: some launchers send two.
 
     Attributes:
-        requested: whether the signal came.
-        training: whether the first step has started; set by `SaveOnTermination`.
+        requested: number of the signal that came; 0 before.
     """
 
     def __init__(self):
-        self.requested = self.training = False
-        self._before = None
+        self.requested = 0
+        self._before = {}
 
     def __enter__(self):
         # Python allows signal handlers in the main thread only.
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._handle)
+            self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, *_):
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
-    def _handle(self, *_):
-        self.requested = True
-        if not self.training:
-            raise Preempted
+    def check(self):
+        """Raises `Preempted` if a signal came; for the time before the first step."""
+        if self.requested:
+            raise Preempted(self.requested)
+
+    def _handle(self, number, _):
+        if self.requested:
+            return
+        self.requested = number
+        # Python's own handler would have to wait until TensorFlow returns.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        # The log may be in use by the code that was interrupted.
+        os.write(2, b"\nstopping after the current step; another Ctrl-C ends at once, and saves nothing\n")
 
 
 class SaveOnTermination(keras.callbacks.Callback):
-    """Saves a checkpoint and raises `Preempted` after SIGTERM.
+    """Saves a checkpoint and raises `Preempted` after Ctrl-C or SIGTERM.
 
     Args:
         termination: the `Termination`.
-        saving: the `SaveCheckpoints` of the training.
         gather: function (integer of this worker) -> integers of all workers. All workers take part
             in writing a checkpoint, so a signal to one worker stops all after the same step.
+        saving: the `SaveCheckpoints` of the training; None: there is nothing to save.
     """
 
-    def __init__(self, termination, saving, gather):
+    def __init__(self, termination, gather, saving=None):
         super().__init__()
         self.termination = termination
-        self.saving = saving
         self.gather = gather
+        self.saving = saving
 
     def _end_if_requested(self):
-        if any(self.gather(int(self.termination.requested))):
-            self.saving.save()
-            raise Preempted
+        number = max(self.gather(self.termination.requested))
+        if number:
+            if self.saving:
+                self.saving.save()
+            raise Preempted(number)
 
     def on_train_begin(self, logs=None):
-        self.termination.training = True
         self._end_if_requested()
 
     def on_train_batch_end(self, batch, logs=None):

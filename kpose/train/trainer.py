@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import signal
 import tempfile
 
 import keras
@@ -64,6 +65,7 @@ def train(config, workdir, profile=None):
     Raises:
         InputError: the recipe is bad, records are missing, the workdir holds a run of another
             recipe, or the training failed (a full disk, a lost worker, a loss that is not finite).
+        KeyboardInterrupt: after Ctrl-C, when all steps that are done are saved.
     """
     if profile and not 0 <= profile[0] < profile[1]:
         raise InputError(f"--profile={profile[0]}:{profile[1]}: give a first step and a later last step")
@@ -72,9 +74,16 @@ def train(config, workdir, profile=None):
             run = _prepare(config, workdir, stack)
             place = _resume(run)
             return _fit(run, place, profile)
-        except callbacks.Preempted:
-            logging.info("stopped by SIGTERM before the first step: run the same command again to start")
+        except callbacks.Preempted as stopped:
+            logging.info("stopped by %s before the first step: run the same command again to start", stopped.cause)
+            _pass_on(stopped)
             return {}
+
+
+def _pass_on(stopped):
+    """Raises `KeyboardInterrupt` after Ctrl-C, so that a caller with further work ends too."""
+    if stopped.number == signal.SIGINT:
+        raise KeyboardInterrupt from None
 
 
 @dataclasses.dataclass
@@ -165,12 +174,15 @@ def _prepare(config, workdir, stack):
     config.batch_size = runtime.batch_size(config)
     skeleton = check_skeleton(skeleton_of(config), workdir)
     training_set = training_set_of(config, skeleton)
+    termination.check()
     validation = validation_batches(config, skeleton)
+    termination.check()
     claim_workdir(config, workdir, skeleton)
     keras.utils.set_random_seed(config.seed)
     steps_per_epoch = max(1, training_set.num_records // config.batch_size)
     total_steps = config.steps or config.epochs * steps_per_epoch
     regressor = build_regressor(config, skeleton, runtime, total_steps, workdir, training_set.window)
+    termination.check()
     if validation:
         aps = build_validation_aps(config, skeleton, validation)
         further = {name: (_distributed(runtime, some), aps[name]) for name, some in validation.items() if name}
@@ -233,7 +245,8 @@ def _add_lost_row(run, place):
     trained, evaluated = (run.runtime.gather(int(needed))[0] for needed in (trained, evaluated))
     logs = run.regressor.epoch_metrics.results(state) if trained else {}
     if evaluated:
-        found = run.regressor.evaluate(run.distributed_validation(), return_dict=True, verbose=0)
+        stopping = [callbacks.SaveOnTermination(run.termination, run.runtime.gather)]
+        found = run.regressor.evaluate(run.distributed_validation(), return_dict=True, verbose=0, callbacks=stopping)
         logs |= {f"val_{name}": value for name, value in found.items()}
     if logs:
         run.history.add_row(run.regressor, epoch, place.step, logs)
@@ -271,13 +284,17 @@ def _fit(run, place, profile):
                 )
             _has_stopped(run, run.regressor.steps.done)
             return run.history.last_logs()
-        except callbacks.Preempted:
+        except callbacks.Preempted as stopped:
             done = run.regressor.steps.done
+            if not done:
+                raise
             logging.info(
-                "stopped by SIGTERM at step %d of %d, checkpoint saved: run the same command again to continue",
+                "stopped by %s at step %d of %d, checkpoint saved: run the same command again to continue",
+                stopped.cause,
                 done,
                 run.total_steps,
             )
+            _pass_on(stopped)
             return run.history.last_logs()
         except nonfinite.NonFinite as error:
             rollbacks += 1
@@ -315,7 +332,7 @@ def _callbacks(run, place, observers):
         run.saver, config.checkpoint_every, run.total_steps, watch, ahead=place.position - place.step
     )
     freezing = [callbacks.FreezeBackbone(config.model.freeze_epochs)] if config.model.freeze_epochs else []
-    stopping = [callbacks.SaveOnTermination(run.termination, saving, run.runtime.gather)]
+    stopping = [callbacks.SaveOnTermination(run.termination, run.runtime.gather, saving)]
     if config.stop_after:
         stopping.append(callbacks.StopWithoutImprovement(config.stop_after, run.history, saving, run.runtime.gather))
     return [*freezing, watch, run.history, saving, *observers, *stopping]

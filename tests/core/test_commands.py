@@ -1,5 +1,11 @@
 """Commands that run other commands."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+
 import pytest
 
 from kpose.core import commands
@@ -20,3 +26,23 @@ def test_a_command_is_printed_before_its_own_messages(capfd):
     out, err = capfd.readouterr()
     assert out == "\n$ python -m kpose.export '--workdir=no such folder'\n"
     assert "no such folder/config.json: no such" in err
+
+
+def test_ctrl_c_waits_until_the_command_has_saved(tmp_path):
+    """The command needs a second to save. It is not killed before."""
+    (tmp_path / "saves.py").write_text(
+        "import signal, sys, time\n"
+        "def save(*_): time.sleep(1); open('saved', 'w').close(); sys.exit(0)\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, save)\n"
+        "open('running', 'w').close(); time.sleep(60)\n"
+    )
+    script = "from kpose.core import commands; commands.run('saves', quiet=True)"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, env=environment, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "running").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert b"KeyboardInterrupt" in process.communicate(timeout=60)[1]
+    assert (tmp_path / "saved").exists()

@@ -2,6 +2,7 @@
 
 import fractions
 import os
+import shutil
 import sys
 
 import numpy as np
@@ -108,6 +109,20 @@ def test_an_error_in_a_video_leaves_no_incomplete_overlay(model_dir, film, tmp_p
     with pytest.raises(InputError, match="must return boxes"):
         files.predict(model_dir, film, output_dir=str(tmp_path), detector=fails_later)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ffconcat version 1.0\nfile film.mp4\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nfilm.mp4\n#EXT-X-ENDLIST\n",
+    ],
+)
+def test_a_playlist_with_the_name_of_a_film_does_not_open_other_files(film, tmp_path, text):
+    shutil.copy(film, tmp_path / "film.mp4")
+    (tmp_path / "list.mp4").write_text(text)
+    with pytest.raises(InputError, match="list.mp4: cannot be read as a video"):
+        videos.Video(str(tmp_path / "list.mp4"))
 
 
 def test_bad_videos_are_one_clear_error(model_dir, film, photos, tmp_path, monkeypatch):

@@ -61,6 +61,7 @@ def test_flags_manifest_and_command_have_every_option():
         "skeleton": "lsp",
         "pixel_offset": "0",
         "share": "0,0.8",
+        "allow_outside": "True",
         "on_error": "skip",
     }
     assert set(given) == set(OPTIONS)

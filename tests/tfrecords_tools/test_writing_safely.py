@@ -364,3 +364,23 @@ def test_an_error_in_a_beam_pipeline_is_one_line(drawn, tmp_path):
     # Beam logs more before it.
     assert done.returncode == 1
     assert "not an image" in done.stderr.splitlines()[-1] and "pipeline failed" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_an_image_outside_the_folder_is_read_only_if_that_is_allowed(absolute, drawn, tmp_path):
+    data = json.loads(pathlib.Path(drawn[0]).read_text())
+    inside, outside = tmp_path / "images", tmp_path / "others"
+    inside.mkdir()
+    shutil.copytree(drawn[1], outside)
+    for image in data["images"]:
+        name = os.path.basename(image["file_name"])
+        image["file_name"] = str(outside / name) if absolute else f"a/../../others/{name}"
+    labels = tmp_path / "labels.json"
+    labels.write_text(json.dumps(data))
+    with pytest.raises(InputError, match="the name of this image leaves the folder .*--allow_outside") as error:
+        writer.write_records(helpers.options(labels, inside, tmp_path / "records"))
+    helpers.one_line(error)
+    (inside / "a").mkdir()
+    options = helpers.options(labels, inside, tmp_path / "records", allow_outside=True)
+    assert writer.write_records(options)["persons"] > 0
+    assert "--allow_outside=True" in options.command()

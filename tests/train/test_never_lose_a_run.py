@@ -1,4 +1,4 @@
-"""Damaged files, a full disk, SIGTERM, NaN: saved steps stay, and the log names the cause."""
+"""Damaged files, a full disk, signals, NaN: saved steps stay, and the log names the cause."""
 
 import glob
 import json
@@ -32,14 +32,15 @@ def _recipe(data, steps, **fields):
 
 
 def _start(config, workdir, folder, **options):
-    """Starts a training in a new process."""
+    """Starts a training in a new process, which treats errors and Ctrl-C as the command does."""
     path = os.path.join(folder, "config.json")
     config_lib.save(config, path)
     script = (
         "from absl import logging; logging.set_verbosity('info'); from kpose import config\n"
         "from kpose.core import errors; from kpose.train import trainer\n"
         f"try: trainer.train(config.load({path!r}), {workdir!r})\n"
-        "except errors.InputError as error: raise SystemExit(str(error))"
+        "except errors.InputError as error: raise SystemExit(str(error))\n"
+        "except KeyboardInterrupt: raise SystemExit('interrupted')"
     )
     return subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, **options)
 
@@ -117,6 +118,48 @@ def test_a_lost_list_of_the_checkpoints_is_made_anew(content, tmp_path, caplog):
     assert checkpoints.latest(workdir, best=True) == best
 
 
+@pytest.mark.parametrize("how", ["absolute", "relative"])
+def test_a_state_file_of_another_run_does_not_reach_its_files(how, tmp_path, caplog):
+    """The checkpoints of the other run stay, and this run continues with its own."""
+    regressor, other, own = make_regressor(), tmp_path / "other", tmp_path / "own"
+    for workdir, steps in ((other, (20, 21)), (own, (8, 9))):
+        saver = checkpoints.Checkpoints(str(workdir), regressor, keep=2)
+        for step in steps:
+            saver.save(step, step)
+    before = {path: path.read_bytes() for path in (other / "checkpoints").iterdir()}
+    start = str(other / "checkpoints") if how == "absolute" else "../../other/checkpoints"
+    lines = [f'model_checkpoint_path: "{start}/step-21"']
+    lines += [f'all_model_checkpoint_paths: "{start}/step-{step}"' for step in (20, 21)]
+    (own / "checkpoints" / "checkpoint").write_text("\n".join(lines) + "\n")
+    assert checkpoints.latest(str(own)) == str(own / "checkpoints" / "step-9")
+    with caplog.at_level("WARNING"):
+        saver = checkpoints.Checkpoints(str(own), regressor, keep=2)
+    assert "written again with step-8, step-9" in caplog.text
+    assert saver.restore() == (9, 9)
+    for step in (10, 11, 21):
+        saver.save(step, step)
+    assert {path: path.read_bytes() for path in (other / "checkpoints").iterdir()} == before
+    kept = sorted(path.name for path in (own / "checkpoints").glob("step-*.index"))
+    assert kept == ["step-11.index", "step-21.index"]
+
+
+def test_absolute_paths_of_a_moved_run_are_its_own_checkpoints(tmp_path):
+    regressor, begun, moved = make_regressor(), tmp_path / "begun", tmp_path / "moved"
+    saver = checkpoints.Checkpoints(str(begun), regressor, keep=2)
+    for step in (8, 9):
+        saver.save(step, step)
+    state = begun / "checkpoints" / "checkpoint"
+    state.write_text(state.read_text().replace('"step-', f'"{begun}/checkpoints/step-'))
+    shutil.copytree(begun, moved)
+    before = sorted(os.listdir(begun / "checkpoints"))
+    saver = checkpoints.Checkpoints(str(moved), regressor, keep=2)
+    assert saver.restore() == (9, 9)
+    saver.save(10, 10)
+    assert checkpoints.latest(str(moved)) == str(moved / "checkpoints" / "step-10")
+    assert sorted(os.listdir(begun / "checkpoints")) == before
+    assert not glob.glob(str(moved / "checkpoints" / "step-8*"))
+
+
 def test_what_a_killed_save_left_behind_is_removed(tiny_data, tmp_path):
     trainer.train(_recipe(tiny_data, 2), str(tmp_path))
     folder = tmp_path / "checkpoints"
@@ -150,37 +193,86 @@ def test_killed_twenty_times_at_random_steps_nothing_is_lost(tiny_data, tmp_path
     assert_same_weights(whole, killed)
 
 
-def test_sigterm_saves_ends_well_and_the_same_command_goes_on(tiny_data, tmp_path):
-    whole, ended = str(tmp_path / "whole"), str(tmp_path / "ended")
-    config = _recipe(tiny_data, 100_000, checkpoint_every=90_000)
-    process = _start(config, ended, str(tmp_path))
+def _start_and_wait(config, workdir, folder):
+    """A training in a new process, after its first step."""
+    process = _start(config, workdir, folder)
     deadline = time.monotonic() + 120
-    events = os.path.join(ended, "tensorboard", "train", "events*")
+    events = os.path.join(workdir, "tensorboard", "train", "events*")
     # The first step is logged, so the training is running.
     while not any(os.path.getsize(path) > 500 for path in glob.glob(events)):
         assert process.poll() is None and time.monotonic() < deadline, "the training did not get going"
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
+    return process
+
+
+@pytest.mark.parametrize(
+    ("number", "name", "status"),
+    [pytest.param(signal.SIGTERM, "SIGTERM", 0, id="SIGTERM"), pytest.param(signal.SIGINT, "Ctrl-C", 1, id="Ctrl-C")],
+)
+def test_a_signal_saves_and_the_same_command_goes_on(number, name, status, tiny_data, tmp_path):
+    whole, ended = str(tmp_path / "whole"), str(tmp_path / "ended")
+    process = _start_and_wait(_recipe(tiny_data, 100_000, checkpoint_every=90_000), ended, str(tmp_path))
+    process.send_signal(number)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 0
+    assert process.returncode == status and "Traceback" not in said
     done = int(checkpoints.latest(ended).rsplit("-", 1)[1])
     assert (
-        f"stopped by SIGTERM at step {done} of 100000, checkpoint saved: run the same command again to continue" in said
+        f"stopped by {name} at step {done} of 100000, checkpoint saved: run the same command again to continue" in said
     )
     for workdir in (whole, ended):
         trainer.train(_recipe(tiny_data, done + 3, checkpoint_every=90_000), workdir)
     assert_same_weights(whole, ended)
 
 
-def test_sigterm_before_the_first_step_ends_well(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(trainer, "training_set_of", lambda config, skeleton: os.kill(os.getpid(), signal.SIGTERM))
-    before = signal.getsignal(signal.SIGTERM)
+def test_a_second_ctrl_c_ends_at_once(tiny_data, tmp_path):
+    """Also while the first one waits for a step that never ends."""
+    script = (
+        "import os, signal, time; from kpose.train import callbacks\n"
+        "with callbacks.Termination():\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    print('still here', flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    print('not reached', flush=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout == "still here\n" and done.returncode == -signal.SIGINT
+    assert "stopping after the current step; another Ctrl-C ends at once" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+def test_a_signal_before_the_first_step_ends_well(number, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(trainer, "training_set_of", lambda config, skeleton: os.kill(os.getpid(), number))
+    before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
+    config = _recipe({"train": ""}, 4)
+    config.skeleton = "coco"
     with caplog.at_level("INFO", logger="absl"):
-        config = _recipe({"train": ""}, 4)
-        config.skeleton = "coco"
+        if number == signal.SIGTERM:
+            assert trainer.train(config, str(tmp_path / "run")) == {}
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                trainer.train(config, str(tmp_path / "run"))
+    name = "SIGTERM" if number == signal.SIGTERM else "Ctrl-C"
+    assert f"stopped by {name} before the first step: run the same command again to start" in caplog.text
+    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == before
+    assert not os.path.exists(tmp_path / "run")
+
+
+def test_a_signal_inside_tensorflow_ends_well(tmp_path, monkeypatch, caplog):
+    """As in TensorFlow's conversions: an exception of the handler would become a TypeError."""
+
+    def convert(config, skeleton):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except Exception as error:
+            raise TypeError("cannot be converted to a tensor") from error
+
+    monkeypatch.setattr(trainer, "training_set_of", convert)
+    config = _recipe({"train": ""}, 4)
+    config.skeleton = "coco"
+    with caplog.at_level("INFO", logger="absl"):
         assert trainer.train(config, str(tmp_path / "run")) == {}
-    assert "stopped by SIGTERM before the first step: run the same command again to start" in caplog.text
-    assert signal.getsignal(signal.SIGTERM) == before and not os.path.exists(tmp_path / "run")
+    assert "stopped by SIGTERM before the first step" in caplog.text
 
 
 @pytest.mark.slow

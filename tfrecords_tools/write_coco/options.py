@@ -202,6 +202,13 @@ class WriteOptions:
         low=-1,
         high=1,
     )
+    allow_outside: bool = _option(
+        flags.DEFINE_bool,
+        False,
+        "Accept file names of images that leave the folder --images: absolute ones, and those with '..'.",
+        command=IF_SET,
+        manifest={},
+    )
     on_error: str = _option(
         flags.DEFINE_enum,
         "stop",

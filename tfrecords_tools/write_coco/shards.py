@@ -29,7 +29,7 @@ def write_shard(persons, images, options, path, progress=lambda count: None):
     Raises:
         InputError: bad input, unless it is skipped; the shard cannot be written.
     """
-    folder = ImageFolder(options.images)
+    folder = ImageFolder(options.images, options.allow_outside)
     found = problems.Problems(options.on_error)
     kinds = collections.Counter()
     written, used, size, digest = 0, 0, 0, hashlib.sha256()

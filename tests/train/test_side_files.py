@@ -1,0 +1,100 @@
+"""Damaged history.csv, starts.json and best.json: renamed, logged and begun anew."""
+
+import json
+import os
+import types
+
+import pytest
+
+from kpose.evaluate import on_records
+from kpose.runs import checkpoints
+from kpose.runs.workdir import note_start, read_history, write_history
+from kpose.train import trainer
+from tests import tiny
+
+ROWS = [{"step": 2, "epoch": 1, "loss": 0.5}, {"step": 4, "epoch": 2, "loss": 0.25, "val_loss": 0.125}]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff\xfe\x00garbled",
+        b"step,epoch,loss\n2,1,0.5\n4,2",
+        b"step,epoch,loss\n2,1,0.5,7\n",
+        b"step,epoch,loss\n2,1,half\n",
+        b"step,epoch,loss\n,1,0.5\n",
+        b"step,epoch,loss\n2,1,\x00\x00\x00\n",
+        b"loss\n0.5\n",
+        b'step,epoch,loss\n2,1,"' + b"0" * 200_000,
+    ],
+    ids=["empty", "binary", "cut", "long line", "no number", "no step", "zeros", "other columns", "open quote"],
+)
+def test_a_damaged_history_is_set_aside(content, tmp_path, caplog):
+    path = tmp_path / "history.csv"
+    for name in ("history.csv.damaged", "history.csv.damaged-2"):
+        path.write_bytes(content)
+        caplog.clear()
+        with caplog.at_level("WARNING", logger="absl"):
+            assert read_history(str(tmp_path)) == []
+        (record,) = caplog.records
+        assert f"{path}: damaged (" in record.message and f"renamed to {name}: begun anew" in record.message
+        assert "\n" not in record.message
+        assert not path.exists() and (tmp_path / name).read_bytes() == content
+    write_history(str(tmp_path), ROWS)
+    assert read_history(str(tmp_path)) == ROWS
+
+
+def test_a_damaged_history_that_cannot_be_renamed_is_ignored(tmp_path, monkeypatch, caplog):
+    """As in the folder of another user."""
+    (tmp_path / "history.csv").write_bytes(b"\xff")
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with caplog.at_level("WARNING", logger="absl"):
+        assert read_history(str(tmp_path)) == []
+    assert "ignored: it cannot be renamed (Permission denied)" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"[{", b"\xff\x00", b"{}", b"[" * 100_000])
+def test_a_damaged_list_of_starts_is_set_aside(content, tmp_path, caplog):
+    (tmp_path / "starts.json").write_bytes(content)
+    with caplog.at_level("WARNING", logger="absl"):
+        note_start(str(tmp_path))
+    assert "renamed to starts.json.damaged: begun anew" in caplog.text
+    assert (tmp_path / "starts.json.damaged").read_bytes() == content
+    assert len(json.loads((tmp_path / "starts.json").read_text())) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]", b"{}", b'{"score": "high"}', b'{"score": null}'])
+def test_a_damaged_score_of_the_best_checkpoint_is_set_aside(content, tmp_path, caplog):
+    path, written = tmp_path / "checkpoints" / "best" / "best.json", []
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    saver = types.SimpleNamespace(_written=str(tmp_path), _best=None, _write=lambda *_: written.append(_))
+    with caplog.at_level("WARNING", logger="absl"):
+        for score in (0.5, 0.25):
+            checkpoints.Checkpoints.save_if_best(saver, 4, 4, score)
+    assert caplog.text.count("renamed to best.json.damaged: begun anew") == 1
+    assert json.loads(path.read_text()) == {"step": 4, "score": 0.5} and len(written) == 1
+
+
+def test_a_run_with_damaged_files_is_continued_and_evaluated(tiny_data, tmp_path):
+    workdir = str(tmp_path)
+    names = ("history.csv", "starts.json", "checkpoints/best/best.json")
+
+    def damage():
+        for name in names:
+            (tmp_path / name).write_bytes(b"\xff\x00 garbled")
+
+    trainer.train(tiny.make_recipe(tiny_data["train"], tiny_data["val"], steps=4), workdir)
+    damage()
+    trainer.train(tiny.make_recipe(tiny_data["train"], tiny_data["val"], steps=6), workdir)
+    assert [row["step"] for row in read_history(workdir)][-1] == 6
+    assert all(os.path.exists(tmp_path / f"{name}.damaged") for name in names)
+    assert checkpoints.latest(workdir, best=True)
+    damage()
+    assert on_records.evaluate(workdir, tiny_data["val"])["num_persons"]
+    assert (tmp_path / "evaluation" / "report.html").exists()
