@@ -56,6 +56,7 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path):
         ({}, {"area": 10**400}, None),
         ({}, {"bbox": [0, 0, 1e300, 1e300]}, "no person"),
         ({}, {"bbox": [0, 0, 1e9, 1e9]}, "no person"),
+        ({}, {"bbox": [0, 0, 1e6, 1e6]}, "its crop would have 1250000 x 1250000 pixels of image 1.png"),
         ({}, {"bbox": [10, 10, 1e-300, 1e-300]}, "no person"),
         ({"width": 1e300}, {}, "its labels are for"),
         ({"width": None, "height": None}, {"keypoints": [1e300, 1e300, 2] + [10, 10, 2] * 16}, "a million pixels"),
