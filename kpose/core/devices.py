@@ -151,7 +151,7 @@ def cluster():
         # Some launchers name the first worker "chief".
         counts = {kind: len(setting["cluster"].get(kind, ())) for kind in ("chief", "worker")}
         kind, index = setting["task"]["type"], int(setting["task"]["index"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"TF_CONFIG: give a cluster and a task in JSON ({error!r}): {text[:200]}") from None
     if not 0 <= index < counts.get(kind, 0):
         raise InputError(

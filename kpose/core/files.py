@@ -8,6 +8,7 @@ import contextlib
 import errno
 import glob
 import gzip
+import io
 import itertools
 import json
 import os
@@ -21,6 +22,11 @@ from kpose.core.errors import InputError
 
 # Error numbers: the disk is full, the quota is used up, the file is larger than allowed.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+# Labels of 500 MB are common; all of a file is in memory while it is read.
+MAX_JSON_BYTES = 2 * 2**30
+# JSON of labels is 3 to 30 times as large as its gzip file, a file made to fill the memory 1,000 times.
+_GZIP_START, _GZIP_RATIO = 2**26, 100
 
 
 def is_url(path):
@@ -181,6 +187,16 @@ def write_json(path, data, indent=1):
         file.write("\n")
 
 
+def _unzipped(data, path, what):
+    """The content of a .gz file in bytes; `InputError` if it is far larger than such files are."""
+    limit = _GZIP_START + _GZIP_RATIO * len(data)
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise InputError(f"{path}: the {what} is more than {_GZIP_RATIO} times as large as its gzip file: not read")
+    return content
+
+
 def read_json(path, what, object_hook=None):
     """The data of a JSON file, plain or .gz.
 
@@ -190,10 +206,12 @@ def read_json(path, what, object_hook=None):
         object_hook: as for `json.load`.
 
     Raises:
-        InputError: the file is missing, unreadable, empty or not JSON.
+        InputError: the file is missing, unreadable, empty, too large or not JSON.
     """
     if not is_file(path):
         raise InputError(f"{path}: no such {what}")
+    if size(path) > MAX_JSON_BYTES:
+        raise InputError(f"{path}: the {what} has {size(path):,} bytes: at most {MAX_JSON_BYTES:,} are read")
     try:
         data = read_bytes(path)
     except OSError as error:
@@ -201,7 +219,7 @@ def read_json(path, what, object_hook=None):
     if not data:
         raise InputError(f"{path}: the {what} is empty")
     try:
-        return json.loads(gzip.decompress(data) if path.endswith(".gz") else data, object_hook=object_hook)
+        return json.loads(_unzipped(data, path, what) if path.endswith(".gz") else data, object_hook=object_hook)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{path}: the {what} is not a complete gzip file ({error})") from None
     except InputError:

@@ -332,6 +332,8 @@ class _Reader:
         flagged = 0 <= lowest and highest <= 2 and not (keypoints[:, 2] % 1).any()
         if not (flagged and math.isfinite(left + top + right + bottom)):
             return None, (problems.BAD_KEYPOINTS, "its keypoints must be finite, with the flags 0, 1 or 2")
+        if max(-left, -top, right, bottom) > coco_values.MAX_COORDINATE:
+            return None, (problems.BAD_KEYPOINTS, "its keypoints are more than a million pixels away")
         if category in self._orders:
             keypoints = keypoints[self._orders[category]]
             self.counts["persons whose joints were put in order by name"] += 1
@@ -375,6 +377,8 @@ def _result(path, place, entry):
     numbers = coco_values.numbers_of(entry["bbox"]) if isinstance(entry.get("bbox"), list) else None
     if entry.get("bbox") is not None and (numbers is None or numbers.shape != (4,) or not np.isfinite(numbers).all()):
         raise InputError(f"{path}: result {place}: 'bbox' must be four numbers")
+    if numbers is not None and np.abs(numbers).max() > coco_values.MAX_COORDINATE:
+        raise InputError(f"{path}: result {place}: 'bbox' has a number of more than a million pixels")
     score = coco_values.number_of(entry.get("score"))
     if entry.get("score") is not None and score is None:
         raise InputError(f"{path}: result {place}: 'score' must be a number")

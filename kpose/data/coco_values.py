@@ -5,6 +5,9 @@ import re
 
 import numpy as np
 
+# Coordinates beyond it and boxes with smaller sides are no labels: crops of them need unbounded
+# memory, or have no pixel. In pixels.
+MAX_COORDINATE, MIN_SIDE = 1e6, 1e-3
 _TRUE, _FALSE = {"1", "true", "yes"}, {"", "0", "false", "no", "none"}
 
 
@@ -60,7 +63,7 @@ def flag_of(value):
 
 def box_of(value):
     numbers = [number_of(side) for side in value] if isinstance(value, list) and len(value) == 4 else [None]
-    if None in numbers or numbers[2] <= 0 or numbers[3] <= 0:
+    if None in numbers or min(numbers[2:]) < MIN_SIDE or max(map(abs, numbers)) > MAX_COORDINATE:
         return None
     return np.array(numbers, np.float64)
 
@@ -74,7 +77,7 @@ def overlaps(box, size):
 
 def area_of(value, box):
     area = number_of(value)
-    if area is not None and area > 0:
+    if area is not None and 0 < area <= MAX_COORDINATE**2:
         return area
     return 0.0 if box is None else float(box[2] * box[3])
 

@@ -51,7 +51,7 @@ class CropCache:
             lambda serialised: decode_record(self._set, source, serialised), num_parallel_calls=tf.data.AUTOTUNE
         )
         place = self._starts[source]
-        with records.reading(files.pattern):
+        with records.reading(files):
             for batch in dataset.batch(64).prefetch(2).as_numpy_iterator():
                 for name, values in batch.items():
                     self._values[name][place : place + len(values)] = values

@@ -10,6 +10,7 @@ Encoding does not need TensorFlow. It is imported when records are parsed.
 import collections
 import contextlib
 import dataclasses
+import functools
 import glob
 import os
 import re
@@ -18,8 +19,8 @@ import numpy as np
 from absl import logging
 
 from kpose.core import files, geometry, skeleton_files, skeletons
-from kpose.core.errors import InputError, first_line
-from kpose.data import tfrecord
+from kpose.core.errors import InputError
+from kpose.data import record_checks, tfrecord
 
 # Increased by changes after which a reader of one version would misread records of another.
 SCHEMA_VERSION = 1
@@ -140,6 +141,51 @@ def parse(serialised, skeleton, image=True):
     return {rename.get(key, key.split("/")[1]): value for key, value in features.items()}
 
 
+def parse_labels(serialised, found):
+    """The fields of a batch of records without the JPEG, as `parse`; each record is checked.
+
+    Args:
+        serialised: [N] strings.
+        found: the `RecordFiles` of the records.
+
+    Raises:
+        tf.errors.InvalidArgumentError: a record is not of the kind of the first one, has a number
+            that is not finite, or a JPEG that is cut or has another size. `reading` says which.
+    """
+    import tensorflow as tf
+
+    features = parse(serialised, found.skeleton, image=False)
+    spec = {
+        "schema_version": tf.io.FixedLenFeature([], tf.int64),
+        "skeleton": tf.io.FixedLenFeature([], tf.string),
+        "annotation/pixel_offset": tf.io.FixedLenFeature([], tf.float32, default_value=NO_OFFSET),
+        "crop/padding": tf.io.FixedLenFeature([], tf.float32),
+        "crop/aspect": tf.io.FixedLenFeature([], tf.float32, default_value=0.0),
+        "crop/jpeg": tf.io.FixedLenFeature([], tf.string),
+    }
+    fields = tf.io.parse_example(serialised, spec)
+    jpegs_fit = functools.partial(record_checks.jpegs_fit, size=found.crop_size)
+    # Python gets the header alone: copies of whole JPEGs double the time of a pass over the labels.
+    jpegs = fields["crop/jpeg"]
+    ends = tf.strings.substr(jpegs, -2, 2) == b"\xff\xd9"
+    headers = tf.strings.substr(jpegs, 0, record_checks.HEADER_BYTES)
+    wanted = {
+        "schema_version": SCHEMA_VERSION,
+        "skeleton": found.saved_name,
+        "annotation/pixel_offset": NO_OFFSET if found.pixel_offset is None else found.pixel_offset,
+        "crop/padding": found.padding,
+        "crop/aspect": found.aspect,
+    }
+    good = [
+        fields[name] == tf.constant(value, fields[name].dtype) for name, value in wanted.items() if value is not None
+    ]
+    good += [tf.math.is_finite(features[name]) for name in ("keypoints", "visibility", "box", "region", "area")]
+    good += [ends, tf.numpy_function(jpegs_fit, [headers], tf.bool)]
+    check = tf.debugging.Assert(tf.reduce_all([tf.reduce_all(each) for each in good]), ["a record is bad"])
+    with tf.control_dependencies([] if check is None else [check]):
+        return {name: tf.identity(value) for name, value in features.items()}
+
+
 def decode_jpeg(jpeg):
     """The uint8 [H, W, 3] pixels of JPEG bytes.
 
@@ -174,6 +220,7 @@ class RecordFiles:
             themselves.
         pixel_offset: as for `Person`; None: records of kpose 0.1, which lack it.
         label_shift: what `training_set.add_labels` adds to the labelled joints, in pixels.
+        saved_name: name of the skeleton in each record; None: any.
     """
 
     pattern: str
@@ -184,10 +231,11 @@ class RecordFiles:
     aspect: float = 0.0
     pixel_offset: float | None = geometry.HALF_PIXEL
     label_shift: float = 0.0
+    saved_name: str | None = None
 
 
 def find(pattern, wanted_skeleton=None):
-    """The `RecordFiles` of a glob, checked by the first record of each file.
+    """The `RecordFiles` of a glob, checked by the lengths of all records and the first of each file.
 
     Args:
         pattern: the glob.
@@ -204,6 +252,8 @@ def find(pattern, wanted_skeleton=None):
     if not paths:
         raise InputError(f"no records match {pattern!r}: write some with python -m tfrecords_tools.write_coco")
     _check_shards(paths, pattern)
+    for path in paths:
+        tfrecord.check_lengths(path)
     heads = {path: _head(path) for path in paths}
     kinds = {head for head in heads.values() if head is not None}
     if not kinds:
@@ -214,19 +264,21 @@ def find(pattern, wanted_skeleton=None):
             f"{pattern!r}: the records differ in (skeleton, padding, crop size, aspect, pixel offset): {first} and "
             f"{second}: give records of one kind"
         )
-    skeleton, padding, crop_size, aspect, pixel_offset = kinds.pop()
-    if pixel_offset is None:
+    (kind,) = kinds
+    if kind.pixel_offset is None:
         logging.info(
             "%s: records of kpose 0.1, whose joints are as in the file of labels: they are taken as pixel indices",
             pattern,
         )
-    skeleton = _skeleton(paths, skeleton)
+    skeleton = _skeleton(paths, kind.skeleton)
     if wanted_skeleton is not None and skeleton.joints != wanted_skeleton.joints:
         raise InputError(
             f"{pattern!r}: labels of skeleton {skeleton.name!r} ({skeleton.num_joints} joints), but "
             f"{wanted_skeleton.name!r} ({wanted_skeleton.num_joints}) is needed"
         )
-    return RecordFiles(pattern, paths, skeleton, padding, crop_size, aspect, pixel_offset)
+    return RecordFiles(
+        pattern, paths, skeleton, kind.padding, kind.crop_size, kind.aspect, kind.pixel_offset, saved_name=kind.skeleton
+    )
 
 
 def _skeleton(paths, name):
@@ -280,44 +332,52 @@ def _check_shards(paths, pattern):
 
 
 def _head(path):
-    """(skeleton, padding, crop size, aspect, pixel offset) of the first record; None without records."""
-    import tensorflow as tf
-
+    """The `record_checks.Kind` of the first record of a file; None without records."""
     try:
-        serialised = next(iter(tf.data.TFRecordDataset(path).take(1)), None)
-    except tf.errors.OpError as error:
-        raise InputError(f"{path}: cannot be read as a TFRecord file ({first_line(error)})") from None
-    if serialised is None:
-        return None
-    try:
-        features = tf.train.Example.FromString(serialised.numpy()).features.feature
-    except Exception:
-        raise InputError(f"{path}: its records are not tf.train.Example: not written by kpose") from None
-    versions = features["schema_version"].int64_list.value
-    if list(versions) != [SCHEMA_VERSION]:
-        found = f"schema version {versions[0]}" if versions else "records without a kpose schema version"
-        raise InputError(
-            f"{path}: {found}, but this kpose reads version {SCHEMA_VERSION}: "
-            "write the records again with python -m tfrecords_tools.write_coco"
-        )
-    height, width, _ = tf.io.decode_jpeg(features["crop/jpeg"].bytes_list.value[0]).shape
-    name = features["skeleton"].bytes_list.value[0].decode()
-    aspect = next(iter(features["crop/aspect"].float_list.value), 0.0)
-    offset = next(iter(features["annotation/pixel_offset"].float_list.value), None)
-    return name, features["crop/padding"].float_list.value[0], (height, width), aspect, offset
+        serialised = next(tfrecord.read(path), None)
+        return None if serialised is None else record_checks.kind_of(serialised, SCHEMA_VERSION)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except InputError as error:
+        raise error if str(error).startswith(path) else InputError(f"{path}: record 1: {error}") from None
 
 
 @contextlib.contextmanager
-def reading(name):
-    """A context that turns TensorFlow's error about a damaged file into an `InputError`."""
+def reading(*found):
+    """A context that turns TensorFlow's error about a record into an `InputError` with its place.
+
+    Args:
+        found: the `RecordFiles` that are read in the context.
+
+    Raises:
+        InputError: the first bad record: its file, its number from 1, and what is wrong.
+    """
     import tensorflow as tf
 
     try:
         yield
-    except tf.errors.DataLossError:
-        raise InputError(
-            f"{name}: damaged or cut short: write the records again with python -m tfrecords_tools.write_coco"
-        ) from None
+    # UnicodeDecodeError: TensorFlow's message quotes bytes that are no text.
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, UnicodeDecodeError):
+        for record_files in found:
+            check_records(record_files)
+        # Each record is right: the error has another cause.
+        raise
+
+
+def check_records(found):
+    """Reads and decodes all records of `RecordFiles`, one after another.
+
+    Raises:
+        InputError: the first bad record: its file, its number from 1, and what is wrong.
+    """
+    kind = None
+    for path in found.paths:
+        for number, serialised in enumerate(tfrecord.read(path), 1):
+            try:
+                kind = kind or record_checks.kind_of(serialised, SCHEMA_VERSION)
+                record_checks.check(serialised, SCHEMA_VERSION, kind, found.skeleton)
+            except InputError as error:
+                raise InputError(f"{path}: record {number}: {error}") from None
 
 
 def read_manifest(directory, split):

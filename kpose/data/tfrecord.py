@@ -6,6 +6,7 @@ a protobuf map of lists.
 """
 
 import functools
+import os
 import struct
 
 import google_crc32c
@@ -36,15 +37,55 @@ def read(path):
     Raises:
         InputError: the file is damaged or cut short.
     """
+    size, end, number = files.size(path), 0, 0
     with files.open_file(path, "rb") as file:
         while header := file.read(12):
-            if len(header) < 12 or _masked_crc(header[:8]) != header[8:]:
-                raise InputError(f"{path}: damaged or cut short")
-            (length,) = _LENGTH.unpack(header[:8])
+            number += 1
+            length = _length(path, number, header)
+            end += 16 + length
+            # A length beyond the file would reserve as much memory.
+            if end > size:
+                raise _damaged(path, number)
             record, checksum = file.read(length), file.read(4)
             if len(record) < length or _masked_crc(record) != checksum:
-                raise InputError(f"{path}: damaged or cut short")
+                raise _damaged(path, number)
             yield record
+
+
+def check_lengths(path):
+    """Checks that a local TFRecord file ends with its last record; the records are not read.
+
+    TensorFlow reserves the memory of a record before it reads it: with a large wrong length the
+    process ends in a segmentation fault.
+
+    Args:
+        path: the file. A URL is not checked: each record would be one request.
+
+    Raises:
+        InputError: the file is damaged or cut short.
+    """
+    if files.is_url(path):
+        return
+    number, place, size = 0, 0, files.size(path)
+    with open(path, "rb", buffering=0) as file:
+        while place < size:
+            number += 1
+            place += 16 + _length(path, number, os.pread(file.fileno(), 12, place))
+    if place > size:
+        raise _damaged(path, number)
+
+
+def _length(path, number, header):
+    if len(header) < 12 or _masked_crc(header[:8]) != header[8:]:
+        raise _damaged(path, number)
+    return _LENGTH.unpack(header[:8])[0]
+
+
+def _damaged(path, number):
+    return InputError(
+        f"{path}: record {number}: damaged or cut short, or not a TFRecord file: write the records again with "
+        "python -m tfrecords_tools.write_coco"
+    )
 
 
 def encode_example(features):

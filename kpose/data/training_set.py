@@ -369,14 +369,12 @@ def _sum_labels(files, skeleton, padding):
     )
 
     def labels(index, batch):
-        parsed = records.parse(batch, files.skeleton, image=False)
+        parsed = records.parse_labels(batch, files)
         return index, add_labels(parsed, files, skeleton, padding)["keypoints"]
 
-    with records.reading(files.pattern):
+    with records.reading(files):
         for index, keypoints in dataset.map(labels).prefetch(2).as_numpy_iterator():
             keypoints = keypoints.astype(np.float64)
-            if not np.isfinite(keypoints).all():
-                raise InputError(f"{files.paths[index]}: a label is not finite: write the records again")
             mask = (keypoints[..., 2:] > 0).astype(np.float64)
             counts[index] += len(keypoints)
             sums.labelled += mask.sum(0)

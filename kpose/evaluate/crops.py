@@ -40,6 +40,7 @@ class StoredCrops:
 
     def __init__(self, files, config):
         self.pixels = summary.STORED
+        self._files = files
         self._batches = pipeline.evaluation_batches(config, files, BATCH_SIZE, identity=True)
         self.image = persons_of_records(files)["image"]
 
@@ -47,7 +48,8 @@ class StoredCrops:
         return len(self._batches)
 
     def __iter__(self):
-        return iter(self._batches)
+        with records.reading(self._files):
+            yield from self._batches
 
     def read(self, numbers):
         """{number: crop [H, W, 3] uint8} of the persons with these numbers."""
@@ -182,9 +184,9 @@ def persons_of_records(files):
     """
     parts = []
     dataset = tf.data.TFRecordDataset(files.paths).batch(512)
-    with records.reading(files.pattern):
+    with records.reading(files):
         for serialised in dataset:
-            parts.append(records.parse(serialised, files.skeleton, image=False))
+            parts.append(records.parse_labels(serialised, files))
     columns = {name: np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}
     keypoints, visibility = columns.pop("keypoints"), columns.pop("visibility")
     columns["truth"] = np.concatenate([keypoints, visibility[..., None]], -1)

@@ -84,7 +84,7 @@ def of_onnx(metadata, name):
     """
     try:
         return json.loads(metadata[ENTRY]) if ENTRY in metadata else None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{name}: damaged: its description cannot be read ({first_line(error)})") from None
 
 

@@ -118,6 +118,11 @@ def validation_batches(config, skeleton):
     return found
 
 
+def record_files_of(config, skeleton, training_set):
+    """List of the `records.RecordFiles` of a training: of the training set and of its validation sets."""
+    return [*training_set.files, *(records.find(pattern, skeleton) for _, pattern in _validation_files(config))]
+
+
 def _validation_files(config):
     """List of (name, glob) of the validation sets; the first has the name ""."""
     sets = validation_sets.parse(config.data.val)

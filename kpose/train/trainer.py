@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from kpose import config as config_lib
 from kpose.core import devices, files, locks, skeletons
 from kpose.core.errors import InputError, first_line
-from kpose.data import pipeline
+from kpose.data import pipeline, records
 from kpose.data.training_set import TrainingSet, skeleton_of, with_aspect
 from kpose.runs import checkpoints
 from kpose.runs.workdir import check_skeleton, read_history, resolve_recipe
@@ -28,6 +28,7 @@ from kpose.train.setup import (
     displace_cascade_inputs,
     mean_pose_metrics,
     part_of,
+    record_files_of,
     training_batches,
     training_set_of,
     validation_batches,
@@ -272,16 +273,17 @@ def _fit(run, place, profile):
     rollbacks = 0
     while True:
         try:
-            run.regressor.fit(
-                run.distributed_batches(place.position),
-                steps_per_epoch=run.steps_per_epoch,
-                total_steps=run.total_steps,
-                start_step=place.step,
-                validation_data=run.distributed_validation(),
-                validation_freq=run.evaluated_epochs,
-                callbacks=_callbacks(run, place, observers),
-                verbose=0,
-            )
+            with records.reading(*record_files_of(run.config, run.skeleton, run.training_set)):
+                run.regressor.fit(
+                    run.distributed_batches(place.position),
+                    steps_per_epoch=run.steps_per_epoch,
+                    total_steps=run.total_steps,
+                    start_step=place.step,
+                    validation_data=run.distributed_validation(),
+                    validation_freq=run.evaluated_epochs,
+                    callbacks=_callbacks(run, place, observers),
+                    verbose=0,
+                )
             _has_stopped(run, run.regressor.steps.done)
             return run.history.last_logs()
         except callbacks.Preempted as stopped:

@@ -185,8 +185,8 @@ def test_a_garbage_file(tmp_path):
 @pytest.mark.parametrize(
     ("record", "complaint"),
     [
-        (b"\xff\xff no protocol buffer", "not tf.train.Example"),
-        (tf.train.Example().SerializeToString(), "records without a kpose schema version"),
+        (b"\xff\xff no protocol buffer", "record 1: not a tf.train.Example"),
+        (tf.train.Example().SerializeToString(), "record 1: a record without a kpose schema version"),
     ],
 )
 def test_records_of_another_program(record, complaint, tmp_path):

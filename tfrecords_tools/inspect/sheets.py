@@ -57,7 +57,9 @@ def inspect(pattern, sheet_path, persons=40, seed=0):
     if never:
         lines.append(f"warning: no record labels {', '.join(never)}")
     lines += [f"  {os.path.basename(path)}: {n:,} persons, {size / 1e6:.1f} MB" for path, (n, size) in shards.items()]
-    save_image(sheet_path, _contact_sheet(files, count, min(persons, count), seed))
+    with records.reading(files):
+        sheet = _contact_sheet(files, count, min(persons, count), seed)
+    save_image(sheet_path, sheet)
     return [*lines, f"contact sheet: {sheet_path}"]
 
 
@@ -72,8 +74,8 @@ def _read_labels(files):
     columns, shards = {}, {}
     for path in files.paths:
         seen = 0
-        dataset = tf.data.TFRecordDataset(path).batch(512).map(lambda s: records.parse(s, files.skeleton, image=False))
-        with records.reading(path):
+        dataset = tf.data.TFRecordDataset(path).batch(512).map(lambda s: records.parse_labels(s, files))
+        with records.reading(files):
             for batch in dataset.as_numpy_iterator():
                 seen += len(batch["area"])
                 for name in ("image_id", "area", "box", "visibility"):

@@ -5,6 +5,8 @@ import dataclasses
 import hashlib
 import os
 
+from PIL import Image
+
 from kpose.core import files, geometry
 from kpose.core.errors import InputError
 from kpose.data import crops, problems, records, tfrecord
@@ -82,7 +84,7 @@ def _persons_of_image(folder, entry, group, options, found, kinds):
                 found.report(problems.OTHER_SIZE, str(error), len(group))
                 return
         entry = dataclasses.replace(entry, width=image.width, height=image.height)
-        group = [person for person in group if is_inside(person, entry, found)]
+        group = [p for p in group if is_inside(p, entry, found) and _is_bounded(p, entry, options, found)]
         regions = [geometry.region_of(person.box, options.stored[1], options.aspect) for person in group]
         if not group:
             return
@@ -100,6 +102,20 @@ def _persons_of_image(folder, entry, group, options, found, kinds):
     for person, region in zip(group, regions, strict=True):
         kinds.update(_beyond(region, image))
         yield make_person(decoded, image, entry, person, region, options)
+
+
+def _is_bounded(person, entry, options, found):
+    """Whether Pillow crops the region of a person; if not, the problem is reported to `found`."""
+    region = geometry.region_of(person.box, options.stored[1], options.aspect)
+    # Pillow refuses crops beyond it; an image has at most half as many pixels.
+    if region[2] * region[3] <= 2 * Image.MAX_IMAGE_PIXELS:
+        return True
+    found.report(
+        problems.OUTSIDE,
+        f"annotation {person.id}: its crop would have {region[2]:.0f} x {region[3]:.0f} pixels of image "
+        f"{entry.file_name}, which has {entry.width} x {entry.height}",
+    )
+    return False
 
 
 def _beyond(region, image):

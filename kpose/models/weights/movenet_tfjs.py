@@ -53,7 +53,7 @@ def read(path):
         return nodes, {name: array for group in groups for name, array in _arrays(path, group)}
     except OSError as error:
         raise InputError(f"{error.filename}: {error.strerror}: give the .json file of a TensorFlow.js model") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: not a TensorFlow.js graph model ({error!r})") from None
 
 
