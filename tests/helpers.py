@@ -1,5 +1,6 @@
 """Builders of small test data: painted images, COCO files and their records."""
 
+import collections
 import io
 import json
 import os
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kpose.core import skeletons
+from kpose.core import files, skeletons
+from kpose.data.image_files import open_image
 from tfrecords_tools.write_coco import plan, writer
 
 # Joints that are painted in one colour channel each, so that their positions can be measured in an
@@ -158,3 +160,15 @@ def real_data(*parts):
     if not path.exists():
         pytest.skip(f"{path} does not exist: add it to the folder of KPOSE_DATA")
     return path
+
+
+def large_persons(min_joints, min_height, most):
+    """(image [H, W, 3], box) of persons of devval who are alone in their image, at most `most`."""
+    folder = real_data("coco")
+    labels = real_data("coco", "annotations", "person_keypoints_devval.json")
+    data = files.read_json(str(labels), "annotation file")
+    names = {image["id"]: image["file_name"] for image in data["images"]}
+    persons = collections.Counter(a["image_id"] for a in data["annotations"])
+    alone = [a for a in data["annotations"] if persons[a["image_id"]] == 1]
+    for person in [a for a in alone if a["num_keypoints"] >= min_joints and a["bbox"][3] > min_height][:most]:
+        yield np.asarray(open_image(str(folder / "images" / names[person["image_id"]])).decode()), person["bbox"]

@@ -5,9 +5,11 @@ import re
 
 import numpy as np
 
+from kpose.core import limits
+
 # Coordinates beyond it and boxes with smaller sides are no labels: crops of them need unbounded
 # memory, or have no pixel. In pixels.
-MAX_COORDINATE, MIN_SIDE = 1e6, 1e-3
+MAX_COORDINATE, MIN_SIDE = limits.FARTHEST, 1e-3
 _TRUE, _FALSE = {"1", "true", "yes"}, {"", "0", "false", "no", "none"}
 
 

@@ -6,6 +6,7 @@ import os
 import numpy as np
 from absl import logging
 
+from kpose.core import boxes as core_boxes
 from kpose.core import files, geometry, skeletons
 from kpose.core.errors import InputError
 from kpose.data import coco_files, coco_names, coco_skeleton
@@ -129,28 +130,11 @@ def match(persons, results):
         candidates = left.get(result.image_id)
         if not candidates:
             continue
-        overlaps = overlap(_boxes(candidates), _boxes([result]))[:, 0]
+        overlaps = core_boxes.overlap(_boxes(candidates), _boxes([result]))[:, 0]
         best = int(np.argmax(overlaps))
         if overlaps[best] >= MIN_OVERLAP:
             pairs.append((candidates.pop(best), result))
     return pairs, [person for candidates in left.values() for person in candidates]
-
-
-def overlap(first, second):
-    """Intersection over union of boxes.
-
-    Args:
-        first, second: [N, 4] and [M, 4] xywh.
-
-    Returns:
-        [N, M]; 0 where both boxes are empty.
-    """
-    first, second = first[:, None], second[None]
-    start = np.maximum(first[..., :2], second[..., :2])
-    end = np.minimum(first[..., :2] + first[..., 2:], second[..., :2] + second[..., 2:])
-    shared = np.maximum(end - start, 0).prod(-1)
-    union = first[..., 2:].prod(-1) + second[..., 2:].prod(-1) - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
 def _score(pairs, missed, skeleton):

@@ -4,6 +4,8 @@ import typing
 
 import numpy as np
 
+from kpose.core import boxes as core_boxes
+
 # Area of a person as a fraction of the area of the box: the mean of COCO's labels.
 AREA = 0.53
 # Two poses that agree by more (OKS) are of one person.
@@ -33,7 +35,7 @@ def suppress(boxes, scores, overlap):
         scores: [N].
         overlap: largest intersection over union of two persons.
     """
-    return _without_repeats(scores, lambda index, others: intersection_over_union(boxes[index], boxes[others]), overlap)
+    return _without_repeats(scores, lambda index, others: core_boxes.overlap(boxes[[index]], boxes[others])[0], overlap)
 
 
 def distinct(keypoints, boxes, scores, sigmas, agreement=SAME_POSE):
@@ -67,14 +69,6 @@ def _without_repeats(scores, similarity, limit):
         if not kept or similarity(index, np.array(kept)).max() <= limit:
             kept.append(index)
     return np.array(kept, int)
-
-
-def intersection_over_union(box, others):
-    """[M] of a box [4] and boxes [M, 4], all xywh."""
-    low = np.maximum(box[:2], others[:, :2])
-    high = np.minimum(box[:2] + box[2:], others[:, :2] + others[:, 2:])
-    shared = np.maximum(high - low, 0).prod(-1)
-    return shared / np.maximum(box[2:].prod() + others[:, 2:].prod(-1) - shared, 1e-9)
 
 
 def oks(first, second, areas, sigmas):

@@ -9,6 +9,7 @@ import dataclasses
 
 import numpy as np
 
+from kpose.core import boxes as core_boxes
 from kpose.core.errors import InputError
 from kpose.predict import merging
 
@@ -115,7 +116,7 @@ class Tracker:
         areas = merging.AREA * (boxes[:, 2:].prod(1) + track.box[2:].prod()) / 2
         poses = merging.oks(moved, keypoints, areas, factor * self._sigmas)
         box = track.box + [*shift, 0, 0]
-        return (poses + merging.intersection_over_union(box, boxes)) / 2
+        return (poses + core_boxes.overlap(box[None], boxes)[0]) / 2
 
 
 def check():

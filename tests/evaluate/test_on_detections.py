@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from kpose.core import boxes as core_boxes
 from kpose.core import skeleton_files
 from kpose.core.errors import InputError
 from kpose.core.skeletons import COCO
@@ -106,7 +107,7 @@ def test_overlap_agrees_with_a_count_of_cells():
     for mask, (x, y, w, h) in zip(masks, boxes, strict=True):
         mask[y : y + h, x : x + w] = True
     expected = [[(a & b).sum() / (a | b).sum() for b in masks[7:]] for a in masks[:7]]
-    np.testing.assert_allclose(on_detections.overlap(boxes[:7].astype(float), boxes[7:].astype(float)), expected)
+    np.testing.assert_allclose(core_boxes.overlap(boxes[:7].astype(float), boxes[7:].astype(float)), expected)
 
 
 def test_joints_without_names_are_those_of_the_skeleton_file(tmp_path):

@@ -1,13 +1,10 @@
 """Person detectors: their boxes and scores, and the errors."""
 
-import collections
-
 import numpy as np
 import pytest
 
-from kpose.core import files, skeleton_files, skeletons
+from kpose.core import skeleton_files, skeletons
 from kpose.core.errors import InputError
-from kpose.data.image_files import open_image
 from kpose.predict import detectors, merging, multipose
 from tests import helpers
 
@@ -29,20 +26,12 @@ def ssdlite():
 
 
 def test_ssdlite_finds_the_large_persons_of_coco(ssdlite):
-    folder = helpers.real_data("coco")
-    labels = helpers.real_data("coco", "annotations", "person_keypoints_devval.json")
-    data = files.read_json(str(labels), "annotation file")
-    names = {image["id"]: image["file_name"] for image in data["images"]}
-    persons = collections.Counter(a["image_id"] for a in data["annotations"])
-    # Large persons, one in each image.
-    alone = [a for a in data["annotations"] if persons[a["image_id"]] == 1]
-    large = [a for a in alone if a["num_keypoints"] >= 15 and a["bbox"][3] > 200][:12]
+    large = list(helpers.large_persons(15, 200, 12))
     found = 0
-    for person in large:
-        image = np.asarray(open_image(str(folder / "images" / names[person["image_id"]])).decode())
+    for image, person in large:
         boxes, scores, _ = detectors.checked(ssdlite(image), image)
         assert boxes.dtype == scores.dtype == np.float32 and (scores >= 0.5).all()
-        found += any(_overlap(box, np.array(person["bbox"])) > 0.6 for box in boxes)
+        found += any(_overlap(box, np.array(person)) > 0.6 for box in boxes)
     assert len(large) == 12 and found >= 10
 
 

@@ -1,14 +1,11 @@
 """The built-in detector: decoding of its maps, boxes, sizes, real images and damaged files."""
 
-import collections
-
 import numpy as np
 import pytest
 from PIL import Image
 
 from kpose.core import files
 from kpose.core.errors import InputError
-from kpose.data.image_files import open_image
 from kpose.predict import multipose
 from kpose.runs import shipped_files
 from tests import helpers
@@ -113,18 +110,6 @@ def test_a_damaged_network_is_one_line(tmp_path, monkeypatch):
         multipose.MultiPose()
 
 
-def _large_persons():
-    """(image [H, W, 3], box) of persons of COCO that are large and alone."""
-    folder = helpers.real_data("coco")
-    labels = helpers.real_data("coco", "annotations", "person_keypoints_devval.json")
-    data = files.read_json(str(labels), "annotation file")
-    names = {image["id"]: image["file_name"] for image in data["images"]}
-    persons = collections.Counter(a["image_id"] for a in data["annotations"])
-    alone = [a for a in data["annotations"] if persons[a["image_id"]] == 1]
-    for person in [a for a in alone if a["num_keypoints"] >= 12 and a["bbox"][3] > 120][:16]:
-        yield np.asarray(open_image(str(folder / "images" / names[person["image_id"]])).decode()), person["bbox"]
-
-
 def _overlap(boxes, box):
     """[N] intersection over union."""
     low, high = np.maximum(boxes[:, :2], box[:2]), np.minimum(boxes[:, :2] + boxes[:, 2:], np.add(box[:2], box[2:]))
@@ -134,7 +119,7 @@ def _overlap(boxes, box):
 
 def test_large_persons_of_coco_are_found_and_an_enlarged_image_gives_the_same():
     detector, found, count = multipose.MultiPose(), 0, 0
-    for image, box in _large_persons():
+    for image, box in helpers.large_persons(12, 120, 16):
         people = detector(image)
         count += 1
         found += len(people.boxes) and _overlap(people.boxes, box).max() > 0.5
