@@ -6,6 +6,8 @@ FARTHEST = 1e6
 NOT_FINITE = "holds a NaN or an infinity"
 TOO_FAR = f"holds a number beyond {FARTHEST:.0f}"
 EMPTY = "has no width or no height"
+# What is wrong with an answer: the weights hold a NaN, or values that overflow.
+NO_ANSWER = "gets no finite keypoints from this model: train or export it again"
 
 # Pixels that a request or an image file may announce: WORK and WORK_PER_BYTE more for each byte.
 # Each scan of a JPEG counts all pixels, because its decoder visits them again. A photo has 1 to 10

@@ -18,6 +18,8 @@ crashes the server or takes more memory than `MAX_PIXELS`, `MAX_SIDE` and `CHUNK
       `WORK` and `WORK_PER_BYTE` of `kpose.core.limits`
       allow, or more than `MAX_BOXES` boxes
     a box that contains no pixel of its image             answer with scores of 0
+    a crop with a NaN or an infinity                      error with the item's number
+    a network whose answer is not finite                  error with the item's number
     different numbers of images and boxes                 error
 """
 
@@ -26,10 +28,12 @@ import functools
 import tensorflow as tf
 
 from kpose.core import geometry
+from kpose.core.limits import NO_ANSWER, NOT_FINITE
 from kpose.data import resampling
 from kpose.export.requests import (
     check_areas,
     check_boxes,
+    check_finite,
     check_pixels,
     check_work,
     decode,
@@ -94,7 +98,7 @@ class KeypointServer(tf.Module):
             "serving_default": self.serve,
             "serving_people": self.serve_people,
             "serving_pixels": self.serve_pixels,
-            "serving_images": self.serve_images.get_concrete_function(*self.crop_inputs(None)),
+            "serving_images": self.serve_checked_images.get_concrete_function(*self.crop_inputs(None)),
         }
 
     def crop_inputs(self, count):
@@ -184,6 +188,15 @@ class KeypointServer(tf.Module):
         return self._answer_people(image, boxes, tf.size(image))
 
     @tf.function(autograph=False)
+    def serve_checked_images(self, images, aspects=None):
+        """Returns as `serve_images`; fails at crops and answers with a NaN or an infinity."""
+        checks = [check_finite(images, "images", NOT_FINITE)]
+        checks += [] if aspects is None else [check_finite(aspects, "aspects", NOT_FINITE)]
+        with tf.control_dependencies(checks):
+            answer = self.serve_images(tf.identity(images), aspects)
+        return _finite(answer, "images")
+
+    @tf.function(autograph=False)
     def serve_images(self, images, aspects=None):
         """Returns the keypoints of precomputed crops.
 
@@ -265,4 +278,13 @@ class KeypointServer(tf.Module):
         # An empty TensorArray cannot be concatenated.
         keypoints = tf.cond(count > 0, keypoints.concat, lambda: tf.zeros([0, joints, 3]))
         scores = tf.cond(count > 0, scores.concat, lambda: tf.zeros([0]))
-        return {"keypoints": tf.ensure_shape(keypoints, [None, joints, 3]), "scores": tf.ensure_shape(scores, [None])}
+        answer = {"keypoints": tf.ensure_shape(keypoints, [None, joints, 3]), "scores": tf.ensure_shape(scores, [None])}
+        return _finite(answer, "boxes")
+
+
+def _finite(answer, what):
+    """Returns an answer; fails at the first item that is not finite. `what` is the name of the items."""
+    with tf.device("/CPU:0"):
+        checks = [check_finite(value, what, NO_ANSWER) for value in answer.values()]
+    with tf.control_dependencies(checks):
+        return {name: tf.identity(value) for name, value in answer.items()}

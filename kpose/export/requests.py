@@ -100,8 +100,8 @@ def check_areas(boxes, image, size):
 def _check_sum(work, most, what, reason):
     """Returns an operation that fails at the first item with which a sum exceeds `most`."""
     total = tf.cumsum(work)
-    good = tf.concat([tf.cast(total <= most, tf.int32), [0]], 0)
-    return tf.debugging.Assert(tf.reduce_all(total <= most), [f"{what} item", tf.argmin(good), reason, most])
+    good = total <= most
+    return tf.debugging.Assert(tf.reduce_all(good), [f"{what} item", _first_bad(good), reason, most])
 
 
 def decode(image_bytes):
@@ -262,6 +262,24 @@ def same_number(image_bytes, boxes):
     )
 
 
+def check_finite(values, what, reason):
+    """Returns an operation that fails at the first item of values [N, ...] with a NaN or an infinity.
+
+    Args:
+        values: float32.
+        what, reason: the error is "WHAT item I REASON".
+    """
+    values = tf.math.is_finite(values)
+    good = tf.reduce_all(values, tf.range(1, tf.rank(values)))
+    return tf.debugging.Assert(tf.reduce_all(good), [f"{what} item", _first_bad(good), reason])
+
+
+def _first_bad(good):
+    """Returns the number of the first False of good [N] bool."""
+    # One more entry, because argmin of no items would fail.
+    return tf.argmin(tf.concat([tf.cast(good, tf.int32), [0]], 0))
+
+
 def check_boxes(boxes):
     """Returns operations that fail at the first invalid box of [N, 4], and name its number."""
     finite = tf.reduce_all(tf.math.is_finite(boxes), -1)
@@ -276,11 +294,7 @@ def check_boxes(boxes):
         (full | ~finite, EMPTY),
     )
 
-    def first_bad(good):
-        # One more entry, because argmin of no boxes would fail.
-        return tf.argmin(tf.concat([tf.cast(good, tf.int32), [0]], 0))
-
     return [few] + [
-        tf.debugging.Assert(tf.reduce_all(good), ["boxes item", first_bad(good), f"{what} (x, y, width, height)"])
+        tf.debugging.Assert(tf.reduce_all(good), ["boxes item", _first_bad(good), f"{what} (x, y, width, height)"])
         for good, what in checks
     ]
