@@ -27,7 +27,7 @@ test: $(INSTALLED)
 test-slow: $(INSTALLED)
 	$(PYTEST) --runslow
 
-# Damaged inputs of every kind: an hour or more for each kind. For less: make attack ATTACK=--scale=0.01
+# Damaged inputs of every kind, about an hour. For fewer: make attack ATTACK=--scale=0.01
 attack: $(INSTALLED)
 	$(BIN)/python -m tests.attack $(ATTACK)
 
