@@ -148,9 +148,20 @@ def check_skeleton(skeleton, workdir):
 
 
 def load_mean_pose(workdir):
-    """[K, 2] float32 normalised mean pose of a run's training set."""
-    saved = files.read_json(os.path.join(workdir, MEAN_POSE_FILE), "mean pose of a training run")
-    return np.asarray(saved["mean_pose"], np.float32)
+    """[K, 2] float32 normalised mean pose of a run's training set.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    path = os.path.join(workdir, MEAN_POSE_FILE)
+    saved = files.read_json(path, "mean pose of a training run")
+    try:
+        pose = np.asarray(saved["mean_pose"], np.float32)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        pose = np.zeros(0)
+    if pose.ndim != 2 or pose.shape[1] != 2 or not np.isfinite(pose).all():
+        raise InputError(f"{path}: damaged: it holds no mean pose (x and y of each joint): copy the run again")
+    return pose
 
 
 def note_start(workdir):
@@ -335,7 +346,13 @@ def load_trained(source, best=False):
     with devices.dtype_policy("float32"):
         network = build_network(config, skeleton, source)
     checkpoints.restore_network(network, checkpoint, averaged=config.optimizer.ema > 0)
-    return Trained(config, skeleton, network, load_mean_pose(source), checkpoint, folder=source)
+    mean_pose = load_mean_pose(source)
+    if len(mean_pose) != skeleton.num_joints:
+        raise InputError(
+            f"{source}: damaged: its mean pose has {len(mean_pose)} joints, and its skeleton {skeleton.num_joints}: "
+            "copy the run again"
+        )
+    return Trained(config, skeleton, network, mean_pose, checkpoint, folder=source)
 
 
 def read_history(workdir):

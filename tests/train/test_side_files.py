@@ -6,11 +6,12 @@ import types
 
 import pytest
 
+from kpose.core.errors import InputError
 from kpose.evaluate import on_records
 from kpose.runs import checkpoints
-from kpose.runs.workdir import note_start, read_history, write_history
+from kpose.runs.workdir import load_mean_pose, note_start, read_history, write_history
 from kpose.train import trainer
-from tests import tiny
+from tests import helpers, tiny
 
 ROWS = [{"step": 2, "epoch": 1, "loss": 0.5}, {"step": 4, "epoch": 2, "loss": 0.25, "val_loss": 0.125}]
 
@@ -98,3 +99,22 @@ def test_a_run_with_damaged_files_is_continued_and_evaluated(tiny_data, tmp_path
     damage()
     assert on_records.evaluate(workdir, tiny_data["val"])["num_persons"]
     assert (tmp_path / "evaluation" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{}",
+        "[]",
+        '{"mean_pose": [[0, 0], [1]]}',
+        '{"mean_pose": [[0, NaN]]}',
+        '{"mean_pose": [0, 1]}',
+        '{"mean_pose": "x"}',
+    ],
+)
+def test_a_damaged_mean_pose_is_one_line(content, tmp_path):
+    path = tmp_path / "mean_pose.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match="damaged: it holds no mean pose|not JSON") as error:
+        load_mean_pose(str(tmp_path))
+    helpers.one_line(error)
