@@ -74,8 +74,8 @@ def input_batches(runs, folder, annotations, images):
     bare = data_baselines.decoded_batches(training_set.files[0].paths, STORED_SIZE, batch_size)
     ways = {
         "decoding_alone": bare,
-        "for_the_device": setup.training_batches(on_device, training_set),
-        "on_the_host": setup.training_batches(on_host, training_set),
+        "for_the_device": pipeline.training_batches(on_device, training_set),
+        "on_the_host": pipeline.training_batches(on_host, training_set),
     }
     if not skipped("keras_cv's layers", "keras_cv"):
         ways["keras_cv"] = data_baselines.keras_cv_batches(bare, INPUT_SIZE, augment)

@@ -13,7 +13,7 @@ from keras import layers, ops
 
 from kpose.core.errors import InputError
 from kpose.models.backbones import STRIDE
-from kpose.models.layers import extra_outputs
+from kpose.models.layers import doubling, extra_outputs
 
 # MobileNetV2: expansion, channels, number of blocks, stride of the first block (table 2 of the
 # paper).
@@ -96,7 +96,7 @@ def _pyramid(images, width, frozen_blocks=0, upsample=None):
         (features [B, H / 4, W / 4, 24], features at stride 32, the `keras.Model` of the frozen
         blocks or None).
     """
-    upsample = upsample or (lambda name: layers.UpSampling2D(interpolation="bilinear", name=name))
+    upsample = upsample or doubling
     x = layers.Rescaling(1 / 127.5, -1.0, name="rescale")(images)
     laterals, frozen = {}, None
     x = _conv(x, _rounded(32 * width), "Conv1", kernel=3, strides=2, activation="relu6")

@@ -44,8 +44,9 @@ class Regressor(keras.Model):
         crop_metrics: the same in normalised coordinates.
         augmentation: function (batch) -> batch that runs in the training step; None: no
             augmentation.
-        taught_share: factor of the loss of the teacher's keypoints (`taught` [B, K, 3] in a batch),
-            which is added to the loss of the labels.
+        teacher: function (batch after augmentation) -> batch with `taught` [B, K, 3], the keypoints
+            of a teacher; None: no teacher.
+        taught_share: factor of the loss of `taught`, which is added to the loss of the labels.
         padding: factor by which the box was enlarged to the region of a batch. The longer side of
             the box that `keras_metrics.PDJ` gets is that of the region, divided by this factor: for
             boxes that were first extended to an aspect, that of the extended box.
@@ -61,6 +62,7 @@ class Regressor(keras.Model):
         pixel_metrics=(),
         crop_metrics=(),
         augmentation=None,
+        teacher=None,
         taught_share=1.0,
         padding=1.0,
         xla=False,
@@ -74,6 +76,7 @@ class Regressor(keras.Model):
         self.pixel_metrics = list(pixel_metrics)
         self.crop_metrics = list(crop_metrics)
         self.augmentation = augmentation
+        self.teacher = teacher
         self.taught_share = taught_share
         self.padding = padding
         self.xla = xla
@@ -275,6 +278,8 @@ class Regressor(keras.Model):
         """
         if self.augmentation:
             batch = self.augmentation(batch)
+        if self.teacher:
+            batch = self.teacher(batch)
         with tf.GradientTape() as tape:
             tape.watch(trainable)
             images = tf.cast(batch["image"], tf.float32)

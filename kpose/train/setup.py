@@ -91,16 +91,6 @@ def training_set_of(config, skeleton):
     return find_training_set(data.train, skeleton, data.padding, tuple(data.weights), data.aspect, data.coordinates)
 
 
-def training_batches(config, training_set, start_step=0, worker=0, workers=1):
-    """`pipeline.training_batches`, with the teacher's keypoints if the recipe has a teacher.
-
-    Arguments as for `pipeline.training_batches`.
-    """
-    batches = pipeline.training_batches(config, training_set, start_step, worker, workers)
-    teach = teacher.build(config, training_set.skeleton)
-    return batches.map(teach).prefetch(tf.data.AUTOTUNE) if teach else batches
-
-
 def validation_batches(config, skeleton):
     """The batches of each validation set of `config.data.val`, at most `config.evaluate_batches`.
 
@@ -187,6 +177,7 @@ def build_regressor(config, skeleton, run, total_steps, workdir=None, stored_sha
             pixel_metrics=pixel_metrics_of(skeleton),
             crop_metrics=[keras_metrics.SpreadRatio(skeleton.num_joints)],
             augmentation=augmentation.on_device if augmentation and config.augment.on == "device" else None,
+            teacher=teacher.build(config, skeleton),
             taught_share=config.teacher.share,
             padding=config.data.padding,
             xla=run.xla,

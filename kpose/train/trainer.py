@@ -29,7 +29,6 @@ from kpose.train.setup import (
     mean_pose_metrics,
     part_of,
     record_files_of,
-    training_batches,
     training_set_of,
     validation_batches,
     write_start,
@@ -134,7 +133,7 @@ class _Run:
 
     def distributed_batches(self, position):
         """The training batches for `fit`, from batch number `position` on."""
-        return self.runtime.distribute(functools.partial(training_batches, self.config, self.training_set, position))
+        return self.runtime.distribute(functools.partial(pipeline.training_batches, self.config, self.training_set, position))
 
 
 def _distributed(runtime, batches):
@@ -363,7 +362,7 @@ def _recover(run, place, step, rollbacks):
 
 def _describe_nonfinite(run, step, position):
     """One line: the step, its first value that was not finite, and the annotations of its batch."""
-    batch = next(iter(training_batches(run.config, run.training_set, position)))
+    batch = next(iter(pipeline.training_batches(run.config, run.training_set, position)))
     where = nonfinite.explain(run.regressor, batch)
     members = pipeline.batch_members(run.config, run.training_set, position)
     names = ", ".join(f"{annotation} ({name})" for name, annotation in members)

@@ -20,7 +20,7 @@ from kpose.core.errors import InputError
 from kpose.evaluate import on_records
 from kpose.runs import checkpoints
 from kpose.runs.workdir import note_start
-from kpose.train import callbacks, nonfinite, setup, trainer
+from kpose.train import callbacks, nonfinite, trainer
 from tests import helpers, tiny
 from tests.train.test_regressor import BATCH, make_data, make_regressor, train
 from tests.train.test_trainer import assert_same_weights, final_weights
@@ -353,7 +353,7 @@ BAD_BATCH = 3
 @pytest.fixture
 def poisoned(monkeypatch):
     """Batch number 3 has a NaN label, for its second person."""
-    original = setup.training_batches
+    original = pipeline.training_batches
 
     def batches(config, training_set, position, *share):
         def poison(index, batch):
@@ -364,7 +364,7 @@ def poisoned(monkeypatch):
 
         return original(config, training_set, position, *share).enumerate().map(poison)
 
-    monkeypatch.setattr(trainer, "training_batches", batches)
+    monkeypatch.setattr(pipeline, "training_batches", batches)
 
 
 @pytest.mark.parametrize(
