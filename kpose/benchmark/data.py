@@ -17,7 +17,7 @@ from kpose import config as config_lib
 from kpose.benchmark import data_baselines
 from kpose.benchmark.timing import alternate, ratio, skipped
 from kpose.core import geometry, skeletons
-from kpose.data import records
+from kpose.data import pipeline, records
 from kpose.train import setup
 from tfrecords_tools.figures.dataset import render_dataset
 from tfrecords_tools.write_coco import plan, writer

@@ -133,7 +133,9 @@ class _Run:
 
     def distributed_batches(self, position):
         """The training batches for `fit`, from batch number `position` on."""
-        return self.runtime.distribute(functools.partial(pipeline.training_batches, self.config, self.training_set, position))
+        return self.runtime.distribute(
+            functools.partial(pipeline.training_batches, self.config, self.training_set, position)
+        )
 
 
 def _distributed(runtime, batches):

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from kpose import config as config_lib
 from kpose.core.errors import InputError
+from kpose.data import pipeline
 from kpose.evaluate import on_records
 from kpose.runs import checkpoints
 from kpose.runs.workdir import note_start
