@@ -108,6 +108,8 @@ def _model_fields():
     # For cascade: square (in original pixels), stretched (as the crop; networks of release 0.1).
     model.sub_image_shape = "square"
     model.batch_norm_momentum = 0.9  # Weight of the old value in the running statistics of BatchNorm.
+    # For movenet: BatchNorm after each convolution, set so that the initial network is the same.
+    model.batch_norm = False
     model.width = 1.0  # For movenet: factor of the number of channels.
     model.frozen_blocks = 0  # For movenet: number of first blocks that are not trained.
     model.backbone = "resnet18"  # For backbone: resnet18, resnet50, efficientnet_lite0.

@@ -2,6 +2,7 @@
 
 import os
 
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
@@ -12,7 +13,7 @@ from kpose.core.errors import InputError
 from kpose.data import pipeline, records
 from kpose.data.training_set import find_training_set, summarise_labels
 from kpose.metrics import keras_metrics, pose
-from kpose.models import cascade, decoding
+from kpose.models import cascade, decoding, movenet
 from kpose.runs import checkpoints
 from kpose.runs.workdir import (
     BASE_FOLDER,
@@ -28,6 +29,8 @@ from kpose.train import cascade_inputs, losses, optimizers, teacher, validation_
 from kpose.train.regressor import Regressor
 
 ERRORS_FILE = "errors.json"
+# Number of images that measure the statistics of an added BatchNorm.
+_MEASURED = 256
 
 
 def claim_workdir(config, workdir, skeleton):
@@ -137,6 +140,19 @@ def build_validation_aps(config, skeleton, batches):
             )
         aps[name] = validation_ap.ValidationAP(found, min(samples[name], total), predictions)
     return aps
+
+
+def measure_batch_norm(config, regressor, training_set):
+    """`movenet.measure_batch_norm` with the first training images of a new run."""
+    images, part = [], 32
+    for batch in pipeline.training_batches(config, training_set).take(-(-_MEASURED // config.batch_size)):
+        if regressor.augmentation:
+            batch = regressor.augmentation(batch)
+        images.append(batch["image"].numpy())
+    images = np.concatenate(images)[:_MEASURED]
+    movenet.measure_batch_norm(regressor.network, [images[i : i + part] for i in range(0, len(images), part)])
+    for average, variable in zip(regressor.averages, regressor.averaged, strict=True):
+        average.assign(variable.value)
 
 
 def part_of(batches, worker, workers):

@@ -27,6 +27,7 @@ from kpose.train.setup import (
     claim_workdir,
     displace_cascade_inputs,
     mean_pose_metrics,
+    measure_batch_norm,
     part_of,
     record_files_of,
     training_set_of,
@@ -225,6 +226,8 @@ def _resume(run):
             "give all workers the same folder on shared storage"
         )
     write_start(run.config, run.training_set, run.written)
+    if not place.step and run.config.model.name == "movenet" and run.config.model.batch_norm:
+        measure_batch_norm(run.config, run.regressor, run.training_set)
     if run.config.model.name == "cascade":
         displace_cascade_inputs(run.config, run.regressor, run.training_set, run.workdir)
     run_summary.log(run, place.step)
