@@ -57,6 +57,7 @@ def _prepared(network, size, joints, batch_size, precision, compiled):
 
     if torch.cuda.is_available():
         _prepared.cache_clear()
+        torch._dynamo.reset()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     step = torch_networks.make_step(getattr(torch_networks, network), size, joints, batch_size, precision, compiled)

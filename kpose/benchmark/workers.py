@@ -126,7 +126,10 @@ def serve(handle):
         except Exception as error:
             traceback.print_exc()
             text = " ".join(str(error).split())
-            answer = {"error": f"{type(error).__name__}: {text[:500]}"}
+            # The cause is at the end of TensorFlow's messages, after the places in the source.
+            answer = {
+                "error": f"{type(error).__name__}: {text if len(text) < 500 else f'{text[:80]} ... {text[-400:]}'}"
+            }
         print(json.dumps(answer), file=answers, flush=True)
     answers.flush()
     # The exit handlers of a framework can hang.
