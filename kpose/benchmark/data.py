@@ -68,7 +68,7 @@ def input_batches(runs, folder, annotations, images):
     """
     options = write_options(folder, annotations, images, crop_size=STORED_SIZE, padding=PADDING)
     writer.write_records(options)
-    on_host, on_device = (_recipe(folder, place) for place in ("host", "device"))
+    on_host, on_device = (recipe(folder, place) for place in ("host", "device"))
     training_set = setup.training_set_of(on_host, skeletons.COCO)
     augment, batch_size = on_host.augment, BATCH_SIZE
     bare = data_baselines.decoded_batches(training_set.files[0].paths, STORED_SIZE, batch_size)
@@ -137,7 +137,7 @@ def write_options(folder, annotations, images, **changes):
     )
 
 
-def _recipe(folder, place):
+def recipe(folder, place):
     """The recipe of the batches: full augmentation on `place`, "host" or "device"."""
     recipe = config_lib.load_recipe("deeppose_augmented")
     geometric = config_lib.load_recipe("deeppose_geometric").augment
