@@ -129,9 +129,11 @@ def _model_fields():
 def _teacher_fields():
     """Section `teacher`: a pose model whose keypoints are further targets."""
     teacher = ConfigDict()
-    teacher.weights = ""  # A .json file of MoveNet's graph model: its keypoints are additional training targets.
-    teacher.width = 1.75  # Factor of the teacher's channels: 1.0 for Lightning, 1.75 for Thunder.
-    teacher.input_size = (256, 256)  # (height, width) of its input, multiples of 32; crops are resized.
+    # A .json file of MoveNet's graph model, a run's folder or the name of a shipped model: its keypoints
+    # are additional training targets.
+    teacher.weights = ""
+    teacher.width = 1.75  # For a .json file: factor of the channels: 1.0 for Lightning, 1.75 for Thunder.
+    teacher.input_size = (256, 256)  # For a .json file: (height, width) of its input, multiples of 32.
     teacher.min_score = 0.3  # Joints that the teacher scores lower are not used.
     teacher.everywhere = False  # Use the teacher at labelled joints too; False: only at unlabelled ones.
     teacher.share = 1.0  # Factor of the teacher's part of the loss.

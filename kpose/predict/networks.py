@@ -34,14 +34,14 @@ def open_network(source=None):
     Args:
         source: a .tflite or .onnx file, or the folder of a SavedModel or of its versions, all as
             `kpose.export` writes them; the folder of a run: its newest export in that folder, or
-            without one its newest checkpoint; the name of a shipped model (`shipped_files.names`).
-            None: the default shipped model.
+            without one its newest checkpoint; the name of a shipped model (`shipped_files.names`),
+            or "fast" or "best". None: the default shipped model.
 
     Raises:
         InputError: there is no such model, it is damaged or lacks kpose's description, or a package
             that it needs is not installed.
     """
-    if source is None or (source in shipped_files.names() and not os.path.exists(source)):
+    if source is None or shipped_files.is_shipped(source):
         card = shipped_files.read_card(source)
         return _lite_network(shipped_files.read_checked(card, "tflite"), card["name"])
     source = os.fspath(source)

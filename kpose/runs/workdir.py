@@ -84,7 +84,7 @@ def resolve_preprocessing(config, workdir=None):
             models.load_weights(None, config.model)
     elif os.path.isdir(weights):
         choice = load_config(weights).model.preprocessing
-    elif _is_shipped(weights):
+    elif shipped_files.is_shipped(weights):
         choice = shipped.read_card(weights)[1].model.preprocessing
     else:
         choice = sources.preprocessing(weights)
@@ -304,14 +304,9 @@ class Trained:
         return os.path.join(self.folder, name) if name else self.folder
 
 
-def _is_shipped(source):
-    """Whether `source` is the name of a shipped model and not of an existing folder."""
-    return source in shipped_files.names() and not os.path.exists(source)
-
-
 def _is_trained(source):
     """Whether `source` is a folder, which must be a run, or the name of a shipped model."""
-    return os.path.isdir(source) or _is_shipped(source)
+    return os.path.isdir(source) or shipped_files.is_shipped(source)
 
 
 def load_trained(source, best=False):
@@ -327,7 +322,7 @@ def load_trained(source, best=False):
     Raises:
         InputError: the source is neither a run nor a shipped model, or it is damaged.
     """
-    if _is_shipped(source):
+    if shipped_files.is_shipped(source):
         return Trained(*shipped.load(source), origin=source, folder=None)
     config = load_config(source)
     checkpoint = checkpoints.latest(source, best)
