@@ -67,6 +67,7 @@ def _data_fields():
     # pixel less). Runs of kpose 0.1 have indices, and keep them when they are resumed.
     data.coordinates = CONTINUOUS
     data.shuffle_buffer = 10_000  # Number of encoded records in the shuffle buffer.
+    data.changed = "refuse"  # If a run is continued, but its records are others: refuse, accept.
     return data
 
 
@@ -182,6 +183,7 @@ CHOICES = {
     "xla": ("auto", "on", "off"),
     "augment.on": ("host", "device"),
     "data.coordinates": (CONTINUOUS, INDICES),
+    "data.changed": ("refuse", "accept"),
     "on_nan": ("stop", "skip", "rollback"),
     "model.fc_init": ("small", "lecun"),
     "model.preprocessing": ("auto", "keras", "torchvision"),
@@ -259,6 +261,7 @@ RESUMABLE = (
     "data.weights",
     "data.cache",
     "data.shuffle_buffer",
+    "data.changed",
     "augment.on",
 )
 

@@ -350,14 +350,15 @@ def reading(*found):
         found: the `RecordFiles` that are read in the context.
 
     Raises:
-        InputError: the first bad record: its file, its number from 1, and what is wrong.
+        InputError: the first bad record: its file, its number from 1, and what is wrong; or a file
+            that was removed meanwhile.
     """
     import tensorflow as tf
 
     try:
         yield
     # UnicodeDecodeError: TensorFlow's message quotes bytes that are no text.
-    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, UnicodeDecodeError):
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError, UnicodeDecodeError):
         for record_files in found:
             check_records(record_files)
         # Each record is right: the error has another cause.
@@ -371,6 +372,9 @@ def check_records(found):
         InputError: the first bad record: its file, its number from 1, and what is wrong.
     """
     kind = None
+    for path in found.paths:
+        if not files.is_file(path):
+            raise InputError(f"{path}: removed while it was read: restore the file and run the same command again")
     for path in found.paths:
         for number, serialised in enumerate(tfrecord.read(path), 1):
             try:

@@ -2,6 +2,7 @@
 
 config.json      the recipe
 starts.json      for each start: time, command, code and package versions
+records.json     sizes and checksums of the records
 mean_pose.json   the training set's mean pose
 skeleton.json    the joints that the network predicts
 history.csv      the metrics of each epoch

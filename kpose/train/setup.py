@@ -24,7 +24,7 @@ from kpose.runs.workdir import (
     load_config,
     note_start,
 )
-from kpose.train import cascade_inputs, losses, optimizers, teacher, validation_ap
+from kpose.train import cascade_inputs, changed_records, losses, optimizers, teacher, validation_ap
 from kpose.train.regressor import Regressor
 
 ERRORS_FILE = "errors.json"
@@ -58,16 +58,18 @@ def claim_workdir(config, workdir, skeleton):
         copy_base(config, workdir, skeleton)
 
 
-def write_start(config, training_set, folder):
-    """Writes config.json and mean_pose.json into a folder, and adds this start to starts.json.
+def write_start(config, training_set, validation, folder):
+    """Writes config.json, records.json and mean_pose.json, and adds this start to starts.json.
 
     Args:
         config: the recipe.
         training_set: its `training_set.TrainingSet`.
+        validation: {name: `records.RecordFiles`} of data.val.
         folder: the run's folder, or that of a worker other than the chief.
     """
     os.makedirs(folder, exist_ok=True)
     config_lib.save(config, os.path.join(folder, CONFIG_FILE))
+    changed_records.save(folder, training_set.files, validation)
     labels = training_set.labels
     mean_pose = {
         "skeleton": training_set.skeleton.name,
@@ -118,9 +120,9 @@ def validation_batches(config, skeleton):
     return found
 
 
-def record_files_of(config, skeleton, training_set):
-    """List of the `records.RecordFiles` of a training: of the training set and of its validation sets."""
-    return [*training_set.files, *(records.find(pattern, skeleton) for _, pattern in _validation_files(config))]
+def validation_files(config, skeleton):
+    """{name: `records.RecordFiles`} of the validation sets; the first name is ""."""
+    return {name: records.find(pattern, skeleton) for name, pattern in _validation_files(config)}
 
 
 def _validation_files(config):

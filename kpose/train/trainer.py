@@ -18,7 +18,7 @@ from kpose.data import pipeline, records
 from kpose.data.training_set import TrainingSet, skeleton_of, with_aspect
 from kpose.runs import checkpoints
 from kpose.runs.workdir import check_skeleton, read_history, resolve_recipe
-from kpose.train import callbacks, nonfinite, run_summary
+from kpose.train import callbacks, changed_records, nonfinite, run_summary
 from kpose.train.history import History, no_room, score_of, without_improvement
 from kpose.train.regressor import Regressor
 from kpose.train.setup import (
@@ -28,10 +28,10 @@ from kpose.train.setup import (
     displace_cascade_inputs,
     mean_pose_metrics,
     part_of,
-    record_files_of,
     training_batches,
     training_set_of,
     validation_batches,
+    validation_files,
     write_start,
 )
 
@@ -100,6 +100,7 @@ class _Run:
         training_set: `TrainingSet`.
         validation: batches of each set of `config.data.val` by name; the first name is "". {} without
             validation.
+        validation_files: their `records.RecordFiles`.
         regressor: the compiled `Regressor`.
         saver: its `checkpoints.Checkpoints`.
         history: `History`.
@@ -115,6 +116,7 @@ class _Run:
     runtime: devices.Runtime
     training_set: TrainingSet
     validation: dict
+    validation_files: dict
     regressor: Regressor
     saver: checkpoints.Checkpoints
     history: History
@@ -180,6 +182,8 @@ def _prepare(config, workdir, stack):
     validation = validation_batches(config, skeleton)
     termination.check()
     claim_workdir(config, workdir, skeleton)
+    of_validation = validation_files(config, skeleton)
+    changed_records.check(config, workdir, training_set.files, of_validation)
     keras.utils.set_random_seed(config.seed)
     steps_per_epoch = max(1, training_set.num_records // config.batch_size)
     total_steps = config.steps or config.epochs * steps_per_epoch
@@ -197,6 +201,7 @@ def _prepare(config, workdir, stack):
         runtime=runtime,
         training_set=training_set,
         validation=validation,
+        validation_files=of_validation,
         regressor=regressor,
         saver=checkpoints.Checkpoints(workdir, regressor, config.keep_checkpoints, written),
         history=History(
@@ -223,7 +228,7 @@ def _resume(run):
             f"{run.workdir}: the workers found the checkpoints of different steps ({', '.join(map(str, steps))}): "
             "give all workers the same folder on shared storage"
         )
-    write_start(run.config, run.training_set, run.written)
+    write_start(run.config, run.training_set, run.validation_files, run.written)
     if run.config.model.name == "cascade":
         displace_cascade_inputs(run.config, run.regressor, run.training_set, run.workdir)
     run_summary.log(run, place.step)
@@ -273,7 +278,7 @@ def _fit(run, place, profile):
     rollbacks = 0
     while True:
         try:
-            with records.reading(*record_files_of(run.config, run.skeleton, run.training_set)):
+            with records.reading(*run.training_set.files, *run.validation_files.values()):
                 run.regressor.fit(
                     run.distributed_batches(place.position),
                     steps_per_epoch=run.steps_per_epoch,
