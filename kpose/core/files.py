@@ -8,6 +8,7 @@ import contextlib
 import errno
 import glob
 import gzip
+import hashlib
 import io
 import itertools
 import json
@@ -160,6 +161,15 @@ def read_bytes(path):
             return file.read()
     except tf.errors.OpError as error:
         raise OSError(error.message) from None
+
+
+def sha256(path):
+    """The SHA-256 of a file in hexadecimal; accepts URLs. It is read in parts."""
+    digest = hashlib.sha256()
+    with open_file(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager

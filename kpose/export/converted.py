@@ -17,7 +17,7 @@ import kpose
 from kpose.core import files, litert, skeleton_files
 from kpose.core.errors import InputError, first_line
 from kpose.data import pipeline, records
-from kpose.export import description, tflite
+from kpose.export import description, run_exports, tflite
 from kpose.export.graph import KeypointServer
 from kpose.metrics import tables
 from kpose.models import decoding, folding
@@ -73,6 +73,7 @@ def export(workdir, output_dir, kind, quantize="none", records_pattern=None, fli
     path = os.path.join(output_dir, f"model.{kind}")
     with files.replacing(path, "wb") as file:
         file.write(content)
+    run_exports.add(trained.folder, path)
     found = {"path": path, "bytes": len(content), "largest_difference": float(largest)}
     if records_pattern:
         found |= crops.scores(run)
