@@ -70,7 +70,9 @@ def _take(folder, doing, otherwise):
         except OSError as error:
             if error.errno in files.FULL:
                 raise
-            raise InputError(f"{folder}: nothing can be written there ({error.strerror})") from None
+            raise InputError(
+                f"{folder}: nothing can be written there ({error.strerror}): choose another folder"
+            ) from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

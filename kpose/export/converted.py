@@ -56,6 +56,7 @@ def export(workdir, output_dir, kind, quantize="none", records_pattern=None, fli
         raise InputError(f"--quantize={quantize}: only tflite is quantised")
     trained = load_trained(workdir, best)
     output_dir = trained.output_folder(output_dir)
+    files.check_file_for_output(os.path.join(output_dir, f"model.{kind}"), "--output_dir")
     server, facts = network_server(trained, flip_test)
     crops = _Crops(trained.config, trained.skeleton, records_pattern, server.takes_aspects, facts["offset"])
     if kind == "tflite":

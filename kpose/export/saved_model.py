@@ -9,7 +9,8 @@ import tempfile
 import tensorflow as tf
 from absl import logging
 
-from kpose.core import locks
+from kpose.core import files, locks
+from kpose.core.errors import InputError, first_line
 from kpose.export import model_folder, run_exports, tf_serving
 from kpose.export.graph import KeypointServer
 from kpose.models import folding
@@ -44,12 +45,13 @@ def export(workdir, output_dir=None, flip_test=False, best=False, name=None):
     output_dir = trained.output_folder(output_dir, "serving")
     tf_serving.check_name(name, output_dir)
     base = os.path.join(output_dir, name) if name else output_dir
+    files.check_folder_for_output(base)
     network, skeleton = folding.fold_batch_norm(trained.network), trained.skeleton
     server = KeypointServer.from_config(network, trained.config, skeleton, flip_test)
     os.makedirs(base, exist_ok=True)
     _remove_leftovers(base)
     with _unfinished(base) as unfinished:
-        tf.saved_model.save(server, unfinished, signatures=server.signatures)
+        _save(server, unfinished)
         checkpoint = os.path.basename(trained.origin)
         model_folder.write_description(unfinished, skeleton, trained.config.name, checkpoint)
         if not tf_serving.write_warm_up(unfinished, name):
@@ -62,6 +64,15 @@ def export(workdir, output_dir=None, flip_test=False, best=False, name=None):
     run_exports.add(trained.folder, folder)
     logging.info("exported %s to %s", trained.origin, folder)
     return folder
+
+
+def _save(server, folder):
+    """Writes the SavedModel of a server into a folder."""
+    try:
+        tf.saved_model.save(server, folder, signatures=server.signatures)
+    except tf.errors.OpError as error:
+        reason = first_line(error.message)
+        raise InputError(f"{folder}: cannot be written ({reason}): free some disk space and export again") from None
 
 
 @contextlib.contextmanager

@@ -168,7 +168,9 @@ def _commit():
     """The commit of the code, with a + if files were changed; None if it is not a git checkout."""
     folder = os.path.dirname(os.path.dirname(os.path.abspath(kpose.__file__)))
     try:
-        command = ["git", "-C", folder, "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+        # Without locks: killed on a full disk, git would leave index.lock in the checkout.
+        git = ["git", "--no-optional-locks", "-C", folder]
+        command = [*git, "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -39,11 +39,13 @@ def claim_workdir(config, workdir, skeleton):
         skeleton: the `Skeleton` that the network learns.
 
     Raises:
-        InputError: the workdir holds a run of another recipe, or checkpoints without a recipe; or
-            the recipe is a cascade, and the skeleton has no torso.
+        InputError: the workdir holds a run of another recipe, or checkpoints without a recipe, or
+            nothing can be written there; or the recipe is a cascade, and the skeleton has no torso.
     """
     if config.model.name == "cascade":
         cascade.check_torso(skeleton)
+    for name in (checkpoints.FOLDER, checkpoints.BEST_FOLDER, "tensorboard"):
+        files.check_folder_for_output(os.path.join(workdir, name), "--workdir")
     path = os.path.join(workdir, CONFIG_FILE)
     if os.path.exists(path):
         changed = config_lib.differences(config, load_config(workdir))

@@ -7,6 +7,7 @@ manifest. The second step runs in local processes or in a Beam pipeline (`beam`)
 
 from absl import logging
 
+from kpose.core import files
 from kpose.core.errors import InputError
 from kpose.data import records
 from tfrecords_tools.write_coco import processes, staging
@@ -45,6 +46,7 @@ def carry_out(options, run):
     Returns:
         The manifest, as written.
     """
+    files.check_folder_for_output(options.output_dir)
     plan = prepare(options)
     options = plan.options
     existing = _existing_manifest(options)
