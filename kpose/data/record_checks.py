@@ -119,6 +119,35 @@ def check(serialised, version, kind, skeleton):
         raise InputError(f"its JPEG cannot be decoded ({first_line(error)})") from None
 
 
+def check_manifest(manifest, kind, path):
+    """Raises `InputError` if a manifest is not of the records beside it.
+
+    Args:
+        manifest: its data. Fields that it lacks are not compared: manifests of 0.1 lack some.
+        kind: the `Kind` of the records.
+        path: of the manifest.
+    """
+    if not isinstance(manifest, dict):
+        raise InputError(f"{path}: not the manifest of a write")
+    size = manifest.get("stored_size")
+    try:
+        stored = {
+            "padding": manifest["padding"] * manifest["context"] if "context" in manifest else None,
+            "crop size": tuple(size) if size else None,
+            "aspect": manifest.get("aspect"),
+            "pixel offset": manifest.get("pixel_offset"),
+        }
+        values = (kind.padding, kind.crop_size, kind.aspect, kind.pixel_offset)
+        for (name, value), theirs in zip(stored.items(), values, strict=True):
+            if None not in (value, theirs) and not np.allclose(value, theirs, rtol=1e-4):
+                raise InputError(
+                    f"{path}: it says {name} {value}, but its records have {theirs}: it is of another write: write "
+                    "the records again, or restore the manifest of these records"
+                )
+    except (TypeError, KeyError) as error:
+        raise InputError(f"{path}: not the manifest of a write ({first_line(error)})") from None
+
+
 def _fields_of(serialised, version):
     """dict of field name -> list of its values; () for optional fields that are missing."""
     import tensorflow as tf

@@ -221,6 +221,8 @@ class RecordFiles:
         pixel_offset: as for `Person`; None: records of kpose 0.1, which lack it.
         label_shift: what `training_set.add_labels` adds to the labelled joints, in pixels.
         saved_name: name of the skeleton in each record; None: any.
+        originals: the shards, if some of `paths` are copies of them without bad records; else ().
+        skipped: number of bad records that the copies lack.
     """
 
     pattern: str
@@ -232,6 +234,8 @@ class RecordFiles:
     pixel_offset: float | None = geometry.HALF_PIXEL
     label_shift: float = 0.0
     saved_name: str | None = None
+    originals: tuple = ()
+    skipped: int = 0
 
 
 def find(pattern, wanted_skeleton=None):
@@ -243,15 +247,10 @@ def find(pattern, wanted_skeleton=None):
 
     Raises:
         InputError: no file matches, a shard is missing, a file is not TFRecord, all files are
-            empty, another schema version, another skeleton, or files that differ in skeleton,
-            padding, crop size, aspect or pixel offset.
+            empty, another schema version, another skeleton, files that differ in skeleton, padding,
+            crop size, aspect or pixel offset, or a manifest that is not of these records.
     """
-    if not pattern:
-        raise InputError("no records given: give a glob, such as --records='records/val-*'")
-    paths = tuple(p for p in files.matching(pattern) if re.search(r"-\d{5}-of-\d{5}$", p))
-    if not paths:
-        raise InputError(f"no records match {pattern!r}: write some with python -m tfrecords_tools.write_coco")
-    _check_shards(paths, pattern)
+    paths = shards_of(pattern)
     for path in paths:
         tfrecord.check_lengths(path)
     heads = {path: _head(path) for path in paths}
@@ -264,13 +263,42 @@ def find(pattern, wanted_skeleton=None):
             f"{pattern!r}: the records differ in (skeleton, padding, crop size, aspect, pixel offset): {first} and "
             f"{second}: give records of one kind"
         )
-    (kind,) = kinds
+    return of_kind(pattern, paths, *kinds, wanted_skeleton)
+
+
+def shards_of(pattern):
+    """The record files of a glob, sorted by name; none of a write is missing.
+
+    Raises:
+        InputError: no file matches, or a shard is missing.
+    """
+    if not pattern:
+        raise InputError("no records given: give a glob, such as --records='records/val-*'")
+    paths = tuple(p for p in files.matching(pattern) if re.search(r"-\d{5}-of-\d{5}$", p))
+    if not paths:
+        raise InputError(f"no records match {pattern!r}: write some with python -m tfrecords_tools.write_coco")
+    _check_shards(paths, pattern)
+    return paths
+
+
+def of_kind(pattern, paths, kind, wanted_skeleton=None):
+    """The `RecordFiles` of files whose records are of a `record_checks.Kind`.
+
+    Args:
+        pattern: the glob.
+        paths: its files.
+        kind: the `Kind`.
+        wanted_skeleton: as for `find`.
+
+    Raises:
+        InputError: another skeleton, or a manifest that is not of these records.
+    """
     if kind.pixel_offset is None:
         logging.info(
             "%s: records of kpose 0.1, whose joints are as in the file of labels: they are taken as pixel indices",
             pattern,
         )
-    skeleton = _skeleton(paths, kind.skeleton)
+    skeleton = _skeleton(paths, kind)
     if wanted_skeleton is not None and skeleton.joints != wanted_skeleton.joints:
         raise InputError(
             f"{pattern!r}: labels of skeleton {skeleton.name!r} ({skeleton.num_joints} joints), but "
@@ -281,16 +309,22 @@ def find(pattern, wanted_skeleton=None):
     )
 
 
-def _skeleton(paths, name):
+def _skeleton(paths, kind):
     """The `Skeleton` of record files: that of their manifests, or in older records a name.
 
+    Args:
+        paths: the files.
+        kind: the `record_checks.Kind` of their records.
+
     Raises:
-        InputError: the manifests have different skeletons, or there is none and the name is unknown.
+        InputError: the manifests have different skeletons or are of other records, or there is none
+            and the name is unknown.
     """
-    found = {}
+    found, name = {}, kind.skeleton
     for stem in dict.fromkeys(re.fullmatch(r"(.*)-\d{5}-of-\d{5}", path)[1] for path in paths):
         manifest = read_manifest(os.path.dirname(stem), os.path.basename(stem)) or {}
         saved = manifest.get("skeleton") if isinstance(manifest, dict) else None
+        record_checks.check_manifest(manifest, kind, manifest_path(os.path.dirname(stem), os.path.basename(stem)))
         if saved is None or name in skeletons.SKELETONS:
             saved = name
         found[stem] = _table(saved, manifest_path(os.path.dirname(stem), os.path.basename(stem)))
