@@ -5,9 +5,12 @@ order of the records are known before the training, as for shards without bad re
 """
 
 import collections
+import contextlib
 import dataclasses
 import functools
+import itertools
 import os
+import shutil
 import zlib
 
 import tensorflow as tf
@@ -19,6 +22,8 @@ from kpose.data import record_checks, records, tfrecord
 
 # Number of bad records that are logged one by one.
 _LOGGED = 3
+# Number of records of each file that decide which kind is the right one.
+_SAMPLED = 20
 
 
 def finder(config, folder=None):
@@ -31,11 +36,22 @@ def finder(config, folder=None):
     return functools.partial(find, folder=folder) if config.on_bad_record == "skip" else records.find
 
 
+@contextlib.contextmanager
+def copies_in(folder):
+    """A context with the path of a folder for copies; it is removed at both ends, for a kill leaves it."""
+    path = os.path.join(folder, "good_records")
+    shutil.rmtree(path, ignore_errors=True)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def find(pattern, wanted_skeleton=None, folder=None):
     """The `records.RecordFiles` of a glob, without its bad records.
 
     All records are read and decoded once. A record is bad if `record_checks.check` refuses it. The
-    kind that it must have is that of most shards, by their first good record.
+    kind that it must have is the most frequent one at the start of the files.
 
     Args:
         pattern, wanted_skeleton: as for `records.find`.
@@ -46,7 +62,7 @@ def find(pattern, wanted_skeleton=None, folder=None):
         InputError: as for `records.find`, or more than half of the records are bad.
     """
     paths = records.shards_of(pattern)
-    kind = _kind_of_most(pattern, paths)
+    kind = _most_frequent_kind(pattern, paths)
     found = records.of_kind(pattern, paths, kind, wanted_skeleton)
     if folder is None:
         return found
@@ -68,26 +84,23 @@ def find(pattern, wanted_skeleton=None, folder=None):
             f"{pattern!r}: {len(bad):,} of {len(bad) + total:,} records are bad, more than half; the first: {bad[0]}"
         )
     if bad:
-        logging.warning("%s: %d bad records are left out of %d (config.on_bad_record)", pattern, len(bad), len(bad) + total)
+        logging.warning(
+            "%s: %d bad records are left out of %d (config.on_bad_record)", pattern, len(bad), len(bad) + total
+        )
     return dataclasses.replace(found, paths=tuple(read), originals=paths, skipped=len(bad))
 
 
-def _kind_of_most(pattern, paths):
-    """The most frequent `record_checks.Kind` of the first good records of the files."""
-    kinds = collections.Counter(filter(None, map(_first_kind, paths)))
+def _most_frequent_kind(pattern, paths):
+    """The most frequent `record_checks.Kind` of the first `_SAMPLED` records of each file."""
+    kinds = collections.Counter()
+    for path in paths:
+        for _, serialised in itertools.islice(tfrecord.scan(path), _SAMPLED):
+            with contextlib.suppress(InputError):
+                if serialised is not None:
+                    kinds[record_checks.kind_of(serialised, records.SCHEMA_VERSION)] += 1
     if not kinds:
-        raise InputError(f"{pattern!r}: the record files have no good record")
+        raise InputError(f"{pattern!r}: the record files start with bad records, or have none")
     return kinds.most_common(1)[0][0]
-
-
-def _first_kind(path):
-    for _, serialised in tfrecord.scan(path):
-        try:
-            if serialised is not None:
-                return record_checks.kind_of(serialised, records.SCHEMA_VERSION)
-        except InputError:
-            continue
-    return None
 
 
 def _count_if_good(path, found):

@@ -7,11 +7,9 @@ the crop in the original image. The shards of a split are `<split>-00000-of-0000
 Encoding does not need TensorFlow. It is imported when records are parsed.
 """
 
-import collections
 import contextlib
 import dataclasses
 import functools
-import glob
 import os
 import re
 
@@ -253,7 +251,7 @@ def find(pattern, wanted_skeleton=None):
     paths = shards_of(pattern)
     for path in paths:
         tfrecord.check_lengths(path)
-    heads = {path: _head(path) for path in paths}
+    heads = {path: record_checks.first_kind(path, SCHEMA_VERSION) for path in paths}
     kinds = {head for head in heads.values() if head is not None}
     if not kinds:
         raise InputError(f"{pattern!r}: the record files have no records")
@@ -277,7 +275,7 @@ def shards_of(pattern):
     paths = tuple(p for p in files.matching(pattern) if re.search(r"-\d{5}-of-\d{5}$", p))
     if not paths:
         raise InputError(f"no records match {pattern!r}: write some with python -m tfrecords_tools.write_coco")
-    _check_shards(paths, pattern)
+    record_checks.check_shards(paths, pattern)
     return paths
 
 
@@ -324,10 +322,11 @@ def _skeleton(paths, kind):
     for stem in dict.fromkeys(re.fullmatch(r"(.*)-\d{5}-of-\d{5}", path)[1] for path in paths):
         manifest = read_manifest(os.path.dirname(stem), os.path.basename(stem)) or {}
         saved = manifest.get("skeleton") if isinstance(manifest, dict) else None
-        record_checks.check_manifest(manifest, kind, manifest_path(os.path.dirname(stem), os.path.basename(stem)))
+        path = manifest_path(os.path.dirname(stem), os.path.basename(stem))
+        record_checks.check_manifest(manifest, kind, SCHEMA_VERSION, path)
         if saved is None or name in skeletons.SKELETONS:
             saved = name
-        found[stem] = _table(saved, manifest_path(os.path.dirname(stem), os.path.basename(stem)))
+        found[stem] = _table(saved, path)
     (first, table), *others = found.items()
     for stem, other in others:
         if other != table:
@@ -345,35 +344,6 @@ def _table(saved, path):
         return skeleton_files.of_saved(saved)
     except InputError as error:
         raise InputError(f"{path}: its skeleton cannot be read: {error}") from None
-
-
-def _check_shards(paths, pattern):
-    """Raises `InputError` unless each split has all shards of one write."""
-    counts, present = {}, collections.Counter()
-    for path in paths:
-        stem, count = re.fullmatch(r"(.*)-\d{5}-of-(\d{5})", path).groups()
-        if counts.setdefault(stem, count) != count:
-            raise InputError(
-                f"{stem}: there are shards of two writes, of {counts[stem]} and of {count}: remove those of one write"
-            )
-        present[stem] += 1
-    for stem, count in counts.items():
-        # Without a wildcard in the file name, single shards are allowed.
-        if present[stem] != int(count) and glob.has_magic(os.path.basename(pattern)):
-            raise InputError(
-                f"{stem}-*-of-{count}: only {present[stem]} of {int(count)} shards exist: write them again"
-            )
-
-
-def _head(path):
-    """The `record_checks.Kind` of the first record of a file; None without records."""
-    try:
-        serialised = next(tfrecord.read(path), None)
-        return None if serialised is None else record_checks.kind_of(serialised, SCHEMA_VERSION)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except InputError as error:
-        raise error if str(error).startswith(path) else InputError(f"{path}: record 1: {error}") from None
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ def _describe(training, validation):
 
 def _data_set(found):
     manifests, shards = {}, []
-    for path in found.paths:
+    for path in found.originals or found.paths:
         stem = path[: -len("-00000-of-00000")]
         if stem not in manifests:
             manifests[stem] = _checksums(*os.path.split(stem))

@@ -9,7 +9,7 @@ from kpose import config as config_lib
 from kpose.augment.augmentation import build_augmentation
 from kpose.core import files, skeleton_files, validation_sets
 from kpose.core.errors import InputError
-from kpose.data import pipeline, records
+from kpose.data import bad_records, pipeline
 from kpose.data.training_set import find_training_set, summarise_labels
 from kpose.metrics import keras_metrics, pose
 from kpose.models import cascade, decoding
@@ -85,14 +85,20 @@ def write_start(config, training_set, validation, folder):
     note_start(folder)
 
 
-def training_set_of(config, skeleton):
+def training_set_of(config, skeleton, folder=None):
     """The `training_set.TrainingSet` of a recipe.
+
+    Args:
+        config: the recipe.
+        skeleton: the `Skeleton` that the network learns.
+        folder: folder for copies of shards without their bad records (`bad_records.find`).
 
     Raises:
         InputError: records are missing, damaged or do not fit the recipe.
     """
-    data = config.data
-    return find_training_set(data.train, skeleton, data.padding, tuple(data.weights), data.aspect, data.coordinates)
+    data, find = config.data, bad_records.finder(config, folder)
+    weights = tuple(data.weights)
+    return find_training_set(data.train, skeleton, data.padding, weights, data.aspect, data.coordinates, find)
 
 
 def training_batches(config, training_set, start_step=0, worker=0, workers=1):
@@ -105,41 +111,49 @@ def training_batches(config, training_set, start_step=0, worker=0, workers=1):
     return batches.map(teach).prefetch(tf.data.AUTOTUNE) if teach else batches
 
 
-def validation_batches(config, skeleton):
-    """The batches of each validation set of `config.data.val`, at most `config.evaluate_batches`.
+def validation_files(config, skeleton, folder=None):
+    """The `records.RecordFiles` of each validation set of `config.data.val`.
+
+    Arguments as for `training_set_of`.
 
     Returns:
-        {name of the set: `tf.data.Dataset`}, in order; the first name is "". {}: no validation.
+        {name of the set: `records.RecordFiles`}, in order; the first name is "". {}: no validation.
 
     Raises:
         InputError: records are missing, damaged or of other joints, or names are wrong.
     """
+    find = bad_records.finder(config, folder)
+    sets = enumerate(validation_sets.parse(config.data.val))
+    return {name if index else "": find(pattern, skeleton) for index, (name, pattern) in sets}
+
+
+def validation_batches(config, sets):
+    """The batches of each validation set, at most `config.evaluate_batches`.
+
+    Args:
+        config: the recipe.
+        sets: the result of `validation_files`.
+
+    Returns:
+        {name of the set: `tf.data.Dataset`}.
+
+    Raises:
+        InputError: a record is damaged or does not fit the recipe.
+    """
     found = {}
-    for name, pattern in _validation_files(config):
-        batches = pipeline.evaluation_batches(config, records.find(pattern, skeleton))
+    for name, files_of_set in sets.items():
+        batches = pipeline.evaluation_batches(config, files_of_set)
         batches = batches.take(config.evaluate_batches) if config.evaluate_batches else batches
         found[name] = validation_ap.numbered(batches)
     return found
 
 
-def validation_files(config, skeleton):
-    """{name: `records.RecordFiles`} of the validation sets; the first name is ""."""
-    return {name: records.find(pattern, skeleton) for name, pattern in _validation_files(config)}
-
-
-def _validation_files(config):
-    """List of (name, glob) of the validation sets; the first has the name ""."""
-    sets = validation_sets.parse(config.data.val)
-    return [("" if index == 0 else name, pattern) for index, (name, pattern) in enumerate(sets)]
-
-
-def build_validation_aps(config, skeleton, batches):
-    """{name: `validation_ap.ValidationAP`} for the result of `validation_batches`."""
+def build_validation_aps(config, skeleton, sets, batches):
+    """{name: `validation_ap.ValidationAP`} for the results of `validation_files` and `validation_batches`."""
     samples = {name: int(some.cardinality()) * config.batch_size for name, some in batches.items()}
     predictions = validation_ap.empty_predictions(max(samples.values()), skeleton.num_joints)
     aps = {}
-    for name, pattern in _validation_files(config):
-        found = records.find(pattern, skeleton)
+    for name, found in sets.items():
         total = summarise_labels(found, config.data.padding).num_records
         if samples[name] < total:
             logging.info(

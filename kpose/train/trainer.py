@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from kpose import config as config_lib
 from kpose.core import devices, files, locks, skeletons
 from kpose.core.errors import InputError, first_line
-from kpose.data import pipeline, records
+from kpose.data import bad_records, pipeline, records
 from kpose.data.training_set import TrainingSet, skeleton_of, with_aspect
 from kpose.runs import checkpoints
 from kpose.runs.workdir import check_skeleton, read_history, resolve_recipe
@@ -177,12 +177,13 @@ def _prepare(config, workdir, stack):
     termination = stack.enter_context(callbacks.Termination())
     config.batch_size = runtime.batch_size(config)
     skeleton = check_skeleton(skeleton_of(config), workdir)
-    training_set = training_set_of(config, skeleton)
+    copies = stack.enter_context(bad_records.copies_in(written))
+    training_set = training_set_of(config, skeleton, copies)
     termination.check()
-    validation = validation_batches(config, skeleton)
+    of_validation = validation_files(config, skeleton, copies)
+    validation = validation_batches(config, of_validation)
     termination.check()
     claim_workdir(config, workdir, skeleton)
-    of_validation = validation_files(config, skeleton)
     changed_records.check(config, workdir, training_set.files, of_validation)
     keras.utils.set_random_seed(config.seed)
     steps_per_epoch = max(1, training_set.num_records // config.batch_size)
@@ -190,7 +191,7 @@ def _prepare(config, workdir, stack):
     regressor = build_regressor(config, skeleton, runtime, total_steps, workdir, training_set.window)
     termination.check()
     if validation:
-        aps = build_validation_aps(config, skeleton, validation)
+        aps = build_validation_aps(config, skeleton, of_validation, validation)
         further = {name: (_distributed(runtime, some), aps[name]) for name, some in validation.items() if name}
         regressor.validation_ap, regressor.further_validation = aps[""], further
     return _Run(
@@ -212,6 +213,7 @@ def _prepare(config, workdir, stack):
             log_every=config.log_every,
             shown=runtime.worker == 0,
             hparams=config_lib.flatten(config),
+            skipped=sum(found.skipped for found in training_set.files),
         ),
         termination=termination,
         steps_per_epoch=steps_per_epoch,
