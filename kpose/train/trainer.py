@@ -224,6 +224,7 @@ def _prepare(config, workdir, stack):
 def _resume(run):
     """Restores the newest checkpoint, if there is one; returns its `_Place`."""
     place = _Place(*run.saver.restore())
+    run.saver.restore_best({row["step"]: score_of(row) for row in read_history(run.workdir) if "val_loss" in row})
     steps = run.runtime.gather(place.step)
     if len(set(steps)) > 1:
         raise InputError(
