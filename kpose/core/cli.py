@@ -74,7 +74,7 @@ def run(main, flag_values, doc, prepare=None, tensorflow=True, choices=(), argum
 
 def _describe(error):
     """The message of an `OSError`, which names its file."""
-    name, reason = error.filename or "a file", error.strerror or str(error)
+    name, reason = error.filename or "the output", error.strerror or str(error)
     if error.errno in files.FULL:
         return f"{name}: cannot be written ({reason}): free some disk space and run the same command again"
     return f"{name}: {reason}" if error.filename else str(error)

@@ -63,8 +63,10 @@ class Results:
         try:
             yield
         except InputError:
-            self._file.seek(start)
-            self._file.truncate()
+            # On a full disk this fails too; then the first error counts.
+            with contextlib.suppress(OSError):
+                self._file.seek(start)
+                self._file.truncate()
             self._count = count
             raise
 
