@@ -72,7 +72,8 @@ def _save(server, folder):
         tf.saved_model.save(server, folder, signatures=server.signatures)
     except tf.errors.OpError as error:
         reason = first_line(error.message)
-        raise InputError(f"{folder}: cannot be written ({reason}): free some disk space and export again") from None
+        base = os.path.dirname(folder)
+        raise InputError(f"{base}: cannot be written ({reason}): free some disk space and export again") from None
 
 
 @contextlib.contextmanager

@@ -108,16 +108,12 @@ def _limit(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize("size", [3000, 100_000])
-def test_a_full_disk_at_an_export_is_one_line(size, tiny_run, tmp_path):
+def test_a_full_disk_at_an_export_is_one_line(tiny_run, tmp_path):
     from kpose.export import saved_model
 
-    with pytest.raises((InputError, OSError)) as error, _limit(size):
+    with pytest.raises(InputError, match="cannot be written .*free some disk space") as error, _limit(3000):
         saved_model.export(tiny_run, str(tmp_path))
-    if isinstance(error.value, OSError):
-        assert error.value.errno in files.FULL and error.value.filename
-    else:
-        assert "cannot be written" in helpers.one_line(error)
+    helpers.one_line(error)
     assert not list(tmp_path.glob("writing-*")) and not list(tmp_path.glob("[0-9]*"))
 
 
