@@ -2,6 +2,7 @@
 
 config.json      the recipe
 starts.json      for each start: time, command, code and package versions
+records.json     sizes and checksums of the records
 mean_pose.json   the training set's mean pose
 skeleton.json    the joints that the network predicts
 history.csv      the metrics of each epoch
@@ -166,12 +167,21 @@ def note_start(workdir):
 def _commit():
     """The commit of the code, with a + if files were changed; None if it is not a git checkout."""
     folder = os.path.dirname(os.path.dirname(os.path.abspath(kpose.__file__)))
+    commit = _git(folder, "describe", "--always", "--abbrev=40", "--exclude=*")
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return commit + "+" * bool(changes) if commit else None
+
+
+def _git(folder, *command):
+    """What a git command prints; "" if it fails.
+
+    Without locks: `describe --dirty` would leave index.lock in the checkout if a full disk ends it.
+    """
     try:
-        command = ["git", "-C", folder, "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        words = ["git", "--no-optional-locks", "-C", folder, *command]
+        return subprocess.run(words, capture_output=True, text=True, timeout=10).stdout.strip()
     except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
+        return ""
 
 
 def copy_base(config, workdir, skeleton=None):
