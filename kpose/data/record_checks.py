@@ -37,6 +37,9 @@ _OPTIONAL = ("annotation/pixel_offset", "crop/aspect")
 _NAMES = {_BYTES: "bytes", _INTS: "int64", _FLOATS: "float"}
 # Sides of crops beyond this are refused before they are decoded: 8192 x 8192 x 3 are 200 MB.
 MAX_SIDE = 8192
+# Scans of a crop's JPEG: `crops` writes 1. Each begins with this marker, and costs its decoder the
+# time for all pixels.
+SCAN, MAX_SCANS = b"\xff\xda", 20
 # The size of a JPEG is within these bytes: the encoder of `crops` writes it after about 160.
 HEADER_BYTES = 4096
 # The markers of JPEG that are followed by the size: SOF0 to SOF15 without DHT, JPG and DAC.
@@ -255,4 +258,6 @@ def _checked_size(jpeg):
         raise InputError(f"its JPEG is {reason} ({len(jpeg):,} bytes)")
     if not 0 < min(size) <= max(size) <= MAX_SIDE:
         raise InputError(f"its JPEG has {size[1]} x {size[0]} pixels: a side must be from 1 to {MAX_SIDE}")
+    if jpeg.count(SCAN) > MAX_SCANS:
+        raise InputError(f"its JPEG has more than {MAX_SCANS} scans")
     return size

@@ -148,7 +148,7 @@ def parse_labels(serialised, found):
 
     Raises:
         tf.errors.InvalidArgumentError: a record is not of the kind of the first one, has a number
-            that is not finite, or a JPEG that is cut or has another size. `reading` says which.
+            that is not finite, or a JPEG that is cut, has another size or many scans. `reading` says which.
     """
     import tensorflow as tf
 
@@ -167,6 +167,8 @@ def parse_labels(serialised, found):
     jpegs = fields["crop/jpeg"]
     ends = tf.strings.substr(jpegs, -2, 2) == b"\xff\xd9"
     headers = tf.strings.substr(jpegs, 0, record_checks.HEADER_BYTES)
+    # One part more than there are scans.
+    scans = tf.strings.split(jpegs, record_checks.SCAN).row_lengths() - 1
     wanted = {
         "schema_version": SCHEMA_VERSION,
         "skeleton": found.saved_name,
@@ -178,7 +180,7 @@ def parse_labels(serialised, found):
         fields[name] == tf.constant(value, fields[name].dtype) for name, value in wanted.items() if value is not None
     ]
     good += [tf.math.is_finite(features[name]) for name in ("keypoints", "visibility", "box", "region", "area")]
-    good += [ends, tf.numpy_function(jpegs_fit, [headers], tf.bool)]
+    good += [ends, scans <= record_checks.MAX_SCANS, tf.numpy_function(jpegs_fit, [headers], tf.bool)]
     check = tf.debugging.Assert(tf.reduce_all([tf.reduce_all(each) for each in good]), ["a record is bad"])
     with tf.control_dependencies([] if check is None else [check]):
         return {name: tf.identity(value) for name, value in features.items()}

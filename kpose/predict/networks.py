@@ -6,7 +6,8 @@ TensorFlow is imported only for a SavedModel and for a run without an export. A 
     skeleton    the `Skeleton` of the keypoints
     predict     (pixels uint8 [H, W, 3] RGB, boxes float32 [N, 4] xywh in pixels) -> keypoints float32
                 [N, K, 3] (x, y in pixels of the image, the joint's score) and scores float32 [N];
-                a box without a pixel of the image gets scores of 0; `InputError` for a bad box
+                a box without a pixel of the image gets scores of 0; `InputError` for a bad box, and
+                for an answer that is not finite
 """
 
 import os
@@ -101,6 +102,7 @@ class CropNetwork:
             keypoints[chunk], scores[chunk] = self._predict_chunk(pixels, regions[chunk])
         outside = ~inside(pixels.shape[:2], boxes)
         keypoints[outside, :, 2], scores[outside] = 0, 0
+        _check_answer(keypoints, scores, self.name)
         return keypoints, scores
 
     def _predict_chunk(self, pixels, regions):
@@ -143,6 +145,13 @@ def check_boxes(boxes):
     ):
         if not good.all():
             raise InputError(f"boxes item {np.argmin(good)} {what} (x, y, width, height)")
+
+
+def _check_answer(keypoints, scores, name):
+    """Raises `InputError` at the first person with keypoints [N, K, 3] or scores [N] not finite."""
+    finite = np.isfinite(keypoints).all((1, 2)) & np.isfinite(scores)
+    if not finite.all():
+        raise InputError(f"boxes item {np.argmin(finite)} {limits.NO_ANSWER} ({name})")
 
 
 def inside(sides, boxes):
@@ -255,7 +264,10 @@ class GraphNetwork:
             answer = self._serve(image=tf.constant(pixels), boxes=tf.constant(boxes, tf.float32))
         except tf.errors.InvalidArgumentError as error:
             raise InputError(_reason(error)) from None
-        return answer["keypoints"].numpy(), answer["scores"].numpy()
+        keypoints, scores = answer["keypoints"].numpy(), answer["scores"].numpy()
+        # Exports of older versions do not check it themselves.
+        _check_answer(keypoints, scores, self.name)
+        return keypoints, scores
 
 
 def _tensorflow():

@@ -128,7 +128,7 @@ def test_the_graph_and_the_record_writer_cut_the_same_pixels(tiny_data, padding,
         path = os.path.join(images_of(tiny_data), name)
         region = geometry.region_of(np.float64(person["bbox"]), padding, aspect)
         with open(path, "rb") as file:
-            part, corner, _ = requests.decode_part(tf.constant(0), file.read(), np.float32(region), size)
+            part, corner, _ = requests.decode_part(file.read(), np.float32(region), size)
         found = resampling.crop_image(part, np.float32(region) - tf.pad(corner, [[0, 2]]), size)
         expected = np.asarray(crops.crop_image(open_image(path).decode(), region, size), int)
         gap = np.abs(found.numpy() - expected)
@@ -385,9 +385,9 @@ def test_a_crop_of_a_partly_decoded_jpeg_equals_that_of_the_whole_image(region, 
     pixels = np.random.default_rng(0).integers(0, 256, (13, 10, 3), np.uint8).repeat(9, 0).repeat(11, 1)
     Image.fromarray(pixels).save(buffer, "JPEG", quality=90, subsampling=subsampling)
     region, content = tf.constant(region, tf.float32), tf.constant(buffer.getvalue())
-    part, corner, sides = requests.decode_part(tf.constant(0), content, region, size)
+    part, corner, sides = requests.decode_part(content, region, size)
     found = resampling.crop_image(part, region - tf.pad(corner, [[0, 2]]), size)
-    expected = resampling.crop_image(requests.decode(tf.constant(0), content), region, size)
+    expected = resampling.crop_image(requests.decode(content), region, size)
     # Coordinates relative to another corner round differently in float32, so some pixels differ by
     # one grey level.
     np.testing.assert_allclose(np.asarray(found, int), expected, atol=1)
