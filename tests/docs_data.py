@@ -143,6 +143,7 @@ BLOCKS = {
         ("pip install", _INSTALLS),
         ("kpose.benchmark input", "takes minutes, even on small data"),
         ("kpose.benchmark input", "takes minutes, even on small data"),
+        ("kpose.benchmark gpu", "needs a GPU; tests/benchmark/test_gpu.py"),
     ),
     "docs/training.md": (
         ("kpose.train --config=configs/deeppose.py", RUN),

@@ -60,6 +60,7 @@ def download_coco(output_dir, names=tuple(ARCHIVES), base=BASE, checksums=None):
     unknown = set(names) - set(ARCHIVES)
     if unknown:
         raise InputError(f"--files: no archive is named {sorted(unknown)[0]!r}: the names are {', '.join(ARCHIVES)}")
+    files.check_folder_for_output(output_dir)
     checksums = {name: md5 for name, (_, md5) in ARCHIVES.items()} | (checksums or {})
     paths = {}
     for name in names:

@@ -17,7 +17,7 @@ from kpose import config as config_lib
 from kpose.benchmark import data_baselines
 from kpose.benchmark.timing import alternate, ratio, skipped
 from kpose.core import geometry, skeletons
-from kpose.data import records
+from kpose.data import pipeline, records
 from kpose.train import setup
 from tfrecords_tools.figures.dataset import render_dataset
 from tfrecords_tools.write_coco import plan, writer
@@ -68,14 +68,14 @@ def input_batches(runs, folder, annotations, images):
     """
     options = write_options(folder, annotations, images, crop_size=STORED_SIZE, padding=PADDING)
     writer.write_records(options)
-    on_host, on_device = (_recipe(folder, place) for place in ("host", "device"))
+    on_host, on_device = (recipe(folder, place) for place in ("host", "device"))
     training_set = setup.training_set_of(on_host, skeletons.COCO)
     augment, batch_size = on_host.augment, BATCH_SIZE
     bare = data_baselines.decoded_batches(training_set.files[0].paths, STORED_SIZE, batch_size)
     ways = {
         "decoding_alone": bare,
-        "for_the_device": setup.training_batches(on_device, training_set),
-        "on_the_host": setup.training_batches(on_host, training_set),
+        "for_the_device": pipeline.training_batches(on_device, training_set),
+        "on_the_host": pipeline.training_batches(on_host, training_set),
     }
     if not skipped("keras_cv's layers", "keras_cv"):
         ways["keras_cv"] = data_baselines.keras_cv_batches(bare, INPUT_SIZE, augment)
@@ -137,7 +137,7 @@ def write_options(folder, annotations, images, **changes):
     )
 
 
-def _recipe(folder, place):
+def recipe(folder, place):
     """The recipe of the batches: full augmentation on `place`, "host" or "device"."""
     recipe = config_lib.load_recipe("deeppose_augmented")
     geometric = config_lib.load_recipe("deeppose_geometric").augment

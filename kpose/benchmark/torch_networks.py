@@ -53,29 +53,39 @@ def resnet18(num_joints):
     return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 2 * num_joints))
 
 
-def make_step(make_network, batch, bfloat16, compiled):
-    """A function without arguments that runs one training step.
+def make_step(make_network, size, joints, batch_size, precision, compiled):
+    """A function without arguments that runs one training step on constant data.
 
-    The step is SGD on the sum of squares, with channels last.
+    The step is SGD on the sum of squares, with channels last. It runs on the GPU if there is one.
 
     Args:
         make_network: `deeppose` or `resnet18`.
-        batch: dict of arrays "image" [B, H, W, 3] of 0..255 and "keypoints" [B, K, 3].
-        bfloat16: use autocast to bfloat16; otherwise float32.
+        size: side of the images in pixels.
+        joints: K.
+        batch_size: B.
+        precision: a dtype policy of Keras. mixed_bfloat16: autocast to bfloat16; mixed_float16:
+            autocast to float16 with scaled gradients.
         compiled: use torch.compile; otherwise eager.
     """
-    network = make_network(batch["keypoints"].shape[1]).to(memory_format=torch.channels_last).train()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    # TensorFlow's defaults: TF32, and a search for the fastest convolution.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
+    rng = np.random.default_rng(0)
+    network = make_network(joints).to(device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(network.parameters(), 1e-6)
-    images = torch.from_numpy(np.ascontiguousarray(batch["image"].transpose(0, 3, 1, 2)))
+    images = torch.from_numpy(rng.integers(0, 256, (batch_size, 3, size, size), np.uint8)).to(device)
     images = images.float().div(127.5).sub(1.0).to(memory_format=torch.channels_last)
-    truth = torch.from_numpy(batch["keypoints"][..., :2].reshape(len(batch["keypoints"]), -1))
+    truth = torch.from_numpy(rng.uniform(-0.5, 0.5, (batch_size, 2 * joints)).astype(np.float32)).to(device)
+    dtype = torch.float16 if precision == "mixed_float16" else torch.bfloat16
+    scaler = torch.amp.GradScaler(device, enabled=dtype == torch.float16)
     forward = torch.compile(network) if compiled else network
 
     def step():
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        with torch.autocast(device, dtype, enabled=precision != "float32"):
             output = forward(images)
-        (output.float() - truth).square().sum().backward()
-        optimizer.step()
+        scaler.scale((output.float() - truth).square().sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
 
     return step

@@ -179,11 +179,13 @@ def make_strategy(replicas=0):
         return _multi_worker()
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
-        if replicas > len(gpus):
+        # More than the GPUs if the caller divided one (tf.config.set_logical_device_configuration).
+        available = len(tf.config.list_logical_devices("GPU"))
+        if replicas > available:
             raise InputError(
-                f"config.replicas is {replicas}, but this machine has {len(gpus)} GPU(s): set it to at most {len(gpus)}"
+                f"config.replicas is {replicas}, but this machine has {available} GPU(s): set it to at most {available}"
             )
-        return _mirrored("GPU", replicas or len(gpus))
+        return _mirrored("GPU", replicas or available, shared=available > len(gpus))
     wanted = max(replicas, 1)
     try:
         if wanted > 1:
@@ -211,8 +213,10 @@ def _multi_worker():
 # Cached: every strategy numbers its all-reduces from the same start, and TensorFlow fails if a
 # number is used again with another shape, as by a second network.
 @functools.cache
-def _mirrored(kind, replicas):
-    return tf.distribute.MirroredStrategy([f"{kind}:{i}" for i in range(replicas)])
+def _mirrored(kind, replicas, shared=False):
+    # NCCL refuses two devices of one GPU.
+    across = tf.distribute.ReductionToOneDevice() if shared and replicas > 1 else None
+    return tf.distribute.MirroredStrategy([f"{kind}:{i}" for i in range(replicas)], across)
 
 
 def choose_precision(requested):

@@ -11,7 +11,7 @@ from keras import layers
 
 from kpose.core.checks import check_numbers
 from kpose.core.errors import InputError
-from kpose.models.layers import BatchNormalization, SoftArgmax, extra_outputs
+from kpose.models.layers import BatchNormalization, SoftArgmax, doubling, extra_outputs
 
 
 def integral(
@@ -77,7 +77,7 @@ def top_down(levels, filters, head_level, batch_norm_momentum, synchronized):
 
     x = top = conv(levels[-1], "top", kernel=1)
     for index in reversed(range(head_level, len(levels) - 1)):
-        x = layers.UpSampling2D(interpolation="bilinear", name=f"up{index + 1}")(x)
+        x = doubling(f"up{index + 1}")(x)
         x = layers.Add(name=f"merge{index + 1}")([x, conv(levels[index], f"lateral{index + 1}", 1)])
         x = conv(x, f"out{index + 1}")
     return x, top

@@ -125,6 +125,14 @@ class Scale(layers.Layer):
         return config
 
 
+def doubling(name):
+    """A layer that doubles height and width bilinearly.
+
+    It computes in float32: for XLA the gradient of this operation has no bfloat16.
+    """
+    return layers.UpSampling2D(interpolation="bilinear", dtype="float32", name=name)
+
+
 def extra_outputs(features, num_joints, names, initializer=keras.initializers.GlorotUniform):
     """Further outputs of a network, as fully connected layers.
 

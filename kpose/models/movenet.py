@@ -9,11 +9,13 @@ function of the image and can be trained with any coordinate loss.
 """
 
 import keras
+import numpy as np
+import tensorflow as tf
 from keras import layers, ops
 
 from kpose.core.errors import InputError
 from kpose.models.backbones import STRIDE
-from kpose.models.layers import extra_outputs
+from kpose.models.layers import BatchNormalization, doubling, extra_outputs
 
 # MobileNetV2: expansion, channels, number of blocks, stride of the first block (table 2 of the
 # paper).
@@ -23,15 +25,17 @@ _LATERALS = {2: 24, 5: 32, 9: 64}
 _HEAD_FILTERS = 96
 # Added to distances, in cells, before a map is divided by them.
 _DISTANCE = 1.8
+# Weight of the old value in the running statistics of BatchNorm.
+_MOMENTUM = 0.97
 # Initial exponent of the maps in the expectations; it is trained.
 _SHARPNESS = 4.0
 
 
-def movenet(input_size=(192, 192), num_joints=17, outputs=(), width=1.0, frozen_blocks=0):
+def movenet(input_size=(192, 192), num_joints=17, outputs=(), width=1.0, frozen_blocks=0, batch_norm=False):
     """The network as a functional Keras model.
 
-    BatchNorm is folded into the convolutions, as in the published weights, so train with a low
-    learning rate.
+    In the published weights BatchNorm is folded into the convolutions. Without it only low learning
+    rates are possible; with `batch_norm` and `measure_batch_norm` they can be ten times as high.
 
     Args:
         input_size: (height, width) in pixels, multiples of 32. Lightning takes 192 x 192, Thunder
@@ -42,14 +46,16 @@ def movenet(input_size=(192, 192), num_joints=17, outputs=(), width=1.0, frozen_
         width: factor of the number of channels: 1 for Lightning, 1.75 for Thunder.
         frozen_blocks: number of first blocks of MobileNetV2 that are not trained; the layers before
             them are not trained either.
+        batch_norm: BatchNorm after each convolution but the last ones of the heads.
 
     Returns:
         `keras.Model`: images [B, H, W, 3] of 0..255 -> {"keypoints": [B, K, 2] float32, normalised;
         "visibility": [B, K] float32 in [0, 1], the map of the joint at the place of the joint}.
     """
     images = keras.Input((*input_size, 3), name="images")
-    x, top, frozen = _pyramid(images, width, frozen_blocks)
-    maps = _heads(x, {"heatmap": num_joints, "regress": 2 * num_joints, "center": 1, "offset": 2 * num_joints})
+    x, top, frozen = _pyramid(images, width, frozen_blocks, norm=batch_norm)
+    numbers = {"heatmap": num_joints, "regress": 2 * num_joints, "center": 1, "offset": 2 * num_joints}
+    maps = _heads(x, numbers, norm=batch_norm)
     found = GuidedExpectation(name="expectation")([maps[n] for n in ("heatmap", "regress", "center", "offset")])
     answer = {"keypoints": found[..., :2], "visibility": found[..., 2]}
     others = [name for name in outputs if name != "visibility"]
@@ -85,47 +91,78 @@ def multipose(num_joints=17, width=1.5, upsample=None):
     return keras.Model(images, _heads(x, numbers | joints), name="multipose")
 
 
-def _pyramid(images, width, frozen_blocks=0, upsample=None):
+def _pyramid(images, width, frozen_blocks=0, upsample=None, norm=False):
     """MobileNetV2 with the feature pyramid.
 
     Args:
         images: [B, H, W, 3] of 0..255, symbolic.
-        width, frozen_blocks, upsample: as for `movenet` and `multipose`.
+        width, frozen_blocks, upsample, norm: as for `movenet` (`batch_norm`) and `multipose`.
 
     Returns:
         (features [B, H / 4, W / 4, 24], features at stride 32, the `keras.Model` of the frozen
         blocks or None).
     """
-    upsample = upsample or (lambda name: layers.UpSampling2D(interpolation="bilinear", name=name))
+    upsample = upsample or doubling
     x = layers.Rescaling(1 / 127.5, -1.0, name="rescale")(images)
     laterals, frozen = {}, None
-    x = _conv(x, _rounded(32 * width), "Conv1", kernel=3, strides=2, activation="relu6")
+    x = _conv(x, _rounded(32 * width), "Conv1", kernel=3, strides=2, activation="relu6", norm=norm)
     index = 0
     for expansion, channels, blocks, strides in _STAGES:
         for position in range(blocks):
-            x = _block(x, expansion, _rounded(channels * width), strides if position == 0 else 1, index)
+            x = _block(x, expansion, _rounded(channels * width), strides if position == 0 else 1, index, norm)
             if index + 1 == frozen_blocks:
                 frozen = keras.Model(images, x)
             if index in _LATERALS:
-                laterals[index] = _conv(x, _LATERALS[index], f"lateral_{index}")
+                laterals[index] = _conv(x, _LATERALS[index], f"lateral_{index}", norm=norm)
             index += 1
-    top = _conv(x, 1280, "Conv_1", activation="relu6")
-    x = _conv(top, _LATERALS[9], "lateral_top")
+    top = _conv(x, 1280, "Conv_1", activation="relu6", norm=norm)
+    x = _conv(top, _LATERALS[9], "lateral_top", norm=norm)
     for level, block in enumerate(sorted(_LATERALS, reverse=True)):
         x = upsample(f"up_{level}")(x)
         x = layers.Add(name=f"merge_{level}")([x, laterals[block]])
         following = sorted(_LATERALS, reverse=True)[min(level + 1, 2)]
-        x = _separable(x, _LATERALS[following], f"pyramid_{level}")
+        x = _separable(x, _LATERALS[following], f"pyramid_{level}", norm)
     return x, top, frozen
 
 
-def _heads(x, numbers):
+def _heads(x, numbers, norm=False):
     """dict of maps from features; `numbers` is name -> number of channels."""
     # The last convolution of each head is always in float32.
     return {
-        head: _conv(_separable(x, _HEAD_FILTERS, head), number, head, dtype="float32")
+        head: _conv(_separable(x, _HEAD_FILTERS, head, norm), number, head, dtype="float32")
         for head, number in numbers.items()
     }
+
+
+def measure_batch_norm(network, batches):
+    """Sets each new BatchNorm so that the network computes what it computes without BatchNorm.
+
+    Mean and variance become those of the layer's inputs; scale and offset take them back. A
+    BatchNorm that was trained already is not changed.
+
+    Args:
+        network: of `movenet(batch_norm=True)`, with the weights of a network without BatchNorm.
+        batches: iterable of images [B, H, W, 3] of 0..255.
+    """
+    norms = [layer for layer in network.layers if isinstance(layer, BatchNormalization)]
+    norms = [norm for norm in norms if not np.any(norm.moving_mean)]
+    if not norms:
+        return
+    for norm in norms:
+        size = norm.gamma.shape[0]
+        norm.set_weights([np.full(size, (1 + norm.epsilon) ** 0.5), np.zeros(size), np.zeros(size), np.ones(size)])
+    inner = keras.Model(network.inputs, [norm.input for norm in norms])
+
+    @tf.function(autograph=False)
+    def moments(images):
+        found = [ops.cast(x, "float32") for x in inner(tf.cast(images, tf.float32), training=False)]
+        return [(tf.reduce_mean(x, (0, 1, 2)), tf.reduce_mean(tf.square(x), (0, 1, 2))) for x in found]
+
+    measured = [[(m.numpy(), s.numpy()) for m, s in moments(images)] for images in batches]
+    for norm, *found in zip(norms, *measured, strict=True):
+        mean, square = np.mean(found, axis=0, dtype=np.float64)
+        variance = np.maximum(square - mean**2, 0.0)
+        norm.set_weights([np.sqrt(variance + norm.epsilon), mean, mean, variance])
 
 
 @keras.saving.register_keras_serializable("kpose")
@@ -223,6 +260,7 @@ def build_movenet(config, skeleton, outputs, synchronized, base):
         outputs=outputs,
         width=config.width,
         frozen_blocks=config.frozen_blocks,
+        batch_norm=config.batch_norm,
     )
 
 
@@ -232,20 +270,35 @@ def _rounded(channels):
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
-def _block(x, expansion, channels, strides, index):
+def _block(x, expansion, channels, strides, index, norm):
     name = f"block_{index}" if index else "expanded_conv"
     y = x
     if expansion > 1:
-        y = _conv(y, expansion * x.shape[-1], f"{name}_expand", activation="relu6")
-    y = layers.DepthwiseConv2D(3, strides, padding="same", activation="relu6", name=f"{name}_depthwise")(y)
-    y = _conv(y, channels, f"{name}_project")
+        y = _conv(y, expansion * x.shape[-1], f"{name}_expand", activation="relu6", norm=norm)
+    y = layers.DepthwiseConv2D(3, strides, padding="same", name=f"{name}_depthwise", **_fused("relu6", norm))(y)
+    y = _normalised(y, f"{name}_depthwise", "relu6", norm)
+    y = _conv(y, channels, f"{name}_project", norm=norm)
     return layers.Add(name=f"{name}_add")([x, y]) if strides == 1 and x.shape[-1] == channels else y
 
 
-def _separable(x, channels, name):
+def _separable(x, channels, name, norm):
     x = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name=f"{name}_depthwise")(x)
-    return _conv(x, channels, f"{name}_pointwise", activation="relu")
+    return _conv(x, channels, f"{name}_pointwise", activation="relu", norm=norm)
 
 
-def _conv(x, channels, name, kernel=1, strides=1, activation=None, dtype=None):
-    return layers.Conv2D(channels, kernel, strides, "same", activation=activation, name=name, dtype=dtype)(x)
+def _conv(x, channels, name, kernel=1, strides=1, activation=None, dtype=None, norm=False):
+    x = layers.Conv2D(channels, kernel, strides, "same", name=name, dtype=dtype, **_fused(activation, norm))(x)
+    return _normalised(x, name, activation, norm)
+
+
+def _fused(activation, norm):
+    """Arguments of a convolution: its activation, if no BatchNorm comes between."""
+    return {} if norm else {"activation": activation}
+
+
+def _normalised(x, name, activation, norm):
+    """`x` after BatchNorm and activation; `x` itself without `norm`."""
+    if not norm:
+        return x
+    x = BatchNormalization(momentum=_MOMENTUM, name=f"{name}_norm")(x)
+    return layers.Activation(activation, name=f"{name}_activation")(x) if activation else x

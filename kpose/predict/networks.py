@@ -19,14 +19,14 @@ from kpose.core import files, geometry, limits, litert, skeleton_files, startup
 from kpose.core.errors import InputError, first_line
 from kpose.data import crops
 from kpose.export import description as description_lib
-from kpose.export import model_folder
+from kpose.export import model_folder, run_exports
 from kpose.runs import shipped_files
 
 # Crops in one batch of the network. More at a time are not faster on CPUs, and take more memory.
 CHUNK = 4
 LITE, ONNX = ".tflite", ".onnx"
 # In the folder of a run: its recipe, its exports and the list of its checkpoints.
-RUN_FILE, EXPORTS, CHECKPOINTS_FILE = "config.json", "serving", os.path.join("checkpoints", "checkpoint")
+RUN_FILE, EXPORTS = "config.json", "serving"
 
 
 def open_network(source=None):
@@ -35,14 +35,14 @@ def open_network(source=None):
     Args:
         source: a .tflite or .onnx file, or the folder of a SavedModel or of its versions, all as
             `kpose.export` writes them; the folder of a run: its newest export in that folder, or
-            without one its newest checkpoint; the name of a shipped model (`shipped_files.names`).
-            None: the default shipped model.
+            without one its newest checkpoint; the name of a shipped model (`shipped_files.names`),
+            or "fast" or "best". None: the default shipped model.
 
     Raises:
         InputError: there is no such model, it is damaged or lacks kpose's description, or a package
             that it needs is not installed.
     """
-    if source is None or (source in shipped_files.names() and not os.path.exists(source)):
+    if source is None or shipped_files.is_shipped(source):
         card = shipped_files.read_card(source)
         return _lite_network(shipped_files.read_checked(card, "tflite"), card["name"])
     source = os.fspath(source)
@@ -207,10 +207,9 @@ def _network_of_folder(folder):
     ]
     if not exports:
         return GraphNetwork.of_run(folder)
-    newest = max(exports, key=os.path.getmtime)
+    newest, outdated = run_exports.newest(folder, exports)
     logging.info("%s: a run: its newest export is used, %s", folder, newest)
-    checkpoints = os.path.join(folder, CHECKPOINTS_FILE)
-    if os.path.exists(checkpoints) and os.path.getmtime(checkpoints) > os.path.getmtime(newest):
+    if outdated:
         logging.warning("%s: the run has newer checkpoints than this export: export it again to use them", folder)
     return open_network(newest)
 

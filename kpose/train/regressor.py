@@ -44,8 +44,9 @@ class Regressor(keras.Model):
         crop_metrics: the same in normalised coordinates.
         augmentation: function (batch) -> batch that runs in the training step; None: no
             augmentation.
-        taught_share: factor of the loss of the teacher's keypoints (`taught` [B, K, 3] in a batch),
-            which is added to the loss of the labels.
+        teacher: function (batch after augmentation) -> batch with `taught` [B, K, 3], the keypoints
+            of a teacher; None: no teacher.
+        taught_share: factor of the loss of `taught`, which is added to the loss of the labels.
         padding: factor by which the box was enlarged to the region of a batch. The longer side of
             the box that `keras_metrics.PDJ` gets is that of the region, divided by this factor: for
             boxes that were first extended to an aspect, that of the extended box.
@@ -61,6 +62,7 @@ class Regressor(keras.Model):
         pixel_metrics=(),
         crop_metrics=(),
         augmentation=None,
+        teacher=None,
         taught_share=1.0,
         padding=1.0,
         xla=False,
@@ -74,6 +76,7 @@ class Regressor(keras.Model):
         self.pixel_metrics = list(pixel_metrics)
         self.crop_metrics = list(crop_metrics)
         self.augmentation = augmentation
+        self.teacher = teacher
         self.taught_share = taught_share
         self.padding = padding
         self.xla = xla
@@ -275,6 +278,8 @@ class Regressor(keras.Model):
         """
         if self.augmentation:
             batch = self.augmentation(batch)
+        if self.teacher:
+            batch = self.teacher(batch)
         with tf.GradientTape() as tape:
             tape.watch(trainable)
             images = tf.cast(batch["image"], tf.float32)
@@ -306,15 +311,10 @@ class Regressor(keras.Model):
         if self.clip_norm:
             gradients = [g * tf.minimum(1.0, self.clip_norm / tf.maximum(norm, 1e-12)) for g in gradients]
 
-        def apply():
-            self.optimizer.apply(gradients, self.trained_variables)
-            self._average()
-            for index, value in state.items():
-                self.network.non_trainable_variables[int(index)].value.assign(value)
-            self.gradient_norm_tracker.update_state(norm)
-            return tf.constant(True)
-
-        tf.cond(finite, apply, lambda: tf.constant(False))
+        # One program instead of thousands of small operations, each of which a GPU waits for. XLA
+        # cannot compile it for the variables of several devices.
+        one = self.distribute_strategy.num_replicas_in_sync == 1
+        (self._compiled(self._apply) if one else self._apply)(gradients, state, norm, finite)
         failed = ~finite
         if self.scales_loss:
             # Overflow of gradients is normal: it lowers the scale. The loss itself is not scaled.
@@ -327,6 +327,17 @@ class Regressor(keras.Model):
         factor = tf.where(grown, 2.0, tf.where(finite | ~finite_loss, 1.0, 0.5))
         self.loss_scale.assign(tf.maximum(self.loss_scale * factor, 1.0))
         self.finite_steps.assign(tf.where(tf.logical_and(finite, tf.logical_not(grown)), self.finite_steps + 1, 0))
+
+    def _apply(self, gradients, state, norm, finite):
+        def apply():
+            self.optimizer.apply(gradients, self.trained_variables)
+            self._average()
+            for index, value in state.items():
+                self.network.non_trainable_variables[int(index)].value.assign(value)
+            self.gradient_norm_tracker.update_state(norm)
+            return tf.constant(True)
+
+        tf.cond(finite, apply, lambda: tf.constant(False))
 
     def _average(self):
         if not self.ema:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kpose import config as config_lib
-from kpose.core import geometry, skeletons
+from kpose.core import geometry, locks, skeletons
 from kpose.core.errors import InputError
 from kpose.data import crops, resampling
 from kpose.data.image_files import open_image
@@ -286,6 +286,25 @@ def test_exports_at_the_same_time_get_different_versions(tiny_run, tmp_path, mon
         os.stat(os.path.join(folder, "1")).st_mode & 0o777
         == os.stat(os.path.join(folder, "1/variables")).st_mode & 0o777
     )
+
+
+def test_leftovers_of_a_killed_export_are_removed(tiny_run, tmp_path):
+    """Those of a running export stay; a version is larger than all others, whatever the time is."""
+    killed, older, running = (tmp_path / f"writing-{name}" for name in ("killed", "older", "running"))
+    script = (
+        f"import os; from kpose.core import locks\nwith locks.locked({str(killed)!r}, ''):"
+        f" open({str(killed / 'saved_model.pb')!r}, 'w').close(); os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
+    for folder in (older, running, tmp_path / "2000000000"):
+        folder.mkdir()
+        (folder / "saved_model.pb").touch()
+    assert (killed / "saved_model.pb").exists() and (killed / "lock").exists()
+    with locks.locked(str(running), ""):
+        assert saved_model.export(tiny_run, str(tmp_path)) == str(tmp_path / "2000000001")
+    left = {path.name for path in tmp_path.iterdir() if path.is_dir()}
+    assert left == {"2000000000", "2000000001", "writing-running"}
+    assert "lock" not in os.listdir(tmp_path / "2000000001")
 
 
 def test_bad_input_is_one_clear_error(model_dir, tiny_run, tiny_data, tmp_path):

@@ -17,10 +17,11 @@ import tensorflow as tf
 
 from kpose import config as config_lib
 from kpose.core.errors import InputError
+from kpose.data import pipeline
 from kpose.evaluate import on_records
 from kpose.runs import checkpoints
 from kpose.runs.workdir import note_start
-from kpose.train import callbacks, nonfinite, setup, trainer
+from kpose.train import callbacks, nonfinite, trainer
 from tests import helpers, tiny
 from tests.train.test_regressor import BATCH, make_data, make_regressor, train
 from tests.train.test_trainer import assert_same_weights, final_weights
@@ -242,7 +243,7 @@ def test_a_second_ctrl_c_ends_at_once(tiny_data, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
 def test_a_signal_before_the_first_step_ends_well(number, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(trainer, "training_set_of", lambda config, skeleton: os.kill(os.getpid(), number))
+    monkeypatch.setattr(trainer, "training_set_of", lambda *_: os.kill(os.getpid(), number))
     before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
     config = _recipe({"train": ""}, 4)
     config.skeleton = "coco"
@@ -261,7 +262,7 @@ def test_a_signal_before_the_first_step_ends_well(number, tmp_path, monkeypatch,
 def test_a_signal_inside_tensorflow_ends_well(tmp_path, monkeypatch, caplog):
     """As in TensorFlow's conversions: an exception of the handler would become a TypeError."""
 
-    def convert(config, skeleton):
+    def convert(*_):
         try:
             os.kill(os.getpid(), signal.SIGTERM)
         except Exception as error:
@@ -353,7 +354,7 @@ BAD_BATCH = 3
 @pytest.fixture
 def poisoned(monkeypatch):
     """Batch number 3 has a NaN label, for its second person."""
-    original = setup.training_batches
+    original = pipeline.training_batches
 
     def batches(config, training_set, position, *share):
         def poison(index, batch):
@@ -364,7 +365,7 @@ def poisoned(monkeypatch):
 
         return original(config, training_set, position, *share).enumerate().map(poison)
 
-    monkeypatch.setattr(trainer, "training_batches", batches)
+    monkeypatch.setattr(pipeline, "training_batches", batches)
 
 
 @pytest.mark.parametrize(

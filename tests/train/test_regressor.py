@@ -10,7 +10,7 @@ from kpose.core import devices, skeletons
 from kpose.metrics import keras_metrics, tables
 from kpose.models import decoding, layers
 from kpose.models.layers import BatchNormalization
-from kpose.train import losses
+from kpose.train import losses, setup
 from kpose.train.regressor import Regressor
 
 JOINTS = skeletons.COCO.num_joints
@@ -347,3 +347,18 @@ def test_dropout_masks_differ_between_replicas_and_steps():
     for i in range(4):
         for j in range(i):
             assert not np.array_equal(masks[i], masks[j])
+
+
+@pytest.mark.parametrize("name", ["movenet", "coco_integral"])
+def test_networks_with_an_upsampling_train_compiled_in_bfloat16(name):
+    """XLA refuses a bfloat16 upsampling, because its gradient is in float32."""
+    config = config_lib.load_recipe(name)
+    config.model.input_size, config.model.width, config.model.filters = (32, 32), 0.25, (4, 4, 4)
+    config.precision, config.xla = "mixed_bfloat16", "on"
+    regressor = setup.build_regressor(config, skeletons.COCO, devices.start(config), total_steps=1)
+    data = make_data() | {"image": np.random.default_rng(0).integers(0, 256, (SAMPLES, 32, 32, 3), np.uint8)}
+    before = [v.numpy() for v in regressor.network.trainable_variables]
+    regressor.fit(batches(data), steps_per_epoch=1, total_steps=1, verbose=0)
+    after = [v.numpy() for v in regressor.network.trainable_variables]
+    assert all(np.isfinite(a).all() for a in after)
+    assert any((a != b).any() for a, b in zip(after, before, strict=True))

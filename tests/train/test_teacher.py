@@ -5,14 +5,15 @@ import pytest
 import tensorflow as tf
 
 from kpose import config as config_lib
-from kpose.core import skeletons
+from kpose.core import devices, skeletons
 from kpose.core.errors import InputError
+from kpose.data import pipeline
 from kpose.models.movenet import movenet
 from kpose.models.weights import movenet_tfjs
 from kpose.runs import workdir
 from kpose.runs.shipped import load_network
 from kpose.runs.shipped_files import DEFAULT
-from kpose.train import losses, teacher, trainer
+from kpose.train import losses, setup, teacher, trainer
 from kpose.train.regressor import Regressor
 from tests import helpers, tiny
 from tests.models.test_movenet import graph_model
@@ -61,6 +62,28 @@ def test_what_it_is_unsure_of_is_not_taught(teacher_file):
     assert not teacher.build(config, skeletons.COCO)(_batch())["taught"].numpy().any()
 
 
+def test_a_run_teaches_what_its_network_predicts(tiny_data, tmp_path):
+    """In the training step, after the augmentation on the device, compiled."""
+    folder = str(tmp_path / "teacher")
+    fields = {"model__name": "movenet", "model__input_size": (64, 64), "model__width": 0.25, "loss__name": "l1"}
+    trainer.train(tiny.make_recipe(tiny_data["train"], steps=1, **fields), folder)
+    network = workdir.load_trained(folder).network
+    augmentation = {"augment__on": "device", "augment__flip": 1.0, "xla": "on"}
+    given = {"teacher__weights": folder, "teacher__min_score": 0.0, "teacher__everywhere": True}
+    config = tiny.make_recipe(tiny_data["train"], steps=1, **(fields | augmentation | given))
+    regressor = setup.build_regressor(config, skeletons.COCO, devices.start(config), total_steps=1)
+    batch = next(iter(pipeline.training_batches(config, setup.training_set_of(config, skeletons.COCO))))
+    trainable, state = (
+        [v.value for v in group] for group in (regressor.trained_variables, regressor.network.non_trainable_variables)
+    )
+    _, _, batch, _, _ = regressor._compiled(regressor.gradients)(trainable, state, batch, 1.0)
+    taught = batch["taught"].numpy()
+    found = network(tf.cast(batch["image"], tf.float32))["keypoints"].numpy()
+    used = taught[..., 2] > 0
+    assert used.mean() > 0.9
+    np.testing.assert_allclose(taught[used][:, :2], found[used], atol=1e-4)
+
+
 def test_its_share_of_the_loss_is_added_to_the_labels():
     network = movenet((32, 32), width=0.25)
     loss = losses.L1Loss()
@@ -96,7 +119,6 @@ def test_a_recipe_trains_with_it_and_the_saved_network_does_not_contain_it(teach
     "fields, message",
     [
         ({"teacher__weights": "thunder.h5"}, "teacher.weights is 'thunder.h5'"),
-        ({"augment__on": "device"}, "augment.on is 'device'"),
         ({"teacher__input_size": (60, 64)}, "teacher.input_size is .60, 64.: .* multiples of 32"),
         ({"loss__name": "masked_l2"}, "loss.name is 'masked_l2'"),
     ],
@@ -112,6 +134,13 @@ def test_a_teacher_of_other_joints_is_rejected():
     config = tiny.make_recipe("", teacher__weights="thunder.json")
     with pytest.raises(InputError, match="the skeleton is 'lsp': the teacher, MoveNet, predicts") as error:
         teacher.build(config, skeletons.LSP)
+    helpers.one_line(error)
+
+
+def test_a_run_of_other_crops_does_not_teach(tiny_run, tiny_data):
+    config = tiny.make_recipe(tiny_data["train"], teacher__weights=tiny_run, data__aspect=1.0)
+    with pytest.raises(InputError, match="data.aspect 0 .* this recipe has 1") as error:
+        teacher.build(config, skeletons.COCO)
     helpers.one_line(error)
 
 

@@ -1,0 +1,46 @@
+"""The runner of `kpose.benchmark gpu`: a part that fails loses only what it has not written."""
+
+import json
+
+from kpose.benchmark import gpu
+
+_FAKE = """
+import os, time
+from kpose.benchmark import workers
+
+def handle(request):
+    if request["do"] == "crash":
+        print("last words", flush=True)
+        os.abort()
+    if request["do"] == "hang":
+        time.sleep(60)
+    if request["do"] == "raise":
+        raise ValueError("no such kernel")
+    return {"images_per_second": 7.0}
+
+workers.serve(handle)
+"""
+
+
+def test_results_before_a_crash_a_hang_and_an_error_are_kept(tmp_path, monkeypatch):
+    (tmp_path / "fake_worker.py").write_text(_FAKE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    parts = [
+        gpu.Part("crashes", "fake_worker", [{"do": "work"}, {"do": "crash"}, {"do": "work"}]),
+        gpu.Part("hangs", "fake_worker", [{"do": "work"}, {"do": "hang"}, {"do": "work"}]),
+        gpu.Part("raises", "fake_worker", [{"do": "raise"}, {"do": "work"}]),
+    ]
+    out = tmp_path / "out"
+    gpu.measure(parts, str(out), None, None, limit=60, part_limit=6, images=1)
+    rows = [json.loads(line) for line in (out / "gpu.jsonl").read_text().splitlines()]
+    assert [(row["part"], row.get("images_per_second")) for row in rows] == [
+        ("crashes", 7.0),
+        ("crashes", None),
+        ("hangs", 7.0),
+        ("hangs", None),
+        ("raises", None),
+        ("raises", 7.0),
+    ]
+    assert "last words" in rows[1]["error"] and "no answer after" in rows[3]["error"]
+    assert "no such kernel" in rows[4]["error"]
+    assert (out / "gpu.md").read_text().count("| 7 |") == 3
