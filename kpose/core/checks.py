@@ -10,6 +10,8 @@ that reads a field checks its meaning. It registers this check when it is import
 
 from kpose.core.errors import InputError
 
+# The numbers that describe a layer are smaller.
+LARGEST = 2**20
 # Module state, because each module adds its checks when it is imported.
 _registered = []
 
@@ -49,6 +51,7 @@ def check_numbers(config, field, length=None):
         length: required number of values; None: any.
     """
     value = tuple(config[field])
-    if (length and len(value) != length) or not all(isinstance(v, int) and v > 0 for v in value):
+    # No layer is larger, and TensorFlow turns integers beyond 64 bits into floats.
+    if (length and len(value) != length) or not all(isinstance(v, int) and 0 < v < LARGEST for v in value):
         wanted = f"{length} positive integers" if length else "positive integers"
-        raise InputError(f"config.model.{field} is {value}: give {wanted}")
+        raise InputError(f"config.model.{field} is {value}: give {wanted} below {LARGEST}")

@@ -10,7 +10,7 @@ import pytest
 from kpose.core.errors import InputError
 from kpose.evaluate import on_records
 from kpose.runs import checkpoints
-from kpose.runs.workdir import load_mean_pose, note_start, read_history, write_history
+from kpose.runs.workdir import load_config, load_mean_pose, note_start, read_history, write_history
 from kpose.train import trainer
 from kpose.train.history import score_of
 from tests import helpers, tiny
@@ -145,3 +145,14 @@ def test_the_best_score_is_taken_from_the_history(content, tiny_run, tiny_data, 
     path.unlink()
     saver.restore_best({99: 1.0})
     assert not path.exists()
+
+
+@pytest.mark.parametrize("size", [[32, 0.5], [32], [0, 32], [32, 2**63], [10**30, 32]])
+def test_a_damaged_input_size_is_one_line(size, tiny_run, tmp_path):
+    with open(os.path.join(tiny_run, "config.json")) as file:
+        config = json.load(file)
+    config["model"]["input_size"] = size
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="config.model.input_size is .*: give 2 positive integers below") as error:
+        load_config(str(tmp_path))
+    helpers.one_line(error)
