@@ -169,8 +169,9 @@ def make_strategy(replicas=0, worker_timeout=rendezvous.TIMEOUT):
             raise InputError(f"config.replicas is {replicas}, but several workers use all their devices: set it to 0")
         if not _multi_worker.cache_info().currsize:
             rendezvous.wait_for_all(cluster_lib.from_environment(), worker_timeout)
-        with rendezvous.time_limit(worker_timeout, _NOT_CONNECTED.format(worker_timeout)):
-            return _multi_worker()
+            with rendezvous.time_limit(worker_timeout, _NOT_CONNECTED.format(worker_timeout)):
+                return _multi_worker()
+        return _multi_worker()
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         # More than the GPUs if the caller divided one (tf.config.set_logical_device_configuration).

@@ -249,7 +249,9 @@ class _Meeting:
 
     def _awaited(self):
         """The workers that are missing, with their addresses and why."""
-        names = [f"{self.cluster.name(index)}: {why}" for index, why in self.missing.items() if why]
+        # Those that are ready and know that this worker is ready may have gone on.
+        gone = self.ready & self.told
+        names = [f"{self.cluster.name(i)}: {why}" for i, why in self.missing.items() if why and i not in gone]
         if not names:
             names = [
                 f"{self.cluster.name(index)}: it has no connection to another worker, see its log"

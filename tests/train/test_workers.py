@@ -170,6 +170,14 @@ def test_a_chief_is_the_first_worker(monkeypatch):
     assert devices.cluster() == (0, 1)
 
 
+def test_a_worker_alone_ends_before_it_makes_the_folder_of_the_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", environments(2)[0]["TF_CONFIG"])
+    with pytest.raises(InputError, match=r"not all workers came within 1 s .*missing: worker 1 \(127.0.0.1:"):
+        trainer.train(tiny.make_recipe("none-*"), str(tmp_path / "run"), worker_timeout=1)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
 def test_a_worker_alone_ends_with_one_line_that_names_the_missing_one(tmp_path):
     """As a command; the address of the missing worker is free, so nothing answers there."""
     environment = environments(2)[0]
