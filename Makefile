@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: install demo test test-slow bench compare lint format clean
+.PHONY: install demo test test-slow attack bench compare lint format clean
 
 install: $(INSTALLED)
 
@@ -26,6 +26,10 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(PYTEST) --runslow
+
+# Damaged inputs of every kind, about an hour. For fewer: make attack ATTACK=--scale=0.01
+attack: $(INSTALLED)
+	$(BIN)/python -m tests.attack $(ATTACK)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m kpose.benchmark input

@@ -8,7 +8,7 @@ def load(source=None, detector="auto", min_score=None):
 
     Args:
         source: a .tflite or .onnx file, the folder of an exported model, the folder of a run, or the
-            name of a shipped model. None: the default shipped model.
+            name of a shipped model, or "fast" or "best". None: the default shipped model, "fast".
         detector: finds the persons: a name (see `kpose.predict.detectors.NAMES`), or a function of an
             image that returns their boxes and scores.
         min_score: persons with a lower score of the detector are left out; None: the detector's own

@@ -34,6 +34,7 @@ def default():
     config.evaluate_every = 1  # Epochs between evaluations on data.val; the last epoch is always evaluated.
     config.stop_after = 0  # Stop after this number of evaluations without a lower validation loss; 0: never.
     config.on_nan = "stop"  # If a loss or gradient is not finite: stop, skip the step, rollback to a checkpoint.
+    config.on_bad_record = "stop"  # Damaged records: stop, skip (all records are read once before the first step).
     config.evaluate_batches = 0  # Batches of data.val in an evaluation; 0: all.
     config.log_every = 100  # Steps between TensorBoard scalars; log lines come by time.
     config.quick = False  # Set by RECIPE:quick. The batch size is rounded up to a multiple of the replicas.
@@ -67,6 +68,7 @@ def _data_fields():
     # pixel less). Runs of kpose 0.1 have indices, and keep them when they are resumed.
     data.coordinates = CONTINUOUS
     data.shuffle_buffer = 10_000  # Number of encoded records in the shuffle buffer.
+    data.changed = "refuse"  # If a run is continued, but its records are others: refuse, accept.
     return data
 
 
@@ -129,9 +131,11 @@ def _model_fields():
 def _teacher_fields():
     """Section `teacher`: a pose model whose keypoints are further targets."""
     teacher = ConfigDict()
-    teacher.weights = ""  # A .json file of MoveNet's graph model: its keypoints are additional training targets.
-    teacher.width = 1.75  # Factor of the teacher's channels: 1.0 for Lightning, 1.75 for Thunder.
-    teacher.input_size = (256, 256)  # (height, width) of its input, multiples of 32; crops are resized.
+    # A .json file of MoveNet's graph model, a run's folder or the name of a shipped model: its keypoints
+    # are additional training targets.
+    teacher.weights = ""
+    teacher.width = 1.75  # For a .json file: factor of the channels: 1.0 for Lightning, 1.75 for Thunder.
+    teacher.input_size = (256, 256)  # For a .json file: (height, width) of its input, multiples of 32.
     teacher.min_score = 0.3  # Joints that the teacher scores lower are not used.
     teacher.everywhere = False  # Use the teacher at labelled joints too; False: only at unlabelled ones.
     teacher.share = 1.0  # Factor of the teacher's part of the loss.
@@ -184,7 +188,9 @@ CHOICES = {
     "xla": ("auto", "on", "off"),
     "augment.on": ("host", "device"),
     "data.coordinates": (CONTINUOUS, INDICES),
+    "data.changed": ("refuse", "accept"),
     "on_nan": ("stop", "skip", "rollback"),
+    "on_bad_record": ("stop", "skip"),
     "model.fc_init": ("small", "lecun"),
     "model.preprocessing": ("auto", "keras", "torchvision"),
     "loss.weighting": ("auto", "authors", "paper", "kpose_0.1"),
@@ -256,11 +262,13 @@ RESUMABLE = (
     "stop_after",
     "log_every",
     "on_nan",
+    "on_bad_record",
     "data.train",
     "data.val",
     "data.weights",
     "data.cache",
     "data.shuffle_buffer",
+    "data.changed",
     "augment.on",
 )
 

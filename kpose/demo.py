@@ -12,7 +12,7 @@ import time
 
 from absl import flags
 
-from kpose.core import cli, commands
+from kpose.core import cli, commands, files
 from kpose.core.errors import InputError
 
 FLAGS = cli.flag_set()
@@ -44,6 +44,7 @@ def run_demo(output_dir, config="demo", train_images=3000, val_images=500, steps
     Raises:
         InputError: a command failed.
     """
+    files.check_folder_for_output(output_dir)
     started = time.monotonic()
     figures, run = os.path.join(output_dir, "figures"), os.path.join(output_dir, "run")
     seconds = {}
@@ -125,7 +126,6 @@ def serve_one(model_dir, figures):
     """
     import tensorflow as tf
 
-    from kpose.core import files
     from kpose.export import model_folder
 
     truth = files.read_json(_annotations(figures, "val"), "annotation file")
@@ -141,7 +141,7 @@ def serve_one(model_dir, figures):
 
 def _summary(output_dir, run, figures, seconds, total):
     """Prints metrics, one served request, times and paths; returns the contents of metrics.json."""
-    from kpose.core import files, skeletons
+    from kpose.core import skeletons
     from kpose.evaluate.summary import describe
 
     path, box, keypoints = serve_one(os.path.join(run, "serving"), figures)

@@ -29,10 +29,12 @@ def check_options(output, margin):
         margin: see `box_of_joints`.
 
     Raises:
-        InputError: the name of the output does not end in .json, or the margin is out of bounds.
+        InputError: the name of the output does not end in .json, it cannot be written, or the margin
+            is out of bounds.
     """
     if not output.endswith(".json"):
         raise InputError(f"--output={output}: the name of the file must end in .json")
+    files.check_file_for_output(output, "--output")
     if not 0 <= margin <= 10:
         raise InputError(f"--margin={margin}: give a number between 0 and 10, a share of the person's size")
 

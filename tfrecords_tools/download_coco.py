@@ -29,12 +29,17 @@ ARCHIVES = {
     "val": ("zips/val2017.zip", "442b8da7639aecaf257c1dceb8ba8c80"),
     "annotations": ("annotations/annotations_trainval2017.zip", "f4bbac642086de4f52a3fdda2de5fa2c"),
 }
+# Bytes of the largest archive, that of train; a mirror may pack it otherwise.
+MAX_BYTES = 25_000_000_000
 LABELS = ("annotations/person_keypoints_train2017.json", "annotations/person_keypoints_val2017.json")
 
-TRIES = 8  # The download stops after this many failed requests in a row that added no byte.
+# The download stops after this many failed requests in a row that added no byte, or too slowly.
+TRIES = 8
 FIRST_WAIT = 1.0  # Seconds before the second try; doubled before each further try.
 TIMEOUT = 60.0  # Seconds without an answer after which a request fails.
 BLOCK = 1 << 20  # Bytes that are read at once.
+MIN_RATE = 1000  # Bytes per second, over `TIMEOUT` seconds: below it a request fails.
+LENGTH_DIGITS = 15  # Python refuses numbers of thousands of digits.
 
 
 def download_coco(output_dir, names=tuple(ARCHIVES), base=BASE, checksums=None):
@@ -55,6 +60,7 @@ def download_coco(output_dir, names=tuple(ARCHIVES), base=BASE, checksums=None):
     unknown = set(names) - set(ARCHIVES)
     if unknown:
         raise InputError(f"--files: no archive is named {sorted(unknown)[0]!r}: the names are {', '.join(ARCHIVES)}")
+    files.check_folder_for_output(output_dir)
     checksums = {name: md5 for name, (_, md5) in ARCHIVES.items()} | (checksums or {})
     paths = {}
     for name in names:
@@ -97,7 +103,9 @@ def download(address, path, md5):
             if getattr(error, "code", None) == 416:
                 break  # The server has no more bytes: the file is complete, or its MD5 is wrong.
             _raise_if_final(address, error)
-            failures, wait = (failures + 1, wait) if _size(part) == before else (0, FIRST_WAIT)
+            # A server that sends a few bytes each time would be asked for ever.
+            useful = _size(part) > before and not isinstance(error, _SlowError)
+            failures, wait = (0, FIRST_WAIT) if useful else (failures + 1, wait)
             if failures >= TRIES:
                 raise InputError(
                     f"{address}: {_reason(error)}, {TRIES} times in a row: {_size(part):,} bytes are in {part}; run "
@@ -129,18 +137,57 @@ def _fetch(address, part):
         request.add_header("Range", f"bytes={start}-")
     with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
         start = start if answer.status == 206 else 0
-        length = answer.headers.get("Content-Length", "")
-        total = start + int(length) if length.isdigit() else None
+        length = _announced(address, answer.headers.get("Content-Length") or "")
+        total = None if length is None else start + length
         free = shutil.disk_usage(os.path.dirname(os.path.abspath(part))).free
         if total is not None and total - start > free:
             raise OSError(f"{(total - start) / 1e9:.1f} GB are missing, {free / 1e9:.1f} GB are free")
         name = os.path.basename(part).removesuffix(".part")
         with open(part, "ab" if start else "wb") as file, Progress(total, "bytes", start, name) as progress:
-            while block := answer.read(BLOCK):
+            rate = _Rate()
+            while block := answer.read1(BLOCK):
+                rate.add(len(block))
                 file.write(block)
                 progress.add(len(block))
+                if file.tell() > MAX_BYTES:
+                    raise InputError(f"{address}: sends more than {MAX_BYTES / 1e9:g} GB: not an archive of COCO")
     if total is not None and _size(part) < total:
         raise ConnectionError("the connection was cut")
+
+
+def _announced(address, text):
+    """The number of bytes of a Content-Length; None without one.
+
+    Raises:
+        InputError: no archive of COCO is that large.
+    """
+    text = text.strip()
+    if not (text.isascii() and text.isdigit()):
+        return None
+    if len(text) > LENGTH_DIGITS or int(text) > MAX_BYTES:
+        raise InputError(f"{address}: announces more than {MAX_BYTES / 1e9:g} GB: not an archive of COCO")
+    return int(text)
+
+
+class _Rate:
+    """Raises `ConnectionError` if fewer than `MIN_RATE` bytes per second come for `TIMEOUT` seconds."""
+
+    def __init__(self):
+        self._since, self._count = time.monotonic(), 0
+
+    def add(self, count):
+        """Counts bytes."""
+        self._count += count
+        seconds = time.monotonic() - self._since
+        if seconds < TIMEOUT:
+            return
+        if self._count < MIN_RATE * seconds:
+            raise _SlowError(f"slower than {MIN_RATE} bytes per second")
+        self._since, self._count = time.monotonic(), 0
+
+
+class _SlowError(ConnectionError):
+    """An answer came too slowly."""
 
 
 def _raise_if_final(address, error):

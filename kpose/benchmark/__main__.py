@@ -27,7 +27,7 @@ _ANNOTATIONS = flags.DEFINE_string(
 _IMAGES = flags.DEFINE_string("images", None, "For input and write: folder of the images.", flag_values=FLAGS)
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", "gpu", "For gpu: folder of results and logs.", flag_values=FLAGS)
 _LIMIT = flags.DEFINE_float("limit", 480, "For gpu: seconds of all parts together.", flag_values=FLAGS)
-_PART_LIMIT = flags.DEFINE_float("part_limit", 70, "For gpu: seconds of one part.", flag_values=FLAGS)
+_PART_LIMIT = flags.DEFINE_float("part_limit", 120, "For gpu: seconds of one part.", flag_values=FLAGS)
 _PARTS = flags.DEFINE_string("parts", ".", "For gpu: regular expression of the parts' names.", flag_values=FLAGS)
 _TORCH_COMMAND = flags.DEFINE_string(
     "torch_command", None, "For gpu: words that start the Python with PyTorch; default: this Python.", flag_values=FLAGS

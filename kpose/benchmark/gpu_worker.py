@@ -226,6 +226,7 @@ def fed(request):
     from kpose.benchmark import data as data_lib
     from kpose.benchmark import training
     from kpose.core import skeletons
+    from kpose.data import pipeline
     from kpose.train import setup
 
     _forget()
@@ -233,7 +234,7 @@ def fed(request):
     fields = data_lib.recipe(request["folder"], request["augment"])
     config.data, config.augment = fields.data, fields.augment
     training_set = setup.training_set_of(config, skeletons.COCO)
-    batches = setup.training_batches(config, training_set)
+    batches = pipeline.training_batches(config, training_set)
     engine = training.Engine(config, skeletons.COCO, batches, training_set.window)
     engine.set_steps_per_execution(request["steps_per_execution"])
     return {"first_call_seconds": engine.first_call()} | _timed(engine, request)

@@ -50,7 +50,7 @@ def compare(output_dir, recipes, budget):
         InputError: a recipe does not exist, or the data cannot be made.
     """
     recipes = with_bases(recipes or comparable())
-    os.makedirs(output_dir, exist_ok=True)
+    files.check_folder_for_output(output_dir)
     with_cascade = any(config_lib.load_recipe(name).model.base for name in recipes)
     data = _make_data(output_dir, budget, round(PADDING * budget.input_size * (DETAIL if with_cascade else 1)))
     table = []

@@ -17,7 +17,7 @@ import sys
 
 from absl import app, flags, logging
 
-from kpose.core import startup
+from kpose.core import files, startup
 from kpose.core.errors import InputError
 
 
@@ -30,8 +30,8 @@ def run(main, flag_values, doc, prepare=None, tensorflow=True, choices=(), argum
     """Runs `main()` as a command-line program, and exits.
 
     Args:
-        main: the function that does the work. If it raises `InputError`, the program prints a
-            one-line error to stderr and exits with status 1.
+        main: the function that does the work. If it raises `InputError`, or `OSError` as on a full
+            disk, the program prints a one-line error to stderr and exits with status 1.
         flag_values: the binary's flags, from `flag_set`.
         doc: the text that `--help` prints above the flags.
         prepare: function from the list of arguments to the list that is parsed.
@@ -44,13 +44,20 @@ def run(main, flag_values, doc, prepare=None, tensorflow=True, choices=(), argum
     def guarded(argv):
         words = _positional(argv[1:], flag_values, choices, arguments)
         _start_logging()
-        if tensorflow:
-            startup.keep_freed_memory()
-            startup.import_tensorflow()
         try:
+            if tensorflow:
+                startup.keep_freed_memory()
+                startup.import_tensorflow()
             main(*words)
         except InputError as error:
             _fail(error)
+        except ModuleNotFoundError as error:
+            fail_without(error)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            logging.debug("traceback of the error", exc_info=True)
+            _fail(_describe(error))
 
     try:
         if {"--help", "-h", "-help"} & set(sys.argv[1:]):
@@ -63,6 +70,29 @@ def run(main, flag_values, doc, prepare=None, tensorflow=True, choices=(), argum
         # The reader closed the pipe, for example `| head`. Flushing at exit would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def _describe(error):
+    """The message of an `OSError`, which names its file."""
+    name, reason = error.filename or "the output", error.strerror or str(error)
+    if error.errno in files.FULL:
+        return f"{name}: cannot be written ({reason}): free some disk space and run the same command again"
+    return f"{name}: {reason}" if error.filename else str(error)
+
+
+def fail_without(error):
+    """Ends the program with one line that says which package is missing.
+
+    Args:
+        error: the `ModuleNotFoundError`. If it is about a module of kpose, it is raised: a bug.
+    """
+    package = (error.name or "").partition(".")[0]
+    if package in ("", "kpose", "tfrecords_tools"):
+        raise error
+    _fail(
+        f"this needs the package {package}, which is not installed: install all packages with "
+        "pip install . in a checkout (requirements-predict.txt is for predictions alone)"
+    )
 
 
 def _fail(message):

@@ -1,5 +1,7 @@
 """The exception for bad input, and short texts of other exceptions."""
 
+import re
+
 
 class InputError(ValueError):
     """Bad input: a file, a flag or a config field.
@@ -10,5 +12,9 @@ class InputError(ValueError):
 
 
 def first_line(error):
-    """The first line of an exception's message; the name of its class if the message is empty."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """The first line of an exception's message; the name of its class if the message is empty.
+
+    The name of the operation, with which TensorFlow starts some messages, is left out.
+    """
+    lines = (re.sub(r"^\{\{.*?\}\} ", "", line.strip()) for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__)

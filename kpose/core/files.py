@@ -8,11 +8,13 @@ import contextlib
 import errno
 import glob
 import gzip
+import hashlib
 import io
 import itertools
 import json
 import os
 import shutil
+import tempfile
 import uuid
 import zlib
 
@@ -78,6 +80,39 @@ def make_folder(path):
         _gfile().makedirs(path)
     else:
         os.makedirs(path, exist_ok=True)
+
+
+def check_folder_for_output(folder, flag="--output_dir"):
+    """Checks before the work that files can be written into a folder; the folder is not made.
+
+    A folder at a URL is not checked.
+
+    Args:
+        folder: the folder; it need not exist.
+        flag: what the user can change, for the error.
+
+    Raises:
+        InputError: nothing can be written there.
+    """
+    if is_url(folder):
+        return
+    place = os.path.abspath(folder)
+    while not os.path.lexists(place):
+        place = os.path.dirname(place)
+    try:
+        if not os.path.isdir(place):
+            raise NotADirectoryError(errno.ENOTDIR, f"{place} is not a folder")
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise InputError(f"{folder}: nothing can be written there ({error.strerror}): choose another {flag}") from None
+
+
+def check_file_for_output(path, flag):
+    """As `check_folder_for_output`, for the file `path`."""
+    if is_folder(path):
+        raise InputError(f"{path}: is a folder, not a file: choose another {flag}")
+    check_folder_for_output(os.path.dirname(path) or os.curdir, flag)
 
 
 def move(source, target):
@@ -162,11 +197,21 @@ def read_bytes(path):
         raise OSError(error.message) from None
 
 
+def sha256(path):
+    """The SHA-256 of a file in hexadecimal; accepts URLs. It is read in parts."""
+    digest = hashlib.sha256()
+    with open_file(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 @contextlib.contextmanager
 def replacing(path, mode="w"):
     """Opens a temporary file for writing, in the folder of `path`; makes that folder.
 
-    At the end of the block the file is renamed to `path`. If the block raises, it is removed.
+    At the end of the block the file is renamed to `path`. If the block raises, it is removed. An
+    `OSError` about the temporary file, or without a file, names `path`.
     """
     make_folder(os.path.dirname(path if is_url(path) else os.path.abspath(path)))
     # Several workers may write the same file.
@@ -175,6 +220,10 @@ def replacing(path, mode="w"):
         with open_file(temporary, mode) as file:
             yield file
         move(temporary, path)
+    except OSError as error:
+        if error.errno and error.filename in (None, temporary):
+            error.filename = path
+        raise
     finally:
         if is_file(temporary):
             remove(temporary)

@@ -48,6 +48,18 @@ def locked(folder, doing, otherwise=""):
                 shutil.rmtree(folder)
 
 
+def is_taken(folder):
+    """Whether a process has the lock of a local folder; True too if its file system has no locks."""
+    try:
+        with open(os.path.join(folder, LOCK_FILE), encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
 def _take(folder, doing, otherwise):
     """The open file of the lock, which this process has."""
     path = os.path.join(folder, LOCK_FILE)
@@ -58,7 +70,9 @@ def _take(folder, doing, otherwise):
         except OSError as error:
             if error.errno in files.FULL:
                 raise
-            raise InputError(f"{folder}: nothing can be written there ({error.strerror})") from None
+            raise InputError(
+                f"{folder}: nothing can be written there ({error.strerror}): choose another folder"
+            ) from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

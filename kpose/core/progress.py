@@ -52,6 +52,9 @@ class Progress:
             disable=not self.on_terminal,
             dynamic_ncols=True,
         )
+        # tqdm measures by the time of day: if that was set back, its bar would stand still.
+        self._bar._time = time.monotonic
+        self._bar.unpause()
         self._logged = False
         self.restart()
 

@@ -1,8 +1,8 @@
 """Reads image files and reports each kind of bad file with a clear error.
 
 Every image becomes RGB: grey-scale, CMYK, palette, 16 bits per channel, or a format other than that
-of its name. Transparent pixels become white. An animation is its first frame. An image with more
-pixels than Pillow's limit for decompression bombs is rejected before it is decoded.
+of its name. Transparent pixels become white. An animation is its first frame. An image that
+announces too many pixels, or scans, is rejected before it is decoded.
 """
 
 import importlib
@@ -18,7 +18,8 @@ from PIL import Image, UnidentifiedImageError
 
 from kpose.core import files
 from kpose.core.errors import InputError, first_line
-from kpose.data import image_modes
+from kpose.core.limits import WORK, WORK_PER_BYTE
+from kpose.data import image_modes, jpeg_scans
 
 # The formats that are decoded, and Pillow's modules for them. Other formats of Pillow start programs
 # (an EPS file named .jpg would run PostScript) or have rarely used decoders.
@@ -42,6 +43,8 @@ SUFFIXES = (
 )
 # Bytes of the largest file that is read: a small archive may claim a member of many gigabytes.
 MAX_BYTES = 1_000_000_000
+# Pixels of the largest image: those of most cameras. With transparency, it takes 1.6 GB.
+MAX_PIXELS = 120_000_000
 # EXIF orientations that exchange width and height.
 _TURNED = (5, 6, 7, 8)
 _MODES = {"L": "grey-scale", "1": "grey-scale", "LA": "grey-scale", "CMYK": "CMYK", "P": "palette", "RGBA": "alpha"}
@@ -83,6 +86,7 @@ class EncodedImage:
         self._data = data
         self._image = self._open(data)
         self.width, self.height = self._image.size
+        self._check_work()
         self._orientation = image_modes.orientation(self._image, data)
         if self._image.format != "JPEG":
             self.kinds.add(f"{self._image.format} format")
@@ -113,6 +117,20 @@ class EncodedImage:
             if isinstance(error, UnidentifiedImageError):
                 raise InputError(f"{self.name}: not an image, or its format is not known") from None
             raise self._damaged(error) from None
+
+    def _check_work(self):
+        pixels = self.width * self.height
+        if pixels > MAX_PIXELS:
+            raise InputError(
+                f"{self.name}: rejected because of its header: {self.width} x {self.height} pixels, at most "
+                f"{MAX_PIXELS // 10**6} million are read: reduce it"
+            )
+        most = WORK + WORK_PER_BYTE * len(self._data)
+        if self._image.format in ("JPEG", "MPO") and jpeg_scans.more_than(self._data, most // pixels):
+            raise InputError(
+                f"{self.name}: rejected: a JPEG of {len(self._data):,} bytes that would be decoded in more than "
+                f"{most // pixels} scans: save it again"
+            )
 
     def _damaged(self, error):
         return InputError(f"{self.name}: cannot be decoded ({first_line(error)}): the file is damaged or cut short")

@@ -8,6 +8,7 @@ from PIL import Image
 from kpose.core.errors import InputError
 
 _ORIENTATION = 0x0112
+_STRIP_PIXELS = 4_000_000
 # EXIF orientations: how the stored pixels become upright.
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -84,12 +85,21 @@ def _to_rgb(image, name):
     if image.mode == "F" or image.mode.startswith("I"):
         return _from_levels(image, name).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, image).convert("RGB")
+        return _on_white(image)
     if image.mode == "LAB":
         raise InputError(f"{name}: has the colour space LAB: save it as RGB")
     return image.convert("RGB")
+
+
+def _on_white(image):
+    """A PIL image with transparency on white, in RGB; by strips of rows, for less memory."""
+    result = Image.new("RGB", image.size)
+    rows = max(_STRIP_PIXELS // image.width, 1)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height))).convert("RGBA")
+        white = Image.new("RGBA", strip.size, (255, 255, 255, 255))
+        result.paste(Image.alpha_composite(white, strip).convert("RGB"), (0, top))
+    return result
 
 
 def _from_levels(image, name):

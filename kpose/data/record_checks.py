@@ -1,14 +1,19 @@
-"""Checks of a record: its fields, their types and lengths, and its JPEG.
+"""Checks of a record: its fields, their types and lengths, and its JPEG; and of shards.
 
 While records are read in batches, TensorFlow checks them (`records.parse_labels`). The functions
 here say what is wrong with one record.
 """
 
+import collections
 import dataclasses
+import glob
+import os
+import re
 
 import numpy as np
 
 from kpose.core.errors import InputError, first_line
+from kpose.data import tfrecord
 
 # Of each field: the list of `tf.train.Feature` that holds it, and its length. None: any length.
 _BYTES, _INTS, _FLOATS = "bytes_list", "int64_list", "float_list"
@@ -32,6 +37,9 @@ _OPTIONAL = ("annotation/pixel_offset", "crop/aspect")
 _NAMES = {_BYTES: "bytes", _INTS: "int64", _FLOATS: "float"}
 # Sides of crops beyond this are refused before they are decoded: 8192 x 8192 x 3 are 200 MB.
 MAX_SIDE = 8192
+# Scans of a crop's JPEG: `crops` writes 1. Each begins with this marker, and costs its decoder the
+# time for all pixels.
+SCAN, MAX_SCANS = b"\xff\xda", 20
 # The size of a JPEG is within these bytes: the encoder of `crops` writes it after about 160.
 HEADER_BYTES = 4096
 # The markers of JPEG that are followed by the size: SOF0 to SOF15 without DHT, JPG and DAC.
@@ -119,6 +127,74 @@ def check(serialised, version, kind, skeleton):
         raise InputError(f"its JPEG cannot be decoded ({first_line(error)})") from None
 
 
+def check_shards(paths, pattern):
+    """Raises `InputError` unless each split has all shards of one write."""
+    counts, present = {}, collections.Counter()
+    for path in paths:
+        stem, count = re.fullmatch(r"(.*)-\d{5}-of-(\d{5})", path).groups()
+        if counts.setdefault(stem, count) != count:
+            raise InputError(
+                f"{stem}: there are shards of two writes, of {counts[stem]} and of {count}: remove those of one write"
+            )
+        present[stem] += 1
+    for stem, count in counts.items():
+        # Without a wildcard in the file name, single shards are allowed.
+        if present[stem] != int(count) and glob.has_magic(os.path.basename(pattern)):
+            raise InputError(
+                f"{stem}-*-of-{count}: only {present[stem]} of {int(count)} shards exist: write them again"
+            )
+
+
+def first_kind(path, version):
+    """The `Kind` of the first record of a file; None without records.
+
+    Args:
+        path: the file.
+        version: the schema version that it must have.
+
+    Raises:
+        InputError: the file cannot be read, or the record is bad: with its place.
+    """
+    try:
+        serialised = next(tfrecord.read(path), None)
+        return None if serialised is None else kind_of(serialised, version)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except InputError as error:
+        raise error if str(error).startswith(path) else InputError(f"{path}: record 1: {error}") from None
+
+
+def check_manifest(manifest, kind, version, path):
+    """Raises `InputError` if a manifest is not of the records beside it.
+
+    Args:
+        manifest: its data. Fields that it lacks are not compared: manifests of 0.1 lack some.
+        version: the schema version of the records.
+        kind: the `Kind` of the records.
+        path: of the manifest.
+    """
+    if not isinstance(manifest, dict):
+        raise InputError(f"{path}: not the manifest of a write")
+    size = manifest.get("stored_size")
+    try:
+        stored = {
+            "schema version": manifest.get("schema_version"),
+            "padding": manifest["padding"] * manifest["context"] if "context" in manifest else None,
+            "crop size": tuple(size) if size else None,
+            "aspect": manifest.get("aspect"),
+            "pixel offset": manifest.get("pixel_offset"),
+        }
+        values = (version, kind.padding, kind.crop_size, kind.aspect, kind.pixel_offset)
+        for (name, value), theirs in zip(stored.items(), values, strict=True):
+            if None not in (value, theirs) and not np.allclose(value, theirs, rtol=1e-4):
+                raise InputError(
+                    f"{path}: it says {name} {value}, but its records have {theirs}: it is of another write: write "
+                    "the records again, or restore the manifest of these records"
+                )
+    except (TypeError, KeyError) as error:
+        raise InputError(f"{path}: not the manifest of a write ({first_line(error)})") from None
+
+
 def _fields_of(serialised, version):
     """dict of field name -> list of its values; () for optional fields that are missing."""
     import tensorflow as tf
@@ -182,4 +258,6 @@ def _checked_size(jpeg):
         raise InputError(f"its JPEG is {reason} ({len(jpeg):,} bytes)")
     if not 0 < min(size) <= max(size) <= MAX_SIDE:
         raise InputError(f"its JPEG has {size[1]} x {size[0]} pixels: a side must be from 1 to {MAX_SIDE}")
+    if jpeg.count(SCAN) > MAX_SCANS:
+        raise InputError(f"its JPEG has more than {MAX_SCANS} scans")
     return size

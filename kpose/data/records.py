@@ -7,11 +7,9 @@ the crop in the original image. The shards of a split are `<split>-00000-of-0000
 Encoding does not need TensorFlow. It is imported when records are parsed.
 """
 
-import collections
 import contextlib
 import dataclasses
 import functools
-import glob
 import os
 import re
 
@@ -150,7 +148,7 @@ def parse_labels(serialised, found):
 
     Raises:
         tf.errors.InvalidArgumentError: a record is not of the kind of the first one, has a number
-            that is not finite, or a JPEG that is cut or has another size. `reading` says which.
+            that is not finite, or a JPEG that is cut, has another size or many scans. `reading` says which.
     """
     import tensorflow as tf
 
@@ -169,6 +167,8 @@ def parse_labels(serialised, found):
     jpegs = fields["crop/jpeg"]
     ends = tf.strings.substr(jpegs, -2, 2) == b"\xff\xd9"
     headers = tf.strings.substr(jpegs, 0, record_checks.HEADER_BYTES)
+    # One part more than there are scans.
+    scans = tf.strings.split(jpegs, record_checks.SCAN).row_lengths() - 1
     wanted = {
         "schema_version": SCHEMA_VERSION,
         "skeleton": found.saved_name,
@@ -180,7 +180,7 @@ def parse_labels(serialised, found):
         fields[name] == tf.constant(value, fields[name].dtype) for name, value in wanted.items() if value is not None
     ]
     good += [tf.math.is_finite(features[name]) for name in ("keypoints", "visibility", "box", "region", "area")]
-    good += [ends, tf.numpy_function(jpegs_fit, [headers], tf.bool)]
+    good += [ends, scans <= record_checks.MAX_SCANS, tf.numpy_function(jpegs_fit, [headers], tf.bool)]
     check = tf.debugging.Assert(tf.reduce_all([tf.reduce_all(each) for each in good]), ["a record is bad"])
     with tf.control_dependencies([] if check is None else [check]):
         return {name: tf.identity(value) for name, value in features.items()}
@@ -221,6 +221,8 @@ class RecordFiles:
         pixel_offset: as for `Person`; None: records of kpose 0.1, which lack it.
         label_shift: what `training_set.add_labels` adds to the labelled joints, in pixels.
         saved_name: name of the skeleton in each record; None: any.
+        originals: the shards, if some of `paths` are copies of them without bad records; else ().
+        skipped: number of bad records that the copies lack.
     """
 
     pattern: str
@@ -232,6 +234,8 @@ class RecordFiles:
     pixel_offset: float | None = geometry.HALF_PIXEL
     label_shift: float = 0.0
     saved_name: str | None = None
+    originals: tuple = ()
+    skipped: int = 0
 
 
 def find(pattern, wanted_skeleton=None):
@@ -243,18 +247,13 @@ def find(pattern, wanted_skeleton=None):
 
     Raises:
         InputError: no file matches, a shard is missing, a file is not TFRecord, all files are
-            empty, another schema version, another skeleton, or files that differ in skeleton,
-            padding, crop size, aspect or pixel offset.
+            empty, another schema version, another skeleton, files that differ in skeleton, padding,
+            crop size, aspect or pixel offset, or a manifest that is not of these records.
     """
-    if not pattern:
-        raise InputError("no records given: give a glob, such as --records='records/val-*'")
-    paths = tuple(p for p in files.matching(pattern) if re.search(r"-\d{5}-of-\d{5}$", p))
-    if not paths:
-        raise InputError(f"no records match {pattern!r}: write some with python -m tfrecords_tools.write_coco")
-    _check_shards(paths, pattern)
+    paths = shards_of(pattern)
     for path in paths:
         tfrecord.check_lengths(path)
-    heads = {path: _head(path) for path in paths}
+    heads = {path: record_checks.first_kind(path, SCHEMA_VERSION) for path in paths}
     kinds = {head for head in heads.values() if head is not None}
     if not kinds:
         raise InputError(f"{pattern!r}: the record files have no records")
@@ -264,13 +263,42 @@ def find(pattern, wanted_skeleton=None):
             f"{pattern!r}: the records differ in (skeleton, padding, crop size, aspect, pixel offset): {first} and "
             f"{second}: give records of one kind"
         )
-    (kind,) = kinds
+    return of_kind(pattern, paths, *kinds, wanted_skeleton)
+
+
+def shards_of(pattern):
+    """The record files of a glob, sorted by name; none of a write is missing.
+
+    Raises:
+        InputError: no file matches, or a shard is missing.
+    """
+    if not pattern:
+        raise InputError("no records given: give a glob, such as --records='records/val-*'")
+    paths = tuple(p for p in files.matching(pattern) if re.search(r"-\d{5}-of-\d{5}$", p))
+    if not paths:
+        raise InputError(f"no records match {pattern!r}: write some with python -m tfrecords_tools.write_coco")
+    record_checks.check_shards(paths, pattern)
+    return paths
+
+
+def of_kind(pattern, paths, kind, wanted_skeleton=None):
+    """The `RecordFiles` of files whose records are of a `record_checks.Kind`.
+
+    Args:
+        pattern: the glob.
+        paths: its files.
+        kind: the `Kind`.
+        wanted_skeleton: as for `find`.
+
+    Raises:
+        InputError: another skeleton, or a manifest that is not of these records.
+    """
     if kind.pixel_offset is None:
         logging.info(
             "%s: records of kpose 0.1, whose joints are as in the file of labels: they are taken as pixel indices",
             pattern,
         )
-    skeleton = _skeleton(paths, kind.skeleton)
+    skeleton = _skeleton(paths, kind)
     if wanted_skeleton is not None and skeleton.joints != wanted_skeleton.joints:
         raise InputError(
             f"{pattern!r}: labels of skeleton {skeleton.name!r} ({skeleton.num_joints} joints), but "
@@ -281,19 +309,26 @@ def find(pattern, wanted_skeleton=None):
     )
 
 
-def _skeleton(paths, name):
+def _skeleton(paths, kind):
     """The `Skeleton` of record files: that of their manifests, or in older records a name.
 
+    Args:
+        paths: the files.
+        kind: the `record_checks.Kind` of their records.
+
     Raises:
-        InputError: the manifests have different skeletons, or there is none and the name is unknown.
+        InputError: the manifests have different skeletons or are of other records, or there is none
+            and the name is unknown.
     """
-    found = {}
+    found, name = {}, kind.skeleton
     for stem in dict.fromkeys(re.fullmatch(r"(.*)-\d{5}-of-\d{5}", path)[1] for path in paths):
         manifest = read_manifest(os.path.dirname(stem), os.path.basename(stem)) or {}
         saved = manifest.get("skeleton") if isinstance(manifest, dict) else None
+        path = manifest_path(os.path.dirname(stem), os.path.basename(stem))
+        record_checks.check_manifest(manifest, kind, SCHEMA_VERSION, path)
         if saved is None or name in skeletons.SKELETONS:
             saved = name
-        found[stem] = _table(saved, manifest_path(os.path.dirname(stem), os.path.basename(stem)))
+        found[stem] = _table(saved, path)
     (first, table), *others = found.items()
     for stem, other in others:
         if other != table:
@@ -313,35 +348,6 @@ def _table(saved, path):
         raise InputError(f"{path}: its skeleton cannot be read: {error}") from None
 
 
-def _check_shards(paths, pattern):
-    """Raises `InputError` unless each split has all shards of one write."""
-    counts, present = {}, collections.Counter()
-    for path in paths:
-        stem, count = re.fullmatch(r"(.*)-\d{5}-of-(\d{5})", path).groups()
-        if counts.setdefault(stem, count) != count:
-            raise InputError(
-                f"{stem}: there are shards of two writes, of {counts[stem]} and of {count}: remove those of one write"
-            )
-        present[stem] += 1
-    for stem, count in counts.items():
-        # Without a wildcard in the file name, single shards are allowed.
-        if present[stem] != int(count) and glob.has_magic(os.path.basename(pattern)):
-            raise InputError(
-                f"{stem}-*-of-{count}: only {present[stem]} of {int(count)} shards exist: write them again"
-            )
-
-
-def _head(path):
-    """The `record_checks.Kind` of the first record of a file; None without records."""
-    try:
-        serialised = next(tfrecord.read(path), None)
-        return None if serialised is None else record_checks.kind_of(serialised, SCHEMA_VERSION)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except InputError as error:
-        raise error if str(error).startswith(path) else InputError(f"{path}: record 1: {error}") from None
-
-
 @contextlib.contextmanager
 def reading(*found):
     """A context that turns TensorFlow's error about a record into an `InputError` with its place.
@@ -350,14 +356,15 @@ def reading(*found):
         found: the `RecordFiles` that are read in the context.
 
     Raises:
-        InputError: the first bad record: its file, its number from 1, and what is wrong.
+        InputError: the first bad record: its file, its number from 1, and what is wrong; or a file
+            that was removed meanwhile.
     """
     import tensorflow as tf
 
     try:
         yield
     # UnicodeDecodeError: TensorFlow's message quotes bytes that are no text.
-    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, UnicodeDecodeError):
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError, UnicodeDecodeError):
         for record_files in found:
             check_records(record_files)
         # Each record is right: the error has another cause.
@@ -371,6 +378,9 @@ def check_records(found):
         InputError: the first bad record: its file, its number from 1, and what is wrong.
     """
     kind = None
+    for path in found.paths:
+        if not files.is_file(path):
+            raise InputError(f"{path}: removed while it was read: restore the file and run the same command again")
     for path in found.paths:
         for number, serialised in enumerate(tfrecord.read(path), 1):
             try:

@@ -37,19 +37,29 @@ def read(path):
     Raises:
         InputError: the file is damaged or cut short.
     """
+    for number, record in scan(path):
+        if record is None:
+            raise _damaged(path, number)
+        yield record
+
+
+def scan(path):
+    """Yields (number from 1, bytes) of the records of a TFRecord file; None for a damaged record.
+
+    If the length of a record is damaged, it is the last one: where the next one starts is unknown.
+    """
     size, end, number = files.size(path), 0, 0
     with files.open_file(path, "rb") as file:
         while header := file.read(12):
             number += 1
-            length = _length(path, number, header)
-            end += 16 + length
+            length = _length(header)
             # A length beyond the file would reserve as much memory.
-            if end > size:
-                raise _damaged(path, number)
+            if length is None or end + 16 + length > size:
+                yield number, None
+                return
+            end += 16 + length
             record, checksum = file.read(length), file.read(4)
-            if len(record) < length or _masked_crc(record) != checksum:
-                raise _damaged(path, number)
-            yield record
+            yield number, record if _masked_crc(record) == checksum else None
 
 
 def check_lengths(path):
@@ -70,14 +80,18 @@ def check_lengths(path):
     with open(path, "rb", buffering=0) as file:
         while place < size:
             number += 1
-            place += 16 + _length(path, number, os.pread(file.fileno(), 12, place))
+            length = _length(os.pread(file.fileno(), 12, place))
+            if length is None:
+                raise _damaged(path, number)
+            place += 16 + length
     if place > size:
         raise _damaged(path, number)
 
 
-def _length(path, number, header):
+def _length(header):
+    """The length of a record from its first 12 bytes; None if they are damaged."""
     if len(header) < 12 or _masked_crc(header[:8]) != header[8:]:
-        raise _damaged(path, number)
+        return None
     return _LENGTH.unpack(header[:8])[0]
 
 

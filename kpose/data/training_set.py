@@ -17,7 +17,7 @@ from absl import logging
 
 from kpose.core import geometry, skeleton_files, skeletons
 from kpose.core.errors import InputError
-from kpose.data import records
+from kpose.data import bad_records, records
 from kpose.data.resampling import resample
 
 # The mixture repeats after this number of samples, so weights are exact to 1 / PERIOD.
@@ -120,7 +120,9 @@ def check_shape(files, aspect):
         )
 
 
-def find_training_set(patterns, skeleton, padding, weights=(), aspect=0.0, coordinates=geometry.CONTINUOUS):
+def find_training_set(
+    patterns, skeleton, padding, weights=(), aspect=0.0, coordinates=geometry.CONTINUOUS, find=records.find
+):
     """The `TrainingSet` of record files.
 
     Args:
@@ -131,6 +133,7 @@ def find_training_set(patterns, skeleton, padding, weights=(), aspect=0.0, coord
         aspect: width / height of the rectangles around the boxes for the network's input; 0: the
             boxes.
         coordinates: `config.data.coordinates`.
+        find: `records.find`, or another function of `bad_records.finder`.
 
     Raises:
         InputError: records are missing or damaged, crops show too little or have another aspect, no
@@ -142,9 +145,7 @@ def find_training_set(patterns, skeleton, padding, weights=(), aspect=0.0, coord
         raise InputError(
             f"config.data.weights is {tuple(weights)}: give a positive number for each of the {len(names)} data sets"
         )
-    found = tuple(
-        with_coordinates(records.find(name, None if len(names) > 1 else skeleton), coordinates) for name in names
-    )
+    found = tuple(with_coordinates(find(name, None if len(names) > 1 else skeleton), coordinates) for name in names)
     _check_joints(found, skeleton)
     for files in found:
         stored_share(files, padding)
@@ -187,7 +188,7 @@ def skeleton_of(config, default=None):
         return skeleton_files.find(config.skeleton)
     if default is not None:
         return default
-    return records.find(_patterns(config.data.train)[0]).skeleton
+    return bad_records.finder(config)(_patterns(config.data.train)[0]).skeleton
 
 
 def with_aspect(config):
@@ -201,7 +202,8 @@ def with_aspect(config):
     """
     if config.data.aspect != geometry.OF_RECORDS:
         return config
-    resolved, files = config.copy_and_resolve_references(), records.find(_patterns(config.data.train)[0])
+    resolved = config.copy_and_resolve_references()
+    files = bad_records.finder(config)(_patterns(config.data.train)[0])
     # Records hold 32-bit floats: 0.75 is exact, 0.7 is not.
     resolved.data.aspect = round(float(files.aspect), 6)
     try:

@@ -125,6 +125,8 @@ def _compare(folders):
 
     if len(folders) != 2:
         raise cli.InputError(f"--compare={','.join(folders)}: give two folders, as in --compare FIRST SECOND")
+    if _OUTPUT_DIR.value:
+        files.check_folder_for_output(_OUTPUT_DIR.value)
     table = two_runs.compare(*folders)
     print("\n".join(two_runs.describe(table)))
     if _OUTPUT_DIR.value:

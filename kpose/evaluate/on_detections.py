@@ -46,6 +46,7 @@ def evaluate(results_path, annotations_path, output_dir, pixel_offset=None, skel
         InputError: a file does not hold results or annotations, the files are of different images,
             or no person was found.
     """
+    files.check_folder_for_output(output_dir)
     rows, names = coco_files.read_results(results_path)
     num_joints = _joints_of(rows, results_path)
     data = coco_files.load(annotations_path, "annotation file")

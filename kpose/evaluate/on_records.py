@@ -58,6 +58,7 @@ def evaluate(
     """
     trained = load_trained(workdir, best)
     output_dir = trained.output_folder(output_dir, "evaluation")
+    files.check_folder_for_output(output_dir)
     found = records.find(records_pattern, trained.skeleton) if records_pattern else None
     pixel_offset = found.pixel_offset if found else pixel_offset
     labels = summary.read_labels(annotations, trained.skeleton, pixel_offset) if annotations else None

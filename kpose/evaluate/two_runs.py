@@ -1,15 +1,19 @@
 """Compares two evaluations on the same persons."""
 
 import os
+import zipfile
+import zlib
 
 import numpy as np
 
 from kpose.core import files
-from kpose.core.errors import InputError
+from kpose.core.errors import InputError, first_line
 from kpose.evaluate import summary
 from kpose.evaluate.summary import METRICS_FILE, PERSONS_FILE
 from kpose.metrics import bootstrap, coco
 
+# Bytes of the largest file with the metrics of persons, packed or unpacked: 1 KB per person.
+MAX_BYTES = 2_000_000_000
 SIDES = ("first", "second")
 # The metrics that are compared, with the names to print; PCP also by limb group.
 GROUPED = ("pcp_strict", "pcp_mean")
@@ -129,5 +133,15 @@ def _read(folder):
     path = os.path.join(folder, PERSONS_FILE)
     if not files.is_file(path):
         raise InputError(f"{path}: no such file: give a folder that python -m kpose.evaluate wrote")
-    with np.load(path) as arrays:
-        return dict(arrays)
+    if files.size(path) > MAX_BYTES:
+        raise InputError(f"{path}: larger than {MAX_BYTES / 1e9:g} GB: not written by python -m kpose.evaluate")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > MAX_BYTES:
+            raise InputError(f"{path}: unpacks to {unpacked / 1e9:.1f} GB, at most {MAX_BYTES / 1e9:g} GB are read")
+        with np.load(path) as arrays:
+            return dict(arrays)
+    # Of a damaged file: NumPy and zlib raise errors of many kinds.
+    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error, SyntaxError) as error:
+        raise InputError(f"{path}: cannot be read ({first_line(error)}): evaluate again") from None

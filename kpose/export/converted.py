@@ -17,7 +17,7 @@ import kpose
 from kpose.core import files, litert, skeleton_files
 from kpose.core.errors import InputError, first_line
 from kpose.data import pipeline, records
-from kpose.export import description, tflite
+from kpose.export import description, run_exports, tflite
 from kpose.export.graph import KeypointServer
 from kpose.metrics import tables
 from kpose.models import decoding, folding
@@ -56,6 +56,7 @@ def export(workdir, output_dir, kind, quantize="none", records_pattern=None, fli
         raise InputError(f"--quantize={quantize}: only tflite is quantised")
     trained = load_trained(workdir, best)
     output_dir = trained.output_folder(output_dir)
+    files.check_file_for_output(os.path.join(output_dir, f"model.{kind}"), "--output_dir")
     server, facts = network_server(trained, flip_test)
     crops = _Crops(trained.config, trained.skeleton, records_pattern, server.takes_aspects, facts["offset"])
     if kind == "tflite":
@@ -73,6 +74,7 @@ def export(workdir, output_dir, kind, quantize="none", records_pattern=None, fli
     path = os.path.join(output_dir, f"model.{kind}")
     with files.replacing(path, "wb") as file:
         file.write(content)
+    run_exports.add(trained.folder, path)
     found = {"path": path, "bytes": len(content), "largest_difference": float(largest)}
     if records_pattern:
         found |= crops.scores(run)

@@ -14,7 +14,12 @@ crashes the server or takes more memory than `MAX_PIXELS`, `MAX_SIDE` and `CHUNK
       damaged header
     a box with a NaN, an infinity or a number beyond      error with the item's number
       `FARTHEST`, or without width or height
+    images or boxes that announce more pixels than        error with the item's number
+      `WORK` and `WORK_PER_BYTE` of `kpose.core.limits`
+      allow, or more than `MAX_BOXES` boxes
     a box that contains no pixel of its image             answer with scores of 0
+    a crop with a NaN or an infinity                      error with the item's number
+    a network whose answer is not finite                  error with the item's number
     different numbers of images and boxes                 error
 """
 
@@ -23,8 +28,20 @@ import functools
 import tensorflow as tf
 
 from kpose.core import geometry
+from kpose.core.limits import NO_ANSWER, NOT_FINITE
 from kpose.data import resampling
-from kpose.export.requests import check_boxes, check_pixels, decode, decode_part, inside, same_number
+from kpose.export.requests import (
+    check_areas,
+    check_boxes,
+    check_finite,
+    check_pixels,
+    check_work,
+    decode,
+    decode_part,
+    inside,
+    part_of,
+    same_number,
+)
 from kpose.models import decoding
 
 # Images of a request that are decoded in parallel.
@@ -81,7 +98,7 @@ class KeypointServer(tf.Module):
             "serving_default": self.serve,
             "serving_people": self.serve_people,
             "serving_pixels": self.serve_pixels,
-            "serving_images": self.serve_images.get_concrete_function(*self.crop_inputs(None)),
+            "serving_images": self.serve_checked_images.get_concrete_function(*self.crop_inputs(None)),
         }
 
     def crop_inputs(self, count):
@@ -113,11 +130,13 @@ class KeypointServer(tf.Module):
         """
         with tf.device("/CPU:0"), tf.control_dependencies([same_number(image_bytes, boxes), *check_boxes(boxes)]):
             files = tf.identity(image_bytes)
+        with tf.device("/CPU:0"), tf.control_dependencies(check_work(files)):
+            files = tf.identity(files)
 
         def crops_of(start, end):
             return tf.map_fn(
                 lambda item: self._crop(*item),
-                (tf.range(start, end), files[start:end], boxes[start:end]),
+                (files[start:end], boxes[start:end]),
                 fn_output_signature=(tf.TensorSpec((*self._input_size, 3), tf.uint8), tf.TensorSpec((), tf.bool)),
                 parallel_iterations=DECODED_AT_ONCE,
             )
@@ -142,8 +161,10 @@ class KeypointServer(tf.Module):
             As `serve`.
         """
         with tf.device("/CPU:0"), tf.control_dependencies(check_boxes(boxes)):
-            image = decode(tf.constant(0), image_bytes[0])
-        return self._answer_people(image, boxes)
+            image_bytes = tf.identity(image_bytes)
+        with tf.device("/CPU:0"), tf.control_dependencies(check_work(image_bytes)):
+            image = decode(image_bytes[0])
+        return self._answer_people(image, boxes, tf.strings.length(image_bytes[0]))
 
     @tf.function(
         input_signature=[
@@ -164,7 +185,16 @@ class KeypointServer(tf.Module):
         """
         with tf.device("/CPU:0"), tf.control_dependencies([*check_boxes(boxes), *check_pixels(image)]):
             image = tf.identity(image)
-        return self._answer_people(image, boxes)
+        return self._answer_people(image, boxes, tf.size(image))
+
+    @tf.function(autograph=False)
+    def serve_checked_images(self, images, aspects=None):
+        """Returns as `serve_images`; fails at crops and answers with a NaN or an infinity."""
+        checks = [check_finite(images, "images", NOT_FINITE)]
+        checks += [] if aspects is None else [check_finite(aspects, "aspects", NOT_FINITE)]
+        with tf.control_dependencies(checks):
+            answer = self.serve_images(tf.identity(images), aspects)
+        return _finite(answer, "images")
 
     @tf.function(autograph=False)
     def serve_images(self, images, aspects=None):
@@ -186,20 +216,32 @@ class KeypointServer(tf.Module):
         keypoints, scores = self._predict(images, regions, aspects=aspects)
         return {"keypoints": keypoints, "scores": scores}
 
-    def _crop(self, index, image_bytes, box):
+    def _crop(self, image_bytes, box):
         """Returns the crop [H, W, 3] uint8 of a box, and whether the box overlaps the image."""
         region = geometry.region_of(box[None], self._padding, self._aspect)[0]
-        part, corner, sides = decode_part(index, image_bytes, region, self._input_size)
-        crop = resampling.crop_image(part, region - tf.pad(corner, [[0, 2]]), self._input_size)
-        return crop, inside(sides, box[None])[0]
+        part, corner, sides = decode_part(image_bytes, region, self._input_size)
+        return self._crop_part(part, corner, region), inside(sides, box[None])[0]
 
-    def _answer_people(self, image, boxes):
-        """Returns the network's predictions for boxes [N, 4] in one image [H, W, 3] uint8."""
+    def _crop_part(self, part, corner, region):
+        """Returns the crop [H, W, 3] uint8 of a region, from a part of its image."""
+        return resampling.crop_image(part, region - tf.pad(corner, [[0, 2]]), self._input_size)
+
+    def _answer_people(self, image, boxes, size):
+        """Returns the network's predictions for boxes in one image.
+
+        Args:
+            image: [H, W, 3] uint8.
+            boxes: [N, 4] float32 xywh.
+            size: bytes of the image in the request, int32.
+        """
+        regions = geometry.region_of(boxes, self._padding, self._aspect)
+        with tf.device("/CPU:0"), tf.control_dependencies(check_areas(regions, image, tf.cast(size, tf.int64))):
+            boxes = tf.identity(boxes)
 
         def crops_of(start, end):
             part = boxes[start:end]
             cut = tf.map_fn(
-                lambda region: resampling.crop_image(image, region, self._input_size),
+                lambda region: self._crop_part(*part_of(image, region, self._input_size), region),
                 geometry.region_of(part, self._padding, self._aspect),
                 fn_output_signature=tf.TensorSpec((*self._input_size, 3), tf.uint8),
                 parallel_iterations=DECODED_AT_ONCE,
@@ -236,4 +278,13 @@ class KeypointServer(tf.Module):
         # An empty TensorArray cannot be concatenated.
         keypoints = tf.cond(count > 0, keypoints.concat, lambda: tf.zeros([0, joints, 3]))
         scores = tf.cond(count > 0, scores.concat, lambda: tf.zeros([0]))
-        return {"keypoints": tf.ensure_shape(keypoints, [None, joints, 3]), "scores": tf.ensure_shape(scores, [None])}
+        answer = {"keypoints": tf.ensure_shape(keypoints, [None, joints, 3]), "scores": tf.ensure_shape(scores, [None])}
+        return _finite(answer, "boxes")
+
+
+def _finite(answer, what):
+    """Returns an answer; fails at the first item that is not finite. `what` is the name of the items."""
+    with tf.device("/CPU:0"):
+        checks = [check_finite(value, what, NO_ANSWER) for value in answer.values()]
+    with tf.control_dependencies(checks):
+        return {name: tf.identity(value) for name, value in answer.items()}

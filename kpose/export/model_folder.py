@@ -19,13 +19,13 @@ def versions(base):
     """Returns the versions in a model's base folder, oldest first; [] without the folder."""
     names = os.listdir(base) if os.path.isdir(base) else ()
     # "10" is newer than "9".
-    return sorted((name for name in names if name.isdigit()), key=int)
+    return sorted((name for name in names if name.isdecimal()), key=int)
 
 
 def named_models(folder):
     """Returns the names of the models whose base folders are in a folder, sorted."""
     names = os.listdir(folder) if os.path.isdir(folder) else ()
-    return sorted(name for name in names if not name.isdigit() and versions(os.path.join(folder, name)))
+    return sorted(name for name in names if not name.isdecimal() and versions(os.path.join(folder, name)))
 
 
 def version_folder(path):

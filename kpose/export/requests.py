@@ -5,7 +5,8 @@ The texts of the errors are part of the exported model.
 
 import tensorflow as tf
 
-from kpose.core.limits import EMPTY, FARTHEST, NOT_FINITE, TOO_FAR
+from kpose.core.limits import EMPTY, FARTHEST, MAX_BOXES, NOT_FINITE, TOO_FAR, WORK, WORK_PER_BYTE
+from kpose.export import image_work
 
 # Pixels of one image. A request holds at most DECODED_AT_ONCE images, of 150 MB each. A progressive
 # JPEG needs up to 300 MB more for its coefficients while it is decoded, and cropping (224 rows) up
@@ -18,31 +19,112 @@ MAX_SIDE = 20_000
 TAIL = 65536
 # Bytes of a PNG up to the end of its width and height.
 PNG_HEADER = 24
+# The scans of a JPEG are counted exactly if they could be more than this share of what is served.
+FEW = 16
 # Side of the largest blocks of a JPEG, in pixels.
 BLOCK = 16.0
 
 _JPEG = {"channels": 3, "try_recover_truncated": True, "dct_method": "INTEGER_ACCURATE"}
 
 
-def decode(index, image_bytes):
-    """Returns an encoded image as [H, W, 3] uint8; errors name the item `index`."""
-    image_bytes, is_jpeg = _checked(index, image_bytes)
+def part_of(image, region, size):
+    """The part of a decoded image that the crop of a region needs.
+
+    Args:
+        image: [H, W, 3] uint8.
+        region, size: as for `decode_part`.
+
+    Returns:
+        part: [h, w, 3] uint8.
+        corner: [2] float32, x and y of the part's upper left corner in the image.
+    """
+    first, length = _window(tf.shape(image)[:2], region, size)
+    part = tf.slice(image, tf.pad(first, [[0, 1]]), tf.concat([length, [3]], 0))
+    return tf.ensure_shape(part, [None, None, 3]), tf.cast(tf.reverse(first, [0]), tf.float32)
+
+
+def _window(sides, region, size):
+    """The first row and column that a crop needs, and their numbers: [2] int32 each.
+
+    Args:
+        sides: [2] int32, height and width of the image.
+        region, size: as for `decode_part`.
+    """
+    most = tf.cast(sides, tf.float32)
+    start, length = tf.reverse(region[:2], [0]), tf.reverse(region[2:], [0])
+    # When the image shrinks, the kernel extends half a crop pixel beyond the region. Blocks of
+    # chroma are 16 pixels wide.
+    margin = BLOCK + tf.math.ceil(length / tf.cast(size, tf.float32))
+    first = tf.clip_by_value(tf.floor(start - margin), 0.0, most - 1)
+    last = tf.clip_by_value(tf.math.ceil(start + length + margin), first + 1, most)
+    return tf.cast(first, tf.int32), tf.cast(last - first, tf.int32)
+
+
+def check_work(image_bytes):
+    """Checks the headers of encoded images, and the work that all of them announce.
+
+    Args:
+        image_bytes: [N] JPEG or PNG files.
+
+    Returns:
+        Operations that fail at the first invalid item, and name its number.
+    """
+    size = tf.reduce_sum(tf.cast(tf.strings.length(image_bytes), tf.int64))
+    most = WORK + WORK_PER_BYTE * size
+    work = tf.map_fn(
+        lambda item: _announced(*item, most),
+        (tf.range(tf.shape(image_bytes)[0]), image_bytes),
+        fn_output_signature=tf.TensorSpec((), tf.int64),
+        parallel_iterations=1,
+    )
+    return [_check_sum(work, most, "image_bytes", "announces more pixels (times scans) than are served for its bytes")]
+
+
+def check_areas(boxes, image, size):
+    """Returns operations that fail if boxes [N, 4] cover one image [H, W, 3] too often.
+
+    Args:
+        boxes: [N, 4] float32 xywh: the regions that are cropped.
+        image: [H, W, 3] uint8.
+        size: bytes of the request's image, int64.
+    """
+    height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
+    x, y, w, h = tf.unstack(boxes, axis=-1)
+    inner_w = tf.minimum(x + w, width) - tf.maximum(x, 0.0)
+    inner_h = tf.minimum(y + h, height) - tf.maximum(y, 0.0)
+    areas = tf.cast(tf.maximum(inner_w, 0.0) * tf.maximum(inner_h, 0.0), tf.int64)
+    most = WORK + WORK_PER_BYTE * size
+    return [_check_sum(areas, most, "boxes", "and those before it cover more pixels than are served for one image")]
+
+
+def _check_sum(work, most, what, reason):
+    """Returns an operation that fails at the first item with which a sum exceeds `most`."""
+    total = tf.cumsum(work)
+    good = total <= most
+    return tf.debugging.Assert(tf.reduce_all(good), [f"{what} item", _first_bad(good), reason, most])
+
+
+def decode(image_bytes):
+    """Returns an encoded image as [H, W, 3] uint8.
+
+    Args:
+        image_bytes: a JPEG or PNG file that `check_work` accepts.
+    """
     image = tf.cond(
-        is_jpeg,
+        _is_jpeg(image_bytes),
         lambda: tf.io.decode_jpeg(image_bytes, **_JPEG),
-        lambda: tf.io.decode_png(image_bytes, channels=3),
+        lambda: _decode_png(image_bytes),
     )
     return tf.ensure_shape(image, [None, None, 3])
 
 
-def decode_part(index, image_bytes, region, size):
+def decode_part(image_bytes, region, size):
     """Decodes the part of an encoded image that the crop of a region needs.
 
     A JPEG is decoded only in this part, a PNG completely.
 
     Args:
-        index: the item's number, for errors.
-        image_bytes: a JPEG or PNG file.
+        image_bytes: a JPEG or PNG file that `check_work` accepts.
         region: [4] float32 xywh in pixels of the image; it may extend beyond the image.
         size: (height, width) of the crop in pixels.
 
@@ -51,35 +133,44 @@ def decode_part(index, image_bytes, region, size):
         corner: [2] float32, x and y of the part's upper left corner in the image.
         sides: [2] int32, height and width of the image.
     """
-    image_bytes, is_jpeg = _checked(index, image_bytes)
 
     def of_jpeg():
         sides = tf.io.extract_jpeg_shape(image_bytes)[:2]
-        most = tf.cast(sides, tf.float32)
-        start, length = tf.reverse(region[:2], [0]), tf.reverse(region[2:], [0])
-        # When the image shrinks, the kernel extends half a crop pixel beyond the region. Blocks of
-        # chroma are 16 pixels wide.
-        margin = BLOCK + tf.math.ceil(length / tf.cast(size, tf.float32))
-        first = tf.clip_by_value(tf.floor(start - margin), 0.0, most - 1)
-        last = tf.clip_by_value(tf.math.ceil(start + length + margin), first + 1, most)
-        window = tf.cast(tf.concat([first, last - first], 0), tf.int32)
-        return tf.image.decode_and_crop_jpeg(image_bytes, window, **_JPEG), tf.reverse(first, [0]), sides
+        first, length = _window(sides, region, size)
+        part = tf.image.decode_and_crop_jpeg(image_bytes, tf.concat([first, length], 0), **_JPEG)
+        return part, tf.cast(tf.reverse(first, [0]), tf.float32), sides
 
     def of_png():
-        image = tf.io.decode_png(image_bytes, channels=3)
+        image = _decode_png(image_bytes)
         return image, tf.zeros([2]), tf.shape(image)[:2]
 
-    part, corner, sides = tf.cond(is_jpeg, of_jpeg, of_png)
+    part, corner, sides = tf.cond(_is_jpeg(image_bytes), of_jpeg, of_png)
     return tf.ensure_shape(part, [None, None, 3]), tf.ensure_shape(corner, [2]), tf.ensure_shape(sides, [2])
 
 
-def _checked(index, image_bytes):
-    """Checks the header and the end of an encoded image: (the same bytes, whether it is a JPEG).
+def _is_jpeg(image_bytes):
+    return tf.strings.substr(image_bytes, 0, 3) == b"\xff\xd8\xff"
+
+
+def _decode_png(image_bytes):
+    return tf.io.decode_png(image_work.without_other_chunks(image_bytes), channels=3)
+
+
+def _announced(index, image_bytes, most):
+    """Checks the header and the end of an encoded image, and returns the pixels to decode.
 
     Only JPEG and PNG are accepted. Their first bytes identify them. TensorFlow's own detection also
     accepts GIF and BMP, whose headers do not limit the size of the decoded image.
+
+    Args:
+        index: the item's number, for errors.
+        image_bytes: the file.
+        most: int64, the largest result that is served.
+
+    Returns:
+        int64: the pixels, times the scans of a JPEG; once more, because they are cropped.
     """
-    is_jpeg = tf.strings.substr(image_bytes, 0, 3) == b"\xff\xd8\xff"
+    is_jpeg = _is_jpeg(image_bytes)
     is_png = tf.strings.substr(image_bytes, 0, 8) == b"\x89PNG\r\n\x1a\n"
     size = tf.strings.length(image_bytes)
     # Both formats have an end marker. Some programs append bytes after it.
@@ -106,7 +197,10 @@ def _checked(index, image_bytes):
         check(tf.reduce_max(sides) <= MAX_SIDE, "has a side longer than is served:", tf.reduce_max(sides)),
     ]
     with tf.control_dependencies([op for op in fits if op is not None]):
-        return tf.identity(image_bytes), is_jpeg
+        pixels = tf.identity(pixels)
+    enough = most // tf.maximum(pixels, 1) // FEW
+    scans = tf.cond(is_jpeg, lambda: image_work.scans_of_jpeg(image_bytes, enough), lambda: tf.constant(1, tf.int64))
+    return pixels * (scans + 1)
 
 
 def _holds(data, pattern):
@@ -168,22 +262,39 @@ def same_number(image_bytes, boxes):
     )
 
 
+def check_finite(values, what, reason):
+    """Returns an operation that fails at the first item of values [N, ...] with a NaN or an infinity.
+
+    Args:
+        values: float32.
+        what, reason: the error is "WHAT item I REASON".
+    """
+    values = tf.math.is_finite(values)
+    good = tf.reduce_all(values, tf.range(1, tf.rank(values)))
+    return tf.debugging.Assert(tf.reduce_all(good), [f"{what} item", _first_bad(good), reason])
+
+
+def _first_bad(good):
+    """Returns the number of the first False of good [N] bool."""
+    # One more entry, because argmin of no items would fail.
+    return tf.argmin(tf.concat([tf.cast(good, tf.int32), [0]], 0))
+
+
 def check_boxes(boxes):
     """Returns operations that fail at the first invalid box of [N, 4], and name its number."""
     finite = tf.reduce_all(tf.math.is_finite(boxes), -1)
     near = tf.reduce_all(tf.abs(boxes) <= FARTHEST, -1)
     full = tf.reduce_all(boxes[:, 2:] > 0, -1)
+    few = tf.debugging.Assert(
+        tf.shape(boxes)[0] <= MAX_BOXES, ["more boxes than are served:", tf.shape(boxes)[0], "of at most", MAX_BOXES]
+    )
     checks = (
         (finite, NOT_FINITE),
         (near | ~finite, TOO_FAR),
         (full | ~finite, EMPTY),
     )
 
-    def first_bad(good):
-        # One more entry, because argmin of no boxes would fail.
-        return tf.argmin(tf.concat([tf.cast(good, tf.int32), [0]], 0))
-
-    return [
-        tf.debugging.Assert(tf.reduce_all(good), ["boxes item", first_bad(good), f"{what} (x, y, width, height)"])
+    return [few] + [
+        tf.debugging.Assert(tf.reduce_all(good), ["boxes item", _first_bad(good), f"{what} (x, y, width, height)"])
         for good, what in checks
     ]

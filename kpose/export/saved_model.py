@@ -1,5 +1,7 @@
 """Exports a trained network as a SavedModel: images and boxes in, keypoints in pixels out."""
 
+import contextlib
+import glob
 import os
 import shutil
 import tempfile
@@ -7,10 +9,15 @@ import tempfile
 import tensorflow as tf
 from absl import logging
 
-from kpose.export import model_folder, tf_serving
+from kpose.core import files, locks
+from kpose.core.errors import InputError, first_line
+from kpose.export import model_folder, run_exports, tf_serving
 from kpose.export.graph import KeypointServer
 from kpose.models import folding
 from kpose.runs.workdir import load_trained
+
+# Start of the names of folders of versions that are being written.
+_UNFINISHED = "writing-"
 
 
 def export(workdir, output_dir=None, flip_test=False, best=False, name=None):
@@ -38,15 +45,13 @@ def export(workdir, output_dir=None, flip_test=False, best=False, name=None):
     output_dir = trained.output_folder(output_dir, "serving")
     tf_serving.check_name(name, output_dir)
     base = os.path.join(output_dir, name) if name else output_dir
+    files.check_folder_for_output(base)
     network, skeleton = folding.fold_batch_norm(trained.network), trained.skeleton
     server = KeypointServer.from_config(network, trained.config, skeleton, flip_test)
     os.makedirs(base, exist_ok=True)
-    # TF Serving ignores names that are not numbers. Two exports at a time have two folders.
-    unfinished = tempfile.mkdtemp(prefix="writing-", dir=base)
-    # mkdtemp lets only this user read the folder, but TF Serving may run as another user.
-    os.chmod(unfinished, 0o777 & ~_umask())
-    try:
-        tf.saved_model.save(server, unfinished, signatures=server.signatures)
+    _remove_leftovers(base)
+    with _unfinished(base) as unfinished:
+        _save(server, unfinished)
         checkpoint = os.path.basename(trained.origin)
         model_folder.write_description(unfinished, skeleton, trained.config.name, checkpoint)
         if not tf_serving.write_warm_up(unfinished, name):
@@ -55,11 +60,43 @@ def export(workdir, output_dir=None, flip_test=False, best=False, name=None):
                 "pip install tensorflow-serving-api (or pip install '.[serving]' in a checkout)"
             )
         folder = _publish(unfinished, base)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     tf_serving.write_configuration(output_dir, name)
+    run_exports.add(trained.folder, folder)
     logging.info("exported %s to %s", trained.origin, folder)
     return folder
+
+
+def _save(server, folder):
+    """Writes the SavedModel of a server into a folder."""
+    try:
+        tf.saved_model.save(server, folder, signatures=server.signatures)
+    except tf.errors.OpError as error:
+        reason = first_line(error.message)
+        base = os.path.dirname(folder)
+        raise InputError(f"{base}: cannot be written ({reason}): free some disk space and export again") from None
+
+
+@contextlib.contextmanager
+def _unfinished(base):
+    """A context with a new folder for a version, which is removed at the end unless it was renamed."""
+    # TF Serving ignores names that are not numbers. Two exports at a time have two folders.
+    folder = tempfile.mkdtemp(prefix=_UNFINISHED, dir=base)
+    # mkdtemp lets only this user read the folder, but TF Serving may run as another user.
+    os.chmod(folder, 0o777 & ~_umask())
+    try:
+        with locks.locked(folder, "exporting to this folder"):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_leftovers(base):
+    """Removes the folders of exports that were killed."""
+    for folder in glob.glob(os.path.join(glob.escape(base), f"{_UNFINISHED}*")):
+        # A folder without files belongs to an export that has just made it.
+        if os.path.isdir(folder) and os.listdir(folder) and not locks.is_taken(folder):
+            logging.info("%s: left by an export that was killed: removed", folder)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _publish(unfinished, base):
@@ -70,10 +107,13 @@ def _publish(unfinished, base):
         try:
             # Fails if another export took the number meanwhile: its folder is not empty.
             os.rename(unfinished, folder)
-            return folder
+            break
         except OSError:
             if not os.path.exists(folder):
                 raise
+    # Not before: a folder without a lock is removed by the next export.
+    os.remove(os.path.join(folder, locks.LOCK_FILE))
+    return folder
 
 
 def _umask():

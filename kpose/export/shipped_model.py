@@ -8,6 +8,7 @@ mean pose and the facts: a JSON object with what a user should know, such as the
 its licences.
 """
 
+import dataclasses
 import hashlib
 import io
 import os
@@ -60,7 +61,7 @@ def ship(workdir, name, facts=None, output_dir=None, best=False):
 
     if name != os.path.basename(name):
         raise InputError(f"--name={name}: give a name without a folder; --output_dir names the folder")
-    trained = load_trained(workdir, best)
+    trained = _without_batch_norm(load_trained(workdir, best))
     config = trained.config
     if config.model.name == "cascade":
         raise InputError(f"{workdir}: a cascade cannot be shipped, because it needs the networks of several runs")
@@ -87,6 +88,22 @@ def ship(workdir, name, facts=None, output_dir=None, best=False):
     megabytes = sum(map(len, contents.values())) / 1e6
     logging.info("%s: wrote %s.npz, .tflite and .json (%.1f MB)", trained.origin, stem, megabytes)
     return [f"{stem}.{suffix}" for suffix in (*contents, "json")]
+
+
+def _without_batch_norm(trained):
+    """A trained MoveNet with its added BatchNorm folded into its convolutions; others as they are."""
+    from kpose import models
+    from kpose.core import devices
+    from kpose.models import folding
+
+    config = trained.config.copy_and_resolve_references()
+    if config.model.name != "movenet" or not config.model.batch_norm:
+        return trained
+    config.model.batch_norm = False
+    with devices.dtype_policy("float32"):
+        network = models.build(config.model, trained.skeleton)
+    network.set_weights(folding.fold_batch_norm(trained.network).get_weights())
+    return dataclasses.replace(trained, config=config, network=network)
 
 
 def _contents(trained):

@@ -32,11 +32,15 @@ def convert_function(owner, function, quantize="none"):
         quantize: as for `convert`.
 
     Raises:
-        InputError: the converter fails.
+        InputError: the converter fails, or the folder for temporary files is full.
     """
     # By way of a SavedModel: the converter does not read the values of Keras 3's variables.
     with tempfile.TemporaryDirectory() as folder:
-        tf.saved_model.save(owner, folder, signatures={"serving_default": function})
+        try:
+            tf.saved_model.save(owner, folder, signatures={"serving_default": function})
+        except tf.errors.OpError as error:
+            reason = first_line(error.message)
+            raise InputError(f"{folder}: cannot be written ({reason}): free some space, or set TMPDIR") from None
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         if quantize != "none":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]

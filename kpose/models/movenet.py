@@ -135,15 +135,19 @@ def _heads(x, numbers, norm=False):
 
 
 def measure_batch_norm(network, batches):
-    """Sets each BatchNorm so that the network computes what it computes without BatchNorm.
+    """Sets each new BatchNorm so that the network computes what it computes without BatchNorm.
 
-    Mean and variance become those of the layer's inputs; scale and offset take them back.
+    Mean and variance become those of the layer's inputs; scale and offset take them back. A
+    BatchNorm that was trained already is not changed.
 
     Args:
         network: of `movenet(batch_norm=True)`, with the weights of a network without BatchNorm.
         batches: iterable of images [B, H, W, 3] of 0..255.
     """
     norms = [layer for layer in network.layers if isinstance(layer, BatchNormalization)]
+    norms = [norm for norm in norms if not np.any(norm.moving_mean)]
+    if not norms:
+        return
     for norm in norms:
         size = norm.gamma.shape[0]
         norm.set_weights([np.full(size, (1 + norm.epsilon) ** 0.5), np.zeros(size), np.zeros(size), np.ones(size)])

@@ -6,7 +6,8 @@ TensorFlow is imported only for a SavedModel and for a run without an export. A 
     skeleton    the `Skeleton` of the keypoints
     predict     (pixels uint8 [H, W, 3] RGB, boxes float32 [N, 4] xywh in pixels) -> keypoints float32
                 [N, K, 3] (x, y in pixels of the image, the joint's score) and scores float32 [N];
-                a box without a pixel of the image gets scores of 0; `InputError` for a bad box
+                a box without a pixel of the image gets scores of 0; `InputError` for a bad box, and
+                for an answer that is not finite
 """
 
 import os
@@ -18,14 +19,14 @@ from kpose.core import files, geometry, limits, litert, skeleton_files, startup
 from kpose.core.errors import InputError, first_line
 from kpose.data import crops
 from kpose.export import description as description_lib
-from kpose.export import model_folder
+from kpose.export import model_folder, run_exports
 from kpose.runs import shipped_files
 
 # Crops in one batch of the network. More at a time are not faster on CPUs, and take more memory.
 CHUNK = 4
 LITE, ONNX = ".tflite", ".onnx"
 # In the folder of a run: its recipe, its exports and the list of its checkpoints.
-RUN_FILE, EXPORTS, CHECKPOINTS_FILE = "config.json", "serving", os.path.join("checkpoints", "checkpoint")
+RUN_FILE, EXPORTS = "config.json", "serving"
 
 
 def open_network(source=None):
@@ -34,14 +35,14 @@ def open_network(source=None):
     Args:
         source: a .tflite or .onnx file, or the folder of a SavedModel or of its versions, all as
             `kpose.export` writes them; the folder of a run: its newest export in that folder, or
-            without one its newest checkpoint; the name of a shipped model (`shipped_files.names`).
-            None: the default shipped model.
+            without one its newest checkpoint; the name of a shipped model (`shipped_files.names`),
+            or "fast" or "best". None: the default shipped model.
 
     Raises:
         InputError: there is no such model, it is damaged or lacks kpose's description, or a package
             that it needs is not installed.
     """
-    if source is None or (source in shipped_files.names() and not os.path.exists(source)):
+    if source is None or shipped_files.is_shipped(source):
         card = shipped_files.read_card(source)
         return _lite_network(shipped_files.read_checked(card, "tflite"), card["name"])
     source = os.fspath(source)
@@ -101,6 +102,7 @@ class CropNetwork:
             keypoints[chunk], scores[chunk] = self._predict_chunk(pixels, regions[chunk])
         outside = ~inside(pixels.shape[:2], boxes)
         keypoints[outside, :, 2], scores[outside] = 0, 0
+        _check_answer(keypoints, scores, self.name)
         return keypoints, scores
 
     def _predict_chunk(self, pixels, regions):
@@ -143,6 +145,13 @@ def check_boxes(boxes):
     ):
         if not good.all():
             raise InputError(f"boxes item {np.argmin(good)} {what} (x, y, width, height)")
+
+
+def _check_answer(keypoints, scores, name):
+    """Raises `InputError` at the first person with keypoints [N, K, 3] or scores [N] not finite."""
+    finite = np.isfinite(keypoints).all((1, 2)) & np.isfinite(scores)
+    if not finite.all():
+        raise InputError(f"boxes item {np.argmin(finite)} {limits.NO_ANSWER} ({name})")
 
 
 def inside(sides, boxes):
@@ -198,10 +207,9 @@ def _network_of_folder(folder):
     ]
     if not exports:
         return GraphNetwork.of_run(folder)
-    newest = max(exports, key=os.path.getmtime)
+    newest, outdated = run_exports.newest(folder, exports)
     logging.info("%s: a run: its newest export is used, %s", folder, newest)
-    checkpoints = os.path.join(folder, CHECKPOINTS_FILE)
-    if os.path.exists(checkpoints) and os.path.getmtime(checkpoints) > os.path.getmtime(newest):
+    if outdated:
         logging.warning("%s: the run has newer checkpoints than this export: export it again to use them", folder)
     return open_network(newest)
 
@@ -256,7 +264,10 @@ class GraphNetwork:
             answer = self._serve(image=tf.constant(pixels), boxes=tf.constant(boxes, tf.float32))
         except tf.errors.InvalidArgumentError as error:
             raise InputError(_reason(error)) from None
-        return answer["keypoints"].numpy(), answer["scores"].numpy()
+        keypoints, scores = answer["keypoints"].numpy(), answer["scores"].numpy()
+        # Exports of older versions do not check it themselves.
+        _check_answer(keypoints, scores, self.name)
+        return keypoints, scores
 
 
 def _tensorflow():

@@ -2,9 +2,9 @@
 
 import concurrent.futures
 import os
-import tempfile
 import threading
 
+from kpose.core import files
 from kpose.core.errors import InputError
 from kpose.drawing import persons
 from kpose.predict import inputs, videos
@@ -109,14 +109,8 @@ def _stems(paths, folder):
 
 def _check_folder(folder):
     """Makes the folder; raises `InputError` unless files can be written into it."""
-    try:
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"{folder}: cannot be written ({error.strerror or error}): choose another --output_dir"
-        ) from None
+    files.check_folder_for_output(folder)
+    os.makedirs(folder, exist_ok=True)
 
 
 def _check_replaced(written, kept, overwrite):

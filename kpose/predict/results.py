@@ -16,10 +16,11 @@ class Results:
     """
 
     def __init__(self, folder=None):
+        self._folder = folder or tempfile.gettempdir()
         try:
             self._file = tempfile.TemporaryFile("w+", dir=folder, encoding="utf-8")
         except OSError as error:
-            raise InputError(f"{folder}: cannot be written ({error.strerror or error})") from None
+            raise InputError(f"{self._folder}: cannot be written ({error.strerror or error})") from None
         # (place, start in the file) of the results with places.
         self._placed = []
         self._count = 0
@@ -28,7 +29,9 @@ class Results:
         return self
 
     def __exit__(self, *_):
-        self._file.close()
+        # It is not needed any more: a full disk is an error of `add`.
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def __len__(self):
         return self._count
@@ -39,11 +42,18 @@ class Results:
         Args:
             results: list of dicts.
             places: their positions in the order of all results; empty: at the end.
+
+        Raises:
+            InputError: the temporary file cannot be written.
         """
-        for index, result in enumerate(results):
-            if places:
-                self._placed.append((places[index], self._file.tell()))
-            self._file.write(json.dumps(result) + "\n")
+        try:
+            for index, result in enumerate(results):
+                if places:
+                    self._placed.append((places[index], self._file.tell()))
+                self._file.write(json.dumps(result) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise InputError(f"{self._folder}: cannot be written ({error.strerror or error})") from None
         self._count += len(results)
 
     @contextlib.contextmanager
@@ -53,8 +63,10 @@ class Results:
         try:
             yield
         except InputError:
-            self._file.seek(start)
-            self._file.truncate()
+            # On a full disk this fails too; then the first error counts.
+            with contextlib.suppress(OSError):
+                self._file.seek(start)
+                self._file.truncate()
             self._count = count
             raise
 

@@ -119,6 +119,23 @@ class Checkpoints:
         """
         self._write(self._newest, step, position)
 
+    def restore_best(self, scores):
+        """Writes the score of the best checkpoint again if its file is missing or damaged.
+
+        Args:
+            scores: {step: validation score} of the run's history. Without the score of the best
+                checkpoint, the next evaluation is the best so far.
+        """
+        if self._written != self._workdir:
+            return
+        path, paths = os.path.join(self._best.path, BEST_FILE), list(filter(_is_complete, _listed(self._best.path)))
+        if not paths or files.read_json_or_set_aside(path, "score of a checkpoint", _has_score):
+            return
+        step = _step_of(paths[-1])
+        if step in scores:
+            files.write_json(path, {"step": step, "score": scores[step]})
+            logging.warning("%s: missing or damaged: written again from the history", path)
+
     def save_if_best(self, step, position, score):
         """Writes the best checkpoint if the score is higher than all earlier scores.
 

@@ -19,6 +19,8 @@ from kpose.core.errors import InputError
 FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "models_shipped")
 DETECTORS = os.path.join(FOLDER, "detectors")
 DEFAULT = "movenet_lightning_v1"
+# Short names of two models: the faster and the more accurate one.
+SIZES = {"fast": DEFAULT, "best": "movenet_thunder_v1"}
 
 
 def names():
@@ -27,16 +29,21 @@ def names():
     return sorted(name.removesuffix(".json") for name in found if name.endswith(".json"))
 
 
+def is_shipped(source):
+    """Whether `source` names a shipped model, in full or in `SIZES`, and no file or folder."""
+    return (source in SIZES or source in names()) and not os.path.exists(source)
+
+
 def read_card(name=None):
     """Returns the card of a shipped model, a dict.
 
     Args:
-        name: one of `names()`; None: the default model.
+        name: one of `names()` or of `SIZES`; None: the default model.
 
     Raises:
         InputError: the model does not exist, or its card is damaged.
     """
-    name = name or DEFAULT
+    name = SIZES.get(name, name) or DEFAULT
     if name not in names():
         raise InputError(f"unknown model {name!r}: the shipped models are {', '.join(names()) or 'missing'}")
     return files.read_json(os.path.join(FOLDER, f"{name}.json"), "card of a shipped model")

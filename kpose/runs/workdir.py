@@ -2,6 +2,7 @@
 
 config.json      the recipe
 starts.json      for each start: time, command, code and package versions
+records.json     sizes and checksums of the records
 mean_pose.json   the training set's mean pose
 skeleton.json    the joints that the network predicts
 history.csv      the metrics of each epoch
@@ -84,7 +85,7 @@ def resolve_preprocessing(config, workdir=None):
             models.load_weights(None, config.model)
     elif os.path.isdir(weights):
         choice = load_config(weights).model.preprocessing
-    elif _is_shipped(weights):
+    elif shipped_files.is_shipped(weights):
         choice = shipped.read_card(weights)[1].model.preprocessing
     else:
         choice = sources.preprocessing(weights)
@@ -166,12 +167,21 @@ def note_start(workdir):
 def _commit():
     """The commit of the code, with a + if files were changed; None if it is not a git checkout."""
     folder = os.path.dirname(os.path.dirname(os.path.abspath(kpose.__file__)))
+    commit = _git(folder, "describe", "--always", "--abbrev=40", "--exclude=*")
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return commit + "+" * bool(changes) if commit else None
+
+
+def _git(folder, *command):
+    """What a git command prints; "" if it fails.
+
+    Without locks: `describe --dirty` would leave index.lock in the checkout if a full disk ends it.
+    """
     try:
-        command = ["git", "-C", folder, "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        words = ["git", "--no-optional-locks", "-C", folder, *command]
+        return subprocess.run(words, capture_output=True, text=True, timeout=10).stdout.strip()
     except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
+        return ""
 
 
 def copy_base(config, workdir, skeleton=None):
@@ -304,14 +314,9 @@ class Trained:
         return os.path.join(self.folder, name) if name else self.folder
 
 
-def _is_shipped(source):
-    """Whether `source` is the name of a shipped model and not of an existing folder."""
-    return source in shipped_files.names() and not os.path.exists(source)
-
-
 def _is_trained(source):
     """Whether `source` is a folder, which must be a run, or the name of a shipped model."""
-    return os.path.isdir(source) or _is_shipped(source)
+    return os.path.isdir(source) or shipped_files.is_shipped(source)
 
 
 def load_trained(source, best=False):
@@ -327,7 +332,7 @@ def load_trained(source, best=False):
     Raises:
         InputError: the source is neither a run nor a shipped model, or it is damaged.
     """
-    if _is_shipped(source):
+    if shipped_files.is_shipped(source):
         return Trained(*shipped.load(source), origin=source, folder=None)
     config = load_config(source)
     checkpoint = checkpoints.latest(source, best)

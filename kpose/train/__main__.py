@@ -9,10 +9,15 @@ lists all fields. To continue a training that was stopped, run the same command 
 """
 
 from absl import flags
-from ml_collections import config_flags
 
-from kpose import config as config_lib
 from kpose.core import cli
+
+try:
+    from ml_collections import config_flags
+
+    from kpose import config as config_lib
+except ModuleNotFoundError as missing:
+    cli.fail_without(missing)
 
 FLAGS = cli.flag_set()
 _CONFIG = config_flags.DEFINE_config_file(

@@ -41,9 +41,10 @@ class History(keras.callbacks.Callback):
         log_every: number of steps between two sets of TensorBoard scalars.
         shown: whether to log anything; with several workers, only the chief does.
         hparams: dict of the recipe's fields, for TensorBoard's table of runs.
+        skipped: number of bad training records that are left out of each epoch.
     """
 
-    def __init__(self, workdir, floors, total_steps, batch_size, log_every, shown=True, hparams=None):
+    def __init__(self, workdir, floors, total_steps, batch_size, log_every, shown=True, hparams=None, skipped=0):
         super().__init__()
         self._created = time.monotonic()
         self.workdir = workdir
@@ -56,6 +57,7 @@ class History(keras.callbacks.Callback):
         self.batch_size = batch_size
         self.log_every = log_every
         self.shown = shown
+        self.skipped = skipped
         self.rows = read_history(workdir)
         self._open = contextlib.ExitStack()
 
@@ -166,6 +168,8 @@ class History(keras.callbacks.Callback):
         if self._epoch_rate is not None:
             values["images_per_second"] = self._epoch_rate
         self._add_row(epoch + 1, step, dict(logs) | values)
+        if self.skipped:
+            self._progress.log(f"epoch {epoch + 1}: {self.skipped} bad training records were left out")
 
     def add_row(self, model, epoch, step, logs):
         """Adds the metrics of a restored checkpoint, outside `fit`.
@@ -219,6 +223,8 @@ class History(keras.callbacks.Callback):
         path = os.path.join(self.workdir, "learning_curve.png")
         floor = self.floors.get("", {}).get("pcp_strict")
         charts.learning_curve(self.rows, path, floor, self.note, self.further)
+        if self.skipped:
+            self._progress.log(f"{self.skipped} bad training records were left out of each epoch")
         self._progress.log(f"peak memory {_peak_memory()}")
 
     def close(self):

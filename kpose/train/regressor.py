@@ -311,15 +311,10 @@ class Regressor(keras.Model):
         if self.clip_norm:
             gradients = [g * tf.minimum(1.0, self.clip_norm / tf.maximum(norm, 1e-12)) for g in gradients]
 
-        def apply():
-            self.optimizer.apply(gradients, self.trained_variables)
-            self._average()
-            for index, value in state.items():
-                self.network.non_trainable_variables[int(index)].value.assign(value)
-            self.gradient_norm_tracker.update_state(norm)
-            return tf.constant(True)
-
-        tf.cond(finite, apply, lambda: tf.constant(False))
+        # One program instead of thousands of small operations, each of which a GPU waits for. XLA
+        # cannot compile it for the variables of several devices.
+        one = self.distribute_strategy.num_replicas_in_sync == 1
+        (self._compiled(self._apply) if one else self._apply)(gradients, state, norm, finite)
         failed = ~finite
         if self.scales_loss:
             # Overflow of gradients is normal: it lowers the scale. The loss itself is not scaled.
@@ -332,6 +327,17 @@ class Regressor(keras.Model):
         factor = tf.where(grown, 2.0, tf.where(finite | ~finite_loss, 1.0, 0.5))
         self.loss_scale.assign(tf.maximum(self.loss_scale * factor, 1.0))
         self.finite_steps.assign(tf.where(tf.logical_and(finite, tf.logical_not(grown)), self.finite_steps + 1, 0))
+
+    def _apply(self, gradients, state, norm, finite):
+        def apply():
+            self.optimizer.apply(gradients, self.trained_variables)
+            self._average()
+            for index, value in state.items():
+                self.network.non_trainable_variables[int(index)].value.assign(value)
+            self.gradient_norm_tracker.update_state(norm)
+            return tf.constant(True)
+
+        tf.cond(finite, apply, lambda: tf.constant(False))
 
     def _average(self):
         if not self.ema:

@@ -10,7 +10,7 @@ from kpose import config as config_lib
 from kpose.augment.augmentation import build_augmentation
 from kpose.core import files, skeleton_files, validation_sets
 from kpose.core.errors import InputError
-from kpose.data import pipeline, records
+from kpose.data import bad_records, pipeline
 from kpose.data.training_set import find_training_set, summarise_labels
 from kpose.metrics import keras_metrics, pose
 from kpose.models import cascade, decoding, movenet
@@ -25,7 +25,7 @@ from kpose.runs.workdir import (
     load_config,
     note_start,
 )
-from kpose.train import cascade_inputs, losses, optimizers, teacher, validation_ap
+from kpose.train import cascade_inputs, changed_records, losses, optimizers, teacher, validation_ap
 from kpose.train.regressor import Regressor
 
 ERRORS_FILE = "errors.json"
@@ -42,11 +42,13 @@ def claim_workdir(config, workdir, skeleton):
         skeleton: the `Skeleton` that the network learns.
 
     Raises:
-        InputError: the workdir holds a run of another recipe, or checkpoints without a recipe; or
-            the recipe is a cascade, and the skeleton has no torso.
+        InputError: the workdir holds a run of another recipe, or checkpoints without a recipe, or
+            nothing can be written there; or the recipe is a cascade, and the skeleton has no torso.
     """
     if config.model.name == "cascade":
         cascade.check_torso(skeleton)
+    for name in (checkpoints.FOLDER, checkpoints.BEST_FOLDER, "tensorboard"):
+        files.check_folder_for_output(os.path.join(workdir, name), "--workdir")
     path = os.path.join(workdir, CONFIG_FILE)
     if os.path.exists(path):
         changed = config_lib.differences(config, load_config(workdir))
@@ -61,16 +63,18 @@ def claim_workdir(config, workdir, skeleton):
         copy_base(config, workdir, skeleton)
 
 
-def write_start(config, training_set, folder):
-    """Writes config.json and mean_pose.json into a folder, and adds this start to starts.json.
+def write_start(config, training_set, validation, folder):
+    """Writes config.json, records.json and mean_pose.json, and adds this start to starts.json.
 
     Args:
         config: the recipe.
         training_set: its `training_set.TrainingSet`.
+        validation: {name: `records.RecordFiles`} of data.val.
         folder: the run's folder, or that of a worker other than the chief.
     """
     os.makedirs(folder, exist_ok=True)
     config_lib.save(config, os.path.join(folder, CONFIG_FILE))
+    changed_records.save(folder, training_set.files, validation)
     labels = training_set.labels
     mean_pose = {
         "skeleton": training_set.skeleton.name,
@@ -84,51 +88,65 @@ def write_start(config, training_set, folder):
     note_start(folder)
 
 
-def training_set_of(config, skeleton):
+def training_set_of(config, skeleton, folder=None):
     """The `training_set.TrainingSet` of a recipe.
+
+    Args:
+        config: the recipe.
+        skeleton: the `Skeleton` that the network learns.
+        folder: folder for copies of shards without their bad records (`bad_records.find`).
 
     Raises:
         InputError: records are missing, damaged or do not fit the recipe.
     """
-    data = config.data
-    return find_training_set(data.train, skeleton, data.padding, tuple(data.weights), data.aspect, data.coordinates)
+    data, find = config.data, bad_records.finder(config, folder)
+    weights = tuple(data.weights)
+    return find_training_set(data.train, skeleton, data.padding, weights, data.aspect, data.coordinates, find)
 
 
-def validation_batches(config, skeleton):
-    """The batches of each validation set of `config.data.val`, at most `config.evaluate_batches`.
+def validation_files(config, skeleton, folder=None):
+    """The `records.RecordFiles` of each validation set of `config.data.val`.
+
+    Arguments as for `training_set_of`.
 
     Returns:
-        {name of the set: `tf.data.Dataset`}, in order; the first name is "". {}: no validation.
+        {name of the set: `records.RecordFiles`}, in order; the first name is "". {}: no validation.
 
     Raises:
         InputError: records are missing, damaged or of other joints, or names are wrong.
     """
+    find = bad_records.finder(config, folder)
+    sets = enumerate(validation_sets.parse(config.data.val))
+    return {name if index else "": find(pattern, skeleton) for index, (name, pattern) in sets}
+
+
+def validation_batches(config, sets):
+    """The batches of each validation set, at most `config.evaluate_batches`.
+
+    Args:
+        config: the recipe.
+        sets: the result of `validation_files`.
+
+    Returns:
+        {name of the set: `tf.data.Dataset`}.
+
+    Raises:
+        InputError: a record is damaged or does not fit the recipe.
+    """
     found = {}
-    for name, pattern in _validation_files(config):
-        batches = pipeline.evaluation_batches(config, records.find(pattern, skeleton))
+    for name, files_of_set in sets.items():
+        batches = pipeline.evaluation_batches(config, files_of_set)
         batches = batches.take(config.evaluate_batches) if config.evaluate_batches else batches
         found[name] = validation_ap.numbered(batches)
     return found
 
 
-def record_files_of(config, skeleton, training_set):
-    """List of the `records.RecordFiles` of a training: of the training set and of its validation sets."""
-    return [*training_set.files, *(records.find(pattern, skeleton) for _, pattern in _validation_files(config))]
-
-
-def _validation_files(config):
-    """List of (name, glob) of the validation sets; the first has the name ""."""
-    sets = validation_sets.parse(config.data.val)
-    return [("" if index == 0 else name, pattern) for index, (name, pattern) in enumerate(sets)]
-
-
-def build_validation_aps(config, skeleton, batches):
-    """{name: `validation_ap.ValidationAP`} for the result of `validation_batches`."""
+def build_validation_aps(config, skeleton, sets, batches):
+    """{name: `validation_ap.ValidationAP`} for the results of `validation_files` and `validation_batches`."""
     samples = {name: int(some.cardinality()) * config.batch_size for name, some in batches.items()}
     predictions = validation_ap.empty_predictions(max(samples.values()), skeleton.num_joints)
     aps = {}
-    for name, pattern in _validation_files(config):
-        found = records.find(pattern, skeleton)
+    for name, found in sets.items():
         total = summarise_labels(found, config.data.padding).num_records
         if samples[name] < total:
             logging.info(

@@ -14,11 +14,11 @@ from ml_collections import ConfigDict
 from kpose import config as config_lib
 from kpose.core import devices, files, locks, rendezvous, skeletons
 from kpose.core.errors import InputError, first_line
-from kpose.data import pipeline, records
+from kpose.data import bad_records, pipeline, records
 from kpose.data.training_set import TrainingSet, skeleton_of, with_aspect
 from kpose.runs import checkpoints
 from kpose.runs.workdir import check_skeleton, read_history, resolve_recipe
-from kpose.train import callbacks, nonfinite, run_summary
+from kpose.train import callbacks, changed_records, nonfinite, run_summary
 from kpose.train.history import History, no_room, score_of, without_improvement
 from kpose.train.regressor import Regressor
 from kpose.train.setup import (
@@ -29,9 +29,9 @@ from kpose.train.setup import (
     mean_pose_metrics,
     measure_batch_norm,
     part_of,
-    record_files_of,
     training_set_of,
     validation_batches,
+    validation_files,
     write_start,
 )
 
@@ -101,6 +101,7 @@ class _Run:
         training_set: `TrainingSet`.
         validation: batches of each set of `config.data.val` by name; the first name is "". {} without
             validation.
+        validation_files: their `records.RecordFiles`.
         regressor: the compiled `Regressor`.
         saver: its `checkpoints.Checkpoints`.
         history: `History`.
@@ -116,6 +117,7 @@ class _Run:
     runtime: devices.Runtime
     training_set: TrainingSet
     validation: dict
+    validation_files: dict
     regressor: Regressor
     saver: checkpoints.Checkpoints
     history: History
@@ -178,18 +180,21 @@ def _prepare(config, workdir, stack, worker_timeout):
     termination = stack.enter_context(callbacks.Termination())
     config.batch_size = runtime.batch_size(config)
     skeleton = check_skeleton(skeleton_of(config), workdir)
-    training_set = training_set_of(config, skeleton)
+    copies = stack.enter_context(bad_records.copies_in(written))
+    training_set = training_set_of(config, skeleton, copies)
     termination.check()
-    validation = validation_batches(config, skeleton)
+    of_validation = validation_files(config, skeleton, copies)
+    validation = validation_batches(config, of_validation)
     termination.check()
     claim_workdir(config, workdir, skeleton)
+    changed_records.check(config, workdir, training_set.files, of_validation)
     keras.utils.set_random_seed(config.seed)
     steps_per_epoch = max(1, training_set.num_records // config.batch_size)
     total_steps = config.steps or config.epochs * steps_per_epoch
     regressor = build_regressor(config, skeleton, runtime, total_steps, workdir, training_set.window)
     termination.check()
     if validation:
-        aps = build_validation_aps(config, skeleton, validation)
+        aps = build_validation_aps(config, skeleton, of_validation, validation)
         further = {name: (_distributed(runtime, some), aps[name]) for name, some in validation.items() if name}
         regressor.validation_ap, regressor.further_validation = aps[""], further
     return _Run(
@@ -200,6 +205,7 @@ def _prepare(config, workdir, stack, worker_timeout):
         runtime=runtime,
         training_set=training_set,
         validation=validation,
+        validation_files=of_validation,
         regressor=regressor,
         saver=checkpoints.Checkpoints(workdir, regressor, config.keep_checkpoints, written),
         history=History(
@@ -210,6 +216,7 @@ def _prepare(config, workdir, stack, worker_timeout):
             log_every=config.log_every,
             shown=runtime.worker == 0,
             hparams=config_lib.flatten(config),
+            skipped=sum(found.skipped for found in training_set.files),
         ),
         termination=termination,
         steps_per_epoch=steps_per_epoch,
@@ -220,13 +227,14 @@ def _prepare(config, workdir, stack, worker_timeout):
 def _resume(run):
     """Restores the newest checkpoint, if there is one; returns its `_Place`."""
     place = _Place(*run.saver.restore())
+    run.saver.restore_best({row["step"]: score_of(row) for row in read_history(run.workdir) if "val_loss" in row})
     steps = run.runtime.gather(place.step)
     if len(set(steps)) > 1:
         raise InputError(
             f"{run.workdir}: the workers found the checkpoints of different steps ({', '.join(map(str, steps))}): "
             "give all workers the same folder on shared storage"
         )
-    write_start(run.config, run.training_set, run.written)
+    write_start(run.config, run.training_set, run.validation_files, run.written)
     if not place.step and run.config.model.name == "movenet" and run.config.model.batch_norm:
         measure_batch_norm(run.config, run.regressor, run.training_set)
     if run.config.model.name == "cascade":
@@ -278,7 +286,7 @@ def _fit(run, place, profile):
     rollbacks = 0
     while True:
         try:
-            with records.reading(*record_files_of(run.config, run.skeleton, run.training_set)):
+            with records.reading(*run.training_set.files, *run.validation_files.values()):
                 run.regressor.fit(
                     run.distributed_batches(place.position),
                     steps_per_epoch=run.steps_per_epoch,

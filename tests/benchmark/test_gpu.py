@@ -31,7 +31,7 @@ def test_results_before_a_crash_a_hang_and_an_error_are_kept(tmp_path, monkeypat
         gpu.Part("raises", "fake_worker", [{"do": "raise"}, {"do": "work"}]),
     ]
     out = tmp_path / "out"
-    gpu.measure(parts, str(out), None, None, limit=60, part_limit=2, images=1)
+    gpu.measure(parts, str(out), None, None, limit=60, part_limit=6, images=1)
     rows = [json.loads(line) for line in (out / "gpu.jsonl").read_text().splitlines()]
     assert [(row["part"], row.get("images_per_second")) for row in rows] == [
         ("crashes", 7.0),

@@ -87,3 +87,18 @@ def test_a_terminal_has_a_bar_instead_of_lines(clock, lines, monkeypatch):
         shown.write("halfway")
     assert lines() == []
     assert "photos" in terminal.getvalue() and "10/10" in terminal.getvalue() and "halfway\n" in terminal.getvalue()
+
+
+@pytest.mark.parametrize("jump", [-1e9, 1e9])
+def test_a_bar_goes_on_after_the_time_of_day_was_changed(jump, clock, monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr("tqdm.std.time", lambda: 2e9 + clock.now)
+    with progress.Progress(100, "files") as shown:
+        monkeypatch.setattr("tqdm.std.time", lambda: 2e9 + jump + clock.now)
+        for _ in range(50):
+            clock.now += 1
+            shown.add(1)
+        text = terminal.getvalue()
+    assert "50/100 [00:50<00:50" in text

@@ -12,7 +12,7 @@ from kpose.core.errors import InputError
 from kpose.data import crops, pipeline, record_checks, records, tfrecord
 from kpose.data.training_set import find_training_set
 from kpose.train.trainer import train
-from tests import helpers, tiny
+from tests import attack_files, helpers, tiny
 from tfrecords_tools.inspect.sheets import inspect
 
 SIDE = 16
@@ -77,6 +77,10 @@ BAD = {
     "empty_jpeg": (_record(crop__jpeg=[b""]), r"its JPEG is empty \(0 bytes\)"),
     "cut_jpeg": (_record(crop__jpeg=[_jpeg()[:-40]]), "its JPEG is cut short"),
     "no_jpeg": (_record(crop__jpeg=[b"GIF89a" + bytes(50)]), "not a JPEG"),
+    "many_scans": (
+        _record(crop__jpeg=[attack_files.jpeg_of_scans(SIDE * 2, 99)]),
+        "its JPEG has more than 20 scans",
+    ),
     "huge_jpeg": (_record(crop__jpeg=[_with_size(_jpeg(), 65500, 65500)]), "65500 x 65500 pixels: a side must be"),
     "wrong_size_jpeg": (_record(crop__jpeg=[_jpeg((24, 16))]), r"\(24, 16\).*but those of the first record"),
 }

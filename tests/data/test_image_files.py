@@ -2,6 +2,7 @@
 
 import io
 import struct
+import time
 import zipfile
 import zlib
 
@@ -12,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kpose.core.errors import InputError
-from kpose.data import image_files
-from tests import helpers
+from kpose.data import image_files, image_modes, jpeg_scans
+from tests import attack_files, helpers
 
 
 def _photo(height=96, width=128, seed=0):
@@ -137,6 +138,47 @@ def test_a_decompression_bomb_is_refused_by_its_header():
     with pytest.raises(InputError, match="bomb.png: rejected because of its header.*3600000000 pixels") as error:
         image_files.EncodedImage(_png_header(60_000, 60_000), "bomb.png")
     helpers.one_line(error)
+
+
+def test_an_image_of_169_million_pixels_is_refused_unread():
+    """It took up to 81 s and 3.4 GB."""
+    with pytest.raises(InputError, match="big.png: rejected because of its header: 13000 x 13000 pixels, at most 120"):
+        image_files.EncodedImage(_png_header(13_000, 13_000), "big.png")
+
+
+def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded():
+    data = attack_files.jpeg_of_scans(2048, 1000)
+    start = time.process_time()
+    with pytest.raises(InputError, match="a.jpg: rejected: a JPEG of .* bytes that would be decoded in more than 1"):
+        image_files.EncodedImage(data, "a.jpg")
+    assert time.process_time() - start < 1
+    # With few pixels, many scans cost little.
+    assert image_files.EncodedImage(attack_files.jpeg_of_scans(64, 300), "a.jpg").pixels().shape == (64, 64, 3)
+
+
+def test_scans_of_thumbnails_and_of_appended_images_do_not_count():
+    data = attack_files.progressive_jpeg()
+    count = data.count(b"\xff\xda")
+    with_thumbnail = data[:2] + b"\xff\xe1" + (len(data) + 2).to_bytes(2, "big") + data + data[2:]
+    for file in (data, data + data, with_thumbnail, data.replace(b"\xff\xda", b"\xff\xff\xda")):
+        assert jpeg_scans.more_than(file, count - 1) and not jpeg_scans.more_than(file, count)
+
+
+def test_compressed_texts_of_a_png_end_in_one_line():
+    start = time.process_time()
+    with pytest.raises(InputError, match="a.png: cannot be decoded") as error:
+        image_files.EncodedImage(attack_files.png_of_texts(300), "a.png").pixels()
+    assert time.process_time() - start < 2
+    helpers.one_line(error)
+
+
+def test_transparency_of_a_large_image_is_white_in_every_strip(monkeypatch):
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (37, 20, 4), np.uint8), "RGBA")
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    expected = Image.alpha_composite(white, image).convert("RGB")
+    monkeypatch.setattr(image_modes, "_STRIP_PIXELS", 100)
+    np.testing.assert_array_equal(image_modes.upright_rgb(image), expected)
 
 
 def test_a_long_image_and_the_smallest_one():

@@ -288,7 +288,7 @@ def test_stored_crops_warped_to_the_input_show_the_joints_where_the_labels_say(p
 
 def test_photographs_of_either_kind_are_cropped_in_a_graph():
     pixels = helpers.paint_dots((60, 80), [(30.5, 20.5)] * 3, sigma=4)
-    crop = tf.function(lambda data, region: resampling.crop_image(requests.decode(0, data), region, (48, 32)))
+    crop = tf.function(lambda data, region: resampling.crop_image(requests.decode(data), region, (48, 32)))
     region = np.float32([10, 5, 40, 40])
     expected = geometry.to_crop(geometry.normalise(np.array([[30.5, 20.5]]), region), (48, 32))[0]
     for data in (helpers.png_bytes(pixels), tf.io.encode_jpeg(pixels, quality=95)):

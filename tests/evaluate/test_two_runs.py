@@ -1,6 +1,8 @@
 """Comparisons of two evaluations."""
 
+import io
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -79,3 +81,23 @@ def test_evaluations_of_other_persons_are_not_compared(evaluations, tiny_run, ti
         two_runs.compare(evaluations[0][0], str(tmp_path / "train"))
     with pytest.raises(InputError, match="persons.npz: no such file"):
         two_runs.compare(evaluations[0][0], str(tmp_path))
+
+
+def test_a_damaged_or_far_too_large_file_of_persons_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(two_runs, "MAX_BYTES", 10**8)
+    path = tmp_path / summary.PERSONS_FILE
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("pdj.npy", "w") as member:
+        for _ in range(21):
+            member.write(bytes(10_000_000))
+    with pytest.raises(InputError, match="persons.npz: unpacks to 0.2 GB, at most 0.1 GB"):
+        two_runs.compare(str(tmp_path), str(tmp_path))
+    header = io.BytesIO()
+    # 10^13 numbers, which are not in the file.
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (10**13,)})
+    for content in (b"no archive", None):
+        path.write_bytes(content or b"")
+        if content is None:
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr("pdj.npy", header.getvalue())
+        with pytest.raises(InputError, match="persons.npz: cannot be read"):
+            two_runs.compare(str(tmp_path), str(tmp_path))

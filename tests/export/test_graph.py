@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kpose import config as config_lib
-from kpose.core import geometry, skeletons
+from kpose.core import geometry, locks, skeletons
 from kpose.core.errors import InputError
 from kpose.data import crops, resampling
 from kpose.data.image_files import open_image
@@ -128,7 +128,7 @@ def test_the_graph_and_the_record_writer_cut_the_same_pixels(tiny_data, padding,
         path = os.path.join(images_of(tiny_data), name)
         region = geometry.region_of(np.float64(person["bbox"]), padding, aspect)
         with open(path, "rb") as file:
-            part, corner, _ = requests.decode_part(tf.constant(0), file.read(), np.float32(region), size)
+            part, corner, _ = requests.decode_part(file.read(), np.float32(region), size)
         found = resampling.crop_image(part, np.float32(region) - tf.pad(corner, [[0, 2]]), size)
         expected = np.asarray(crops.crop_image(open_image(path).decode(), region, size), int)
         gap = np.abs(found.numpy() - expected)
@@ -288,6 +288,25 @@ def test_exports_at_the_same_time_get_different_versions(tiny_run, tmp_path, mon
     )
 
 
+def test_leftovers_of_a_killed_export_are_removed(tiny_run, tmp_path):
+    """Those of a running export stay; a version is larger than all others, whatever the time is."""
+    killed, older, running = (tmp_path / f"writing-{name}" for name in ("killed", "older", "running"))
+    script = (
+        f"import os; from kpose.core import locks\nwith locks.locked({str(killed)!r}, ''):"
+        f" open({str(killed / 'saved_model.pb')!r}, 'w').close(); os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
+    for folder in (older, running, tmp_path / "2000000000"):
+        folder.mkdir()
+        (folder / "saved_model.pb").touch()
+    assert (killed / "saved_model.pb").exists() and (killed / "lock").exists()
+    with locks.locked(str(running), ""):
+        assert saved_model.export(tiny_run, str(tmp_path)) == str(tmp_path / "2000000001")
+    left = {path.name for path in tmp_path.iterdir() if path.is_dir()}
+    assert left == {"2000000000", "2000000001", "writing-running"}
+    assert "lock" not in os.listdir(tmp_path / "2000000001")
+
+
 def test_bad_input_is_one_clear_error(model_dir, tiny_run, tiny_data, tmp_path):
     images = images_of(tiny_data)
     boxes = tiny_data["val_annotations"]
@@ -366,9 +385,9 @@ def test_a_crop_of_a_partly_decoded_jpeg_equals_that_of_the_whole_image(region, 
     pixels = np.random.default_rng(0).integers(0, 256, (13, 10, 3), np.uint8).repeat(9, 0).repeat(11, 1)
     Image.fromarray(pixels).save(buffer, "JPEG", quality=90, subsampling=subsampling)
     region, content = tf.constant(region, tf.float32), tf.constant(buffer.getvalue())
-    part, corner, sides = requests.decode_part(tf.constant(0), content, region, size)
+    part, corner, sides = requests.decode_part(content, region, size)
     found = resampling.crop_image(part, region - tf.pad(corner, [[0, 2]]), size)
-    expected = resampling.crop_image(requests.decode(tf.constant(0), content), region, size)
+    expected = resampling.crop_image(requests.decode(content), region, size)
     # Coordinates relative to another corner round differently in float32, so some pixels differ by
     # one grey level.
     np.testing.assert_allclose(np.asarray(found, int), expected, atol=1)

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kpose.core.errors import InputError
 from kpose.export import graph, saved_model
+from kpose.predict import networks
+from kpose.runs import workdir
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8).repeat(8, 0).repeat(8, 1)
 JPEG = tf.io.encode_jpeg(PIXELS).numpy()
@@ -135,6 +138,33 @@ def test_keypoints_of_precomputed_crops_are_in_pixels_of_the_crop(model):
     png = [tf.io.encode_png(np.uint8(np.round(crop))).numpy() for crop in crops]
     keypoints, _ = _ask(model, png, [[0.0, 0.0, 32.0, 32.0]] * 3)
     np.testing.assert_allclose(answer["keypoints"].numpy()[..., :2], keypoints[..., :2], atol=0.1)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_crops_that_are_not_finite_are_an_error_with_their_number(model, bad):
+    crops = np.zeros((3, 32, 32, 3), np.float32)
+    crops[1, 5, 5, 0] = bad
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"images item\] \[1\] \[holds a NaN or an infinity"):
+        model.signatures["serving_images"](images=tf.constant(crops))
+
+
+def test_a_network_of_nan_weights_gives_an_error_and_no_answer(tiny_run):
+    trained = workdir.load_trained(tiny_run)
+    server = graph.KeypointServer.from_config(trained.network, trained.config, trained.skeleton)
+    kernel = trained.network.trainable_variables[0]
+    kernel.assign(np.full(kernel.shape, np.nan))
+    message = r"item\] \[0\] \[gets no finite keypoints from this model"
+    for ask in (
+        lambda: server.serve([JPEG], [BOX]),
+        lambda: server.serve_people([JPEG], [BOX, BOX]),
+        lambda: server.serve_pixels(PIXELS, [BOX]),
+        lambda: server.signatures["serving_images"](tf.zeros([1, 32, 32, 3])),
+    ):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            ask()
+    network = networks.GraphNetwork(server.serve_pixels, trained.skeleton, "run", server)
+    with pytest.raises(InputError, match="gets no finite keypoints from this model"):
+        network.predict(PIXELS, np.float32([BOX]))
 
 
 def test_ten_thousand_boxes_take_no_more_memory_than_a_few(model):

@@ -11,7 +11,8 @@ from kpose import config as config_lib
 from kpose import models
 from kpose.core import skeletons
 from kpose.core.errors import InputError
-from kpose.models.movenet import GuidedExpectation, movenet
+from kpose.models.folding import fold_batch_norm
+from kpose.models.movenet import GuidedExpectation, measure_batch_norm, movenet
 from kpose.models.weights import movenet_tfjs
 
 # Names of the layers in the published graph.
@@ -120,3 +121,25 @@ def test_every_map_is_trained(network):
         network.trainable_variables, tape.gradient(loss, network.trainable_variables), strict=True
     ):
         assert gradient is not None and np.isfinite(gradient).all(), variable.path
+
+
+def test_an_added_batch_norm_leaves_the_network_as_it_is_until_it_is_trained(network):
+    """In inference and, on the images that it measured, in training; folded, it is the network again."""
+    images = np.random.default_rng(0).uniform(0, 255, (8, 64, 64, 3)).astype(np.float32)
+    normalised = movenet((64, 64), width=0.25, batch_norm=True)
+    for layer in network.layers:
+        if layer.weights:
+            normalised.get_layer(layer.name).set_weights(layer.get_weights())
+    measure_batch_norm(normalised, [images[:4], images[4:]])
+    expected = network(images)["keypoints"]
+    np.testing.assert_allclose(normalised(images)["keypoints"], expected, atol=2e-5)
+    np.testing.assert_allclose(normalised(images, training=True)["keypoints"], expected, atol=2e-3)
+    folded = fold_batch_norm(normalised)
+    np.testing.assert_allclose(folded(images)["keypoints"], expected, atol=2e-5)
+    assert [w.shape for w in folded.weights] == [w.shape for w in network.weights]
+    # What was trained since is not measured again.
+    norm = normalised.get_layer("Conv_1_norm")
+    norm.set_weights([w + 1 for w in norm.get_weights()])
+    before = norm.get_weights()
+    measure_batch_norm(normalised, [images])
+    np.testing.assert_array_equal(np.concatenate(norm.get_weights()), np.concatenate(before))

@@ -2,13 +2,15 @@
 
 import os
 import re
+import resource
+import zipfile
 
 import numpy as np
 import pytest
 
 from kpose.core.errors import InputError
 from kpose.models import backbones
-from kpose.models.weights import pytorch, sources
+from kpose.models.weights import limits, pytorch, sources
 from tests.models.pytorch_files import (
     WRITERS,
     Storage,
@@ -249,6 +251,81 @@ def test_old_keras_files_name_layers_and_weights(models, tmp_path):
     load(models, "resnet18", path)
     for v in model.variables:
         np.testing.assert_array_equal(v.numpy(), wanted[v.path], err_msg=v.path)
+
+
+def _old_file(path, **datasets):
+    """An .h5 file of old Keras with one layer; the values are functions of (group, name)."""
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [b"conv1_conv"]
+        group = file.create_group("conv1_conv")
+        group.attrs["weight_names"] = [name.encode() for name in datasets]
+        for name, make in datasets.items():
+            make(group, name)
+
+
+def _sparse(group, name):
+    # 160 GB in a file of some KB.
+    group.create_dataset(name, (40_000_000_000,), "f4", chunks=(1000,))
+
+
+def _outside(folder):
+    """Datasets whose values are in other files."""
+    import h5py
+
+    (folder / "secret.bin").write_bytes(bytes(range(64)))
+    with h5py.File(folder / "other.h5", "w") as file:
+        file["values"] = np.arange(16, dtype=np.float32)
+
+    def external(group, name):
+        group.create_dataset(name, (16,), "f4", external=[(str(folder / "secret.bin"), 0, 64)])
+
+    def virtual(group, name):
+        layout = h5py.VirtualLayout((16,), "f4")
+        layout[:] = h5py.VirtualSource(str(folder / "other.h5"), "values", (16,))
+        group.create_virtual_dataset(name, layout)
+
+    def link(group, name):
+        group[name] = h5py.ExternalLink(str(folder / "other.h5"), "/values")
+
+    return external, virtual, link
+
+
+def test_keras_files_do_not_read_other_files_into_the_weights(models, tmp_path):
+    for make, message in zip(
+        _outside(tmp_path), ["stored in another file", "stored in another file", "kernel is a link"], strict=True
+    ):
+        _old_file(tmp_path / "w.h5", kernel=make)
+        with pytest.raises(InputError, match=f"w.h5: .*{message}"):
+            load(models, "resnet18", tmp_path / "w.h5")
+
+
+def test_sizes_of_weight_files_are_checked_before_they_are_read(torch_modules, models, tmp_path, monkeypatch):
+    for module in (limits, pytorch):
+        monkeypatch.setattr(module, "MAX_BYTES", 10**8)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    _old_file(tmp_path / "w.h5", kernel=_sparse)
+    with pytest.raises(InputError, match="w.h5: 160.0 GB of weights, at most 0.1 GB"):
+        load(models, "resnet18", tmp_path / "w.h5")
+    for name, member in (("a.pth", "model/data/0"), ("a.keras", "model.weights.h5")):
+        with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive, archive.open(member, "w") as file:
+            for _ in range(21):
+                file.write(bytes(10_000_000))
+        with pytest.raises(InputError, match=f"{name}: 0.2 GB of weights, at most 0.1 GB"):
+            load(models, "resnet18", tmp_path / name)
+    # A file of 2 GB on the disk, of which nothing is stored.
+    for name in ("b.pth", "b.h5"):
+        with open(tmp_path / name, "wb") as file:
+            file.truncate(2 * 10**9)
+        with pytest.raises(InputError, match=f"{name}: 2.0 GB of weights"):
+            load(models, "resnet18", tmp_path / name)
+    # Tensors that share one storage: 1 MB, 200 times.
+    storage = Storage("0", np.zeros(250_000, np.float32))
+    write_legacy(tmp_path / "c.pth", {str(i): Tensor(storage, 0, (250_000,), (1,)) for i in range(200)}, [storage])
+    with pytest.raises(InputError, match="c.pth: its tensors have more than 0.1 GB together"):
+        load(models, "resnet18", tmp_path / "c.pth")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 0.3 * 2**20
 
 
 def test_presets_and_packages_that_cannot_be_had_say_so(models, monkeypatch):

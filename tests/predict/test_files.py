@@ -173,7 +173,7 @@ def test_the_file_of_boxes_is_not_replaced(model, photos, tmp_path):
 def test_a_folder_that_cannot_be_written_is_one_line_before_any_work(photos, tmp_path):
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "below", "/proc/kpose"):
-        with pytest.raises(InputError, match="cannot be written .*choose another --output_dir") as error:
+        with pytest.raises(InputError, match="nothing can be written there .*choose another --output_dir") as error:
             # The model does not exist: it is loaded later.
             predict("no model", photos, str(folder))
         helpers.one_line(error)

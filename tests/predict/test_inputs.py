@@ -201,6 +201,9 @@ def test_images_are_read_ahead_in_order_and_errors_come_with_their_image():
     assert reading == list(range(1, 10))
 
 
+LENGTHS = {"/digits": 10**30, "/many_digits": "9" * 6000, "/no_number": -5}
+
+
 class Server(http.server.BaseHTTPRequestHandler):
     """Answers /image.png, /long (more bytes than allowed), /cut (fewer than said) and /slow."""
 
@@ -211,6 +214,16 @@ class Server(http.server.BaseHTTPRequestHandler):
             self.send_response(302)
             self.send_header("Location", "/image.png")
             self.end_headers()
+        elif self.path == "/to_file":
+            self.send_response(302)
+            self.send_header("Location", "file:///etc/hostname")
+            self.end_headers()
+        elif self.path in LENGTHS:
+            self._answer(b"", length=LENGTHS[self.path])
+        elif self.path.startswith("/drips"):
+            header = b"HTTP/1.1 200 OK\r\n"
+            chunked = header + b"Transfer-Encoding: chunked\r\n\r\n"
+            self._drip({"/drips": header + b"\r\n", "/drips_header": header, "/drips_chunk": chunked}[self.path])
         elif self.path == "/long":
             self._answer(bytes(3000), length=None)
         elif self.path == "/said":
@@ -221,6 +234,13 @@ class Server(http.server.BaseHTTPRequestHandler):
             self.server.ended.wait(20)
         else:
             self.send_error(404)
+
+    def _drip(self, data):
+        """Sends a beginning, and then one byte after the other."""
+        with contextlib.suppress(OSError):
+            self.wfile.write(data)
+            while not self.server.ended.wait(0.05):
+                self.wfile.write(b"1")
 
     def _answer(self, data, length=0):
         self.send_response(200)
@@ -256,9 +276,12 @@ def test_an_image_at_a_url(server, path):
     ("path", "message"),
     [
         ("/none.jpg", "/none.jpg: the server answers 404"),
-        ("/long", "/long: larger than"),
-        ("/said", "/said: larger than"),
-        ("/cut", "/cut: the download ended early"),
+        ("/long", "/long: cannot be downloaded .larger than"),
+        ("/said", "/said: cannot be downloaded .larger than"),
+        ("/cut", r"/cut: cannot be downloaded \(it ended early, after"),
+        ("/digits", "larger than"),
+        ("/many_digits", "larger than"),
+        ("/no_number", "it has the Content-Length '-5'"),
         ("/slow", r"/slow: cannot be downloaded \(.*timed out"),
     ],
 )
@@ -268,6 +291,27 @@ def test_a_download_that_fails_is_one_line(server, path, message, monkeypatch):
     with pytest.raises(InputError, match=message) as error:
         read_all(server + path)
     helpers.one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/drips", "slower than 1000 bytes per second"),
+        ("/drips_header", "not complete after 0.8 seconds"),
+        ("/drips_chunk", "not complete after 0.8 seconds"),
+    ],
+)
+def test_a_server_that_drips_bytes_does_not_hold_up_a_prediction(server, path, message, monkeypatch):
+    monkeypatch.setattr(downloads, "SLOW_AFTER", 0.4)
+    monkeypatch.setattr(downloads, "MAX_SECONDS", 0.8)
+    with pytest.raises(InputError, match=message) as error:
+        read_all(server + path)
+    helpers.one_line(error)
+
+
+def test_a_redirect_does_not_lead_to_a_file(server):
+    with pytest.raises(InputError, match="/to_file: "):
+        read_all(server + "/to_file")
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/a.jpg", "http://", "http://[", "https://no host/a.jpg"])

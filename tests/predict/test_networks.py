@@ -192,6 +192,23 @@ def test_bad_boxes_have_the_same_message_for_every_network(box, message, lite_fi
         helpers.one_line(error)
 
 
+def test_an_answer_that_is_not_finite_is_one_line(lite_file):
+    network = networks.open_network(lite_file)
+    run = network._run
+
+    def damaged(**inputs):
+        answer = {name: np.array(value) for name, value in run(**inputs).items()}
+        answer["keypoints"][1, 3, 0] = np.nan
+        return answer
+
+    network._run = damaged
+    with pytest.raises(
+        InputError, match="^boxes item 1 gets no finite keypoints from this model.*model.tflite"
+    ) as error:
+        network.predict(PIXELS, BOXES)
+    helpers.one_line(error)
+
+
 def _damaged(path, folder):
     """Copies of a .tflite file: cut short, changed, without its description, and something else."""
     with open(path, "rb") as file:

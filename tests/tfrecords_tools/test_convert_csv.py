@@ -48,6 +48,16 @@ def _convert_csv(tmp_path, table, margin=0.12):
     return json.loads(output.read_text()), lines
 
 
+@pytest.mark.parametrize("absolute", [False, True])
+def test_names_of_images_do_not_leave_the_folder(absolute, tmp_path):
+    inputs.photos(tmp_path / "outside", ["a.png"])
+    (tmp_path / "photos").mkdir()
+    name = str(tmp_path / "outside" / "a.png") if absolute else "../outside/a.png"
+    with pytest.raises(InputError, match="all images are missing|leaves the folder") as error:
+        _convert_csv(tmp_path, _table(tmp_path / "people.csv", [_row(name)]))
+    helpers.one_line(error)
+
+
 def test_the_lines_of_a_table_become_persons_of_their_images(tmp_path):
     rows = [
         _row("b.png", (10, 12.5, 80, 70), 1, neck_x="", neck_y="", left_knee_v=1),

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 
 import numpy as np
@@ -30,6 +31,8 @@ class _Server(http.server.ThreadingHTTPServer):
         ranges: whether it answers range requests.
         served: number of bytes sent in bodies.
         asked: (path, Range header) of each request.
+        length: its Content-Length, if not "".
+        drip: seconds after each byte; 0: it does not send them one by one.
         status: status codes of the next answers, instead of a file.
     """
 
@@ -37,6 +40,7 @@ class _Server(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.files, self.cuts, self.ranges = {"/data": DATA}, [], True
         self.served, self.asked, self.status = 0, [], []
+        self.length, self.drip = "", 0
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -57,7 +61,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self.end_headers()
                 return
         self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(data) - start))
+        self.send_header("Content-Length", server.length or str(len(data) - start))
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
         self.end_headers()
@@ -65,7 +69,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         cut = server.cuts.pop(0) if server.cuts else len(body)
         # Before the client has the bytes: a test counts them when it has.
         server.served += len(body[:cut])
-        self.wfile.write(body[:cut])
+        for byte in range(0, cut if server.drip else 0):
+            try:
+                self.wfile.write(body[byte : byte + 1])
+            except OSError:
+                break
+            time.sleep(server.drip)
+        if not server.drip:
+            self.wfile.write(body[:cut])
         self.close_connection = True
 
     def log_message(self, *arguments):
@@ -107,6 +118,26 @@ def test_after_a_cut_only_the_rest_is_downloaded(cuts, server, tmp_path):
     assert (tmp_path / "data").read_bytes() == DATA
     assert server.served == len(DATA)
     assert [wanted for _, wanted in server.asked][1] == f"bytes={cuts[0]}-"
+
+
+@pytest.mark.parametrize("length", [str(10**30), "9" * 6000])
+def test_a_length_that_no_archive_has_ends_the_download(length, server, tmp_path):
+    server.length = length
+    with pytest.raises(InputError, match="announces more than 25 GB") as error:
+        download_coco.download(_address(server), str(tmp_path / "data"), _md5(DATA))
+    helpers.one_line(error)
+    assert len(server.asked) == 1
+
+
+def test_a_server_that_drips_bytes_is_given_up(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download_coco, "TIMEOUT", 0.2)
+    monkeypatch.setattr(download_coco, "TRIES", 2)
+    server.drip = 0.01
+    with pytest.raises(InputError, match="slower than 1000 bytes per second, 2 times in a row"):
+        download_coco.download(_address(server), str(tmp_path / "data"), _md5(DATA))
+    server.drip = 0
+    download_coco.download(_address(server), str(tmp_path / "data"), _md5(DATA))
+    assert (tmp_path / "data").read_bytes() == DATA
 
 
 def _fail_after(count, server, tmp_path):

@@ -1,5 +1,6 @@
 """`inspect --annotations`: what is in an annotation file, before any record is written."""
 
+import json
 import os
 
 import numpy as np
@@ -51,6 +52,20 @@ def test_the_lines_say_what_is_there_and_what_is_missing(fish, tmp_path):
 
 def test_without_images_there_is_no_sheet(fish):
     assert "no sheet: give the images with --images" in inspect_labels(fish[0])[-1]
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_names_of_images_do_not_leave_the_folder(absolute, fish, tmp_path):
+    path, folder = fish
+    with open(path) as file:
+        data = json.load(file)
+    for image in data["images"]:
+        image["file_name"] = os.path.join(folder if absolute else "..", image["file_name"])
+    (tmp_path / "inside").mkdir()
+    labels = helpers.write_json(tmp_path / "outside.json", data)
+    with pytest.raises(InputError, match="the name of this image leaves the folder") as error:
+        inspect_labels(labels, str(tmp_path / "inside"), str(tmp_path / "sheet.png"))
+    helpers.one_line(error)
 
 
 def test_missing_images_and_labels_without_persons_are_one_line(fish, tmp_path):

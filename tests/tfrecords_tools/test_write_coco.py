@@ -270,9 +270,7 @@ def test_the_stored_crop_is_what_the_exported_model_cuts(drawn, tmp_path):
     writer.write_records(helpers.options(*drawn, tmp_path, shards=1, padding=1.25))
     for person in _read(tmp_path / "train-*")[:6]:
         with open(os.path.join(drawn[1], person["file_name"].decode()), "rb") as file:
-            cut = resampling.crop_image(
-                requests.decode(0, file.read()), tf.constant(person["region"]), (64, 64)
-            ).numpy()
+            cut = resampling.crop_image(requests.decode(file.read()), tf.constant(person["region"]), (64, 64)).numpy()
         stored = records.decode_jpeg(person["jpeg"]).numpy()
         assert np.abs(stored.astype(int) - cut).mean() < 4
         region = geometry.pad_box(person["box"].astype(float), 1.25)

@@ -21,7 +21,7 @@ from kpose.data import problems, records
 from tests import helpers
 from tfrecords_tools.figures import dataset
 from tfrecords_tools.write_coco import shards as shards_lib
-from tfrecords_tools.write_coco import verification, writer
+from tfrecords_tools.write_coco import staging, verification, writer
 
 
 @pytest.fixture(scope="module")
@@ -384,3 +384,79 @@ def test_an_image_outside_the_folder_is_read_only_if_that_is_allowed(absolute, d
     options = helpers.options(labels, inside, tmp_path / "records", allow_outside=True)
     assert writer.write_records(options)["persons"] > 0
     assert "--allow_outside=True" in options.command()
+
+
+@pytest.fixture
+def interrupted(drawn, tmp_path, monkeypatch):
+    """A write of four shards of which two are complete: (options, staging folder)."""
+    options, write_shard = helpers.options(*drawn, tmp_path, shards=4), shards_lib.write_shard
+    calls = []
+
+    def third_fails(*args, **named):
+        calls.append(args)
+        if len(calls) == 3:
+            raise InputError("the power is out")
+        return write_shard(*args, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "write_shard", third_fails)
+        with pytest.raises(InputError, match="power"):
+            writer.write_records(options)
+    return options, tmp_path / "train.partial"
+
+
+def _flip(path):
+    """Changes one byte, in the middle; the size stays."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("train-00000-of-00004", _flip),
+        ("train-00000-of-00004.json", lambda path: path.write_bytes(b"")),
+        ("train-00000-of-00004.json", lambda path: path.write_bytes(b"\xff\x00 garbled")),
+        ("train-00000-of-00004.json", lambda path: path.write_text("[]")),
+        ("train-00000-of-00004.json", lambda path: path.write_text('{"bytes": 1}')),
+        ("train-00000-of-00004.json", lambda path: shutil.copy(str(path).replace("00000-", "00001-"), path)),
+    ],
+    ids=["shard", "empty", "garbled", "list", "missing fields", "of another shard"],
+)
+def test_a_damaged_staged_shard_or_summary_is_written_again(name, damage, interrupted, drawn, tmp_path, monkeypatch):
+    options, staged = interrupted
+    damage(staged / name)
+    made, write_shard = [], shards_lib.write_shard
+    monkeypatch.setattr(writer, "write_shard", lambda *a, **k: made.append(a[3]) or write_shard(*a, **k))
+    writer.write_records(options)
+    assert sorted(os.path.basename(path) for path in made) == [f"train-0000{number}-of-00004" for number in (0, 2, 3)]
+    writer.write_records(helpers.options(*drawn, tmp_path / "whole", shards=4))
+    written = {name: content for name, content in _files(tmp_path).items() if "manifest" not in name}
+    assert written == {n: content for n, content in _files(tmp_path / "whole").items() if "manifest" not in n}
+    assert verification.verify(str(tmp_path), "train")
+
+
+def test_a_damaged_staged_shard_does_not_replace_the_good_one(drawn, tmp_path):
+    """A kill came after the shard was moved; then its place in the staging folder got other bytes."""
+    options = helpers.options(*drawn, tmp_path, shards=2)
+    shard = writer.write_records(options)["shards"][0]
+    stage = staging.Staging(str(tmp_path / "train.partial"), str(tmp_path))
+    summary = shard | {"images": 1, "skipped": {}, "skipped_examples": {}, "kinds": {}}
+    stage.keep(shard["file"], summary)
+    (tmp_path / "train.partial" / shard["file"]).write_bytes(b"x" * shard["bytes"])
+    assert stage.summary(shard["file"]) == summary
+    stage.move_into_place([shard["file"]])
+    assert verification.verify(str(tmp_path), "train")
+
+
+@pytest.mark.parametrize("what", ["shard", "manifest"])
+def test_a_finished_write_that_was_damaged_is_repeated(what, drawn, tmp_path):
+    options = helpers.options(*drawn, tmp_path, shards=2)
+    shards = writer.write_records(options)["shards"]
+    if what == "shard":
+        _flip(tmp_path / shards[1]["file"])
+    else:
+        (tmp_path / "train.manifest.json").write_bytes(b"\xff\x00 garbled")
+    assert writer.write_records(options)["shards"] == shards
+    assert verification.verify(str(tmp_path), "train")

@@ -243,7 +243,7 @@ def test_a_second_ctrl_c_ends_at_once(tiny_data, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
 def test_a_signal_before_the_first_step_ends_well(number, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(trainer, "training_set_of", lambda config, skeleton: os.kill(os.getpid(), number))
+    monkeypatch.setattr(trainer, "training_set_of", lambda *_: os.kill(os.getpid(), number))
     before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
     config = _recipe({"train": ""}, 4)
     config.skeleton = "coco"
@@ -262,7 +262,7 @@ def test_a_signal_before_the_first_step_ends_well(number, tmp_path, monkeypatch,
 def test_a_signal_inside_tensorflow_ends_well(tmp_path, monkeypatch, caplog):
     """As in TensorFlow's conversions: an exception of the handler would become a TypeError."""
 
-    def convert(config, skeleton):
+    def convert(*_):
         try:
             os.kill(os.getpid(), signal.SIGTERM)
         except Exception as error:

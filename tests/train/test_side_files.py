@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import types
 
 import pytest
@@ -10,7 +11,9 @@ from kpose.evaluate import on_records
 from kpose.runs import checkpoints
 from kpose.runs.workdir import note_start, read_history, write_history
 from kpose.train import trainer
+from kpose.train.history import score_of
 from tests import tiny
+from tests.train.test_regressor import make_regressor
 
 ROWS = [{"step": 2, "epoch": 1, "loss": 0.5}, {"step": 4, "epoch": 2, "loss": 0.25, "val_loss": 0.125}]
 
@@ -98,3 +101,27 @@ def test_a_run_with_damaged_files_is_continued_and_evaluated(tiny_data, tmp_path
     damage()
     assert on_records.evaluate(workdir, tiny_data["val"])["num_persons"]
     assert (tmp_path / "evaluation" / "report.html").exists()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\xff\x00 garbled", b'{"score": null}'])
+def test_the_best_score_is_taken_from_the_history(content, tiny_run, tiny_data, tmp_path, caplog):
+    """So a worse evaluation does not replace the best checkpoint."""
+    workdir = tmp_path / "run"
+    shutil.copytree(tiny_run, workdir)
+    path = workdir / "checkpoints" / "best" / "best.json"
+    expected = json.loads(path.read_text())
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    saver = checkpoints.Checkpoints(str(workdir), make_regressor(), keep=3)
+    rows = read_history(str(workdir))
+    with caplog.at_level("WARNING", logger="absl"):
+        saver.restore_best({row["step"]: score_of(row) for row in rows if "val_loss" in row})
+    assert json.loads(path.read_text()) == pytest.approx(expected)
+    assert "best.json: missing or damaged: written again from the history" in caplog.text
+    saver.save_if_best(99, 99, expected["score"] - 0.1)
+    assert checkpoints.latest(str(workdir), best=True).endswith(f"step-{expected['step']}")
+    # Without a row of this step, nothing is invented.
+    path.unlink()
+    saver.restore_best({99: 1.0})
+    assert not path.exists()

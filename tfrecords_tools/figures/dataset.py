@@ -1,14 +1,13 @@
 """Renders a data set of synthetic images in COCO's format."""
 
 import functools
-import json
 import multiprocessing
 import os
 
 from absl import logging
 from PIL import Image
 
-from kpose.core import skeletons
+from kpose.core import files, skeletons
 from kpose.core.errors import InputError
 from kpose.core.progress import Progress
 from tfrecords_tools import coco_builder
@@ -19,7 +18,8 @@ def _render_file(index, folder, seed, split):
     """Writes image number `index` to `folder`; returns its COCO entry and its annotations."""
     pixels, annotations = render_image(seed, split, index)
     name = f"{index + 1:012d}.jpg"
-    Image.fromarray(pixels).save(os.path.join(folder, name), quality=int(72 + 24 * ((index * 0.618034) % 1)))
+    with files.replacing(os.path.join(folder, name), "wb") as file:
+        Image.fromarray(pixels).save(file, "JPEG", quality=int(72 + 24 * ((index * 0.618034) % 1)))
     height, width = pixels.shape[:2]
     return {"id": index + 1, "file_name": name, "width": width, "height": height}, annotations
 
@@ -35,6 +35,7 @@ def _check(output_dir, num_images, seed, split, workers):
         raise InputError(f"split is {split!r}: it must be a plain name such as train, without slashes")
     if workers < 0:
         raise InputError(f"workers is {workers}: it must be at least 0 (0: one per core)")
+    files.check_folder_for_output(output_dir)
 
 
 def render_dataset(output_dir, num_images, seed=0, split="train", workers=0):
@@ -80,9 +81,7 @@ def render_dataset(output_dir, num_images, seed=0, split="train", workers=0):
         "annotations": annotations,
         "categories": [coco_builder.category(skeletons.COCO)],
     }
-    with open(path + ".tmp", "w", encoding="utf-8") as file:
-        json.dump(dataset, file)
-    os.replace(path + ".tmp", path)
+    files.write_json(path, dataset, indent=None)
     logging.info("%s: %d images, %d persons", path, num_images, len(annotations))
     return path
 

@@ -21,7 +21,7 @@ import os
 
 from absl import flags
 
-from kpose.core import cli
+from kpose.core import cli, files
 
 FLAGS = cli.flag_set()
 _RECORDS = flags.DEFINE_string("records", None, "Glob of the record files, in quotes.", flag_values=FLAGS)
@@ -67,9 +67,11 @@ def main():
     if _AUGMENT.value:
         config = config_lib.load_recipe(_AUGMENT.value)
         sheet = _SHEET.value or os.path.join(folder, f"augmented_{config.name}.png")
+        files.check_file_for_output(sheet, "--sheet")
         lines = sheets.inspect_augmentation(_RECORDS.value, config, sheet, _PERSONS.value or 8, _SEED.value)
     else:
         sheet = _SHEET.value or os.path.join(folder, "contact_sheet.png")
+        files.check_file_for_output(sheet, "--sheet")
         lines = sheets.inspect(_RECORDS.value, sheet, _PERSONS.value or 40, _SEED.value)
     print("\n".join(lines))
 
@@ -80,6 +82,8 @@ def _inspect_annotations():
     if _AUGMENT.value:
         raise cli.InputError("--augment draws the samples of records: write the records first, and give --records")
     sheet = _SHEET.value or os.path.join(os.path.dirname(_ANNOTATIONS.value), "labels.png")
+    if _IMAGES.value:
+        files.check_file_for_output(sheet, "--sheet")
     lines = labels.inspect_labels(
         _ANNOTATIONS.value,
         _IMAGES.value,

@@ -37,11 +37,15 @@ def inputs_of(manifest):
     return {key: value for key, value in manifest.items() if key not in RESULTS}
 
 
-def sizes_agree(manifest, options):
-    """Whether all shards of a manifest exist and have their recorded sizes."""
-    return all(
-        files.size(os.path.join(options.output_dir, shard["file"])) == shard["bytes"] for shard in manifest["shards"]
-    )
+def shards_agree(manifest, options):
+    """Whether all shards of a manifest exist and have their recorded checksums."""
+    return all(is_shard(os.path.join(options.output_dir, shard["file"]), shard) for shard in manifest["shards"])
+
+
+def is_shard(path, entry):
+    """Whether a file is the shard of an entry of a manifest, by size and SHA-256."""
+    # Most other files have another size: they need not be read.
+    return files.size(path) == entry["bytes"] and files.sha256(path) == entry["sha256"]
 
 
 def finish(plan, summaries, stage):

@@ -54,7 +54,8 @@ def run(function, jobs, workers, total, unit="persons"):
                         yield futures[future], future.result()
             except BaseException as error:
                 counter.value = _STOP
-                pool.shutdown(wait=False, cancel_futures=True)
+                # They end at their next call of `progress`. Until then they write in the same folder.
+                pool.shutdown(cancel_futures=True)
                 if not isinstance(error, concurrent.futures.process.BrokenProcessPool):
                     raise
                 raise InputError(

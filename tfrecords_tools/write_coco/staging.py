@@ -8,8 +8,11 @@ with other inputs starts again.
 import contextlib
 import os
 
+from absl import logging
+
 from kpose.core import files, locks
 from kpose.core.errors import InputError
+from tfrecords_tools.write_coco import manifest
 
 INPUTS_FILE = "inputs.json"
 
@@ -80,15 +83,28 @@ class Staging:
         files.write_json(self.path(f"{name}.json"), summary)
 
     def summary(self, name):
-        """The summary of a shard that exists, here or in the output folder; otherwise None."""
+        """The summary of a complete shard, which is here or in the output folder; otherwise None.
+
+        The shard is complete if its checksum is that of the summary. A damaged summary is no
+        summary: the shard is written again.
+        """
         path = self.path(f"{name}.json")
         if not files.is_file(path):
             return None
-        summary = files.read_json(path, "summary of a shard")
-        for place in (self.path(name), os.path.join(self._output_dir, name)):
-            if files.size(place) == summary["bytes"]:
-                return summary
-        return None
+        try:
+            summary = files.read_json(path, "summary of a shard")
+        except InputError as error:
+            logging.warning("%s: its shard is written again", error)
+            return None
+        if not _is_summary(summary, name):
+            logging.warning("%s: not the summary of a shard: its shard is written again", path)
+            return None
+        if manifest.is_shard(self.path(name), summary):
+            return summary
+        if files.is_file(self.path(name)):
+            logging.warning("%s: changed after it was written: removed", self.path(name))
+            files.remove(self.path(name))
+        return summary if manifest.is_shard(os.path.join(self._output_dir, name), summary) else None
 
     def move_into_place(self, names):
         """Moves shards to the output folder."""
@@ -105,3 +121,14 @@ class Staging:
     def is_empty(self):
         """Whether the folder holds no shard and no summary."""
         return not set(files.names_in(self._path)) - {locks.LOCK_FILE, INPUTS_FILE}
+
+
+def _is_summary(data, name):
+    """Whether the data of a JSON file are the summary of a shard (`shards.write_shard`)."""
+    numbers, tables = ("persons", "images", "bytes"), ("skipped", "skipped_examples", "kinds")
+    return (
+        isinstance(data, dict)
+        and (data.get("file"), type(data.get("sha256"))) == (name, str)
+        and all(type(data.get(key)) is int for key in numbers)
+        and all(isinstance(data.get(key), dict) for key in tables)
+    )

@@ -1,7 +1,6 @@
 """Checks shards against their manifest."""
 
 import glob
-import hashlib
 import os
 
 from kpose.core import files
@@ -51,11 +50,7 @@ def _verify_shard(path, shard):
         raise InputError(f"{path}: missing: write the records again")
     if size != shard["bytes"]:
         raise InputError(f"{path}: {size:,} bytes, but {shard['bytes']:,} were written: write the records again")
-    digest = hashlib.sha256()
-    with files.open_file(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    if digest.hexdigest() != shard["sha256"]:
+    if files.sha256(path) != shard["sha256"]:
         raise InputError(f"{path}: changed after it was written (another SHA-256): write the records again")
     persons = sum(1 for _ in tfrecord.read(path))
     if persons != shard["persons"]:

@@ -7,9 +7,11 @@ manifest. The second step runs in local processes or in a Beam pipeline (`beam`)
 
 from absl import logging
 
+from kpose.core import files
+from kpose.core.errors import InputError
 from kpose.data import records
 from tfrecords_tools.write_coco import processes, staging
-from tfrecords_tools.write_coco.manifest import finish, inputs_of, sizes_agree
+from tfrecords_tools.write_coco.manifest import finish, inputs_of, shards_agree
 from tfrecords_tools.write_coco.plan import prepare
 from tfrecords_tools.write_coco.shards import write_shard
 
@@ -44,19 +46,33 @@ def carry_out(options, run):
     Returns:
         The manifest, as written.
     """
+    files.check_folder_for_output(options.output_dir)
     plan = prepare(options)
     options = plan.options
-    existing = records.read_manifest(options.output_dir, options.split)
+    existing = _existing_manifest(options)
     same = existing and inputs_of(existing) == plan.inputs and not staging.exists(options)
-    if same and sizes_agree(existing, options):
+    if same and shards_agree(existing, options):
         logging.info("%s already contains these records", options.output_dir)
         return existing
     with staging.open_staging(options, plan.inputs) as stage:
-        missing = [index for index in range(len(plan.shards)) if not stage.summary(plan.file_name(index))]
-        if len(missing) < len(plan.shards):
-            complete = len(plan.shards) - len(missing)
-            logging.info("continuing: %d of %d shards are complete", complete, len(plan.shards))
-        jobs = [(*plan.shards[index], options, stage.path(plan.file_name(index))) for index in missing]
+        names = [plan.file_name(index) for index in range(len(plan.shards))]
+        summaries = {name: stage.summary(name) for name in names}
+        missing = [index for index, name in enumerate(names) if summaries[name] is None]
+        if len(missing) < len(names):
+            logging.info("continuing: %d of %d shards are complete", len(names) - len(missing), len(names))
+        jobs = [(*plan.shards[index], options, stage.path(names[index])) for index in missing]
         for index, summary in run(jobs, sum(len(job[0]) for job in jobs)):
-            stage.keep(plan.file_name(missing[index]), summary)
-        return finish(plan, [stage.summary(plan.file_name(index)) for index in range(len(plan.shards))], stage)
+            name = names[missing[index]]
+            stage.keep(name, summary)
+            summaries[name] = summary
+        return finish(plan, list(summaries.values()), stage)
+
+
+def _existing_manifest(options):
+    """The manifest of an earlier write; None if there is none, or if it is damaged."""
+    try:
+        found = records.read_manifest(options.output_dir, options.split)
+    except InputError as error:
+        logging.warning("%s: the records are written again", error)
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("shards"), list) else None

@@ -1,7 +1,8 @@
 """Reads the tensors of a PyTorch file without PyTorch, and without running code from the file.
 
 PyTorch files are pickles, which can run any code when they are loaded. The reader accepts only the
-few names that tensors need and rejects all others.
+few names that tensors need and rejects all others. The sizes of the file, of the members of its
+archive and of its tensors are checked before they are read.
 """
 
 import collections
@@ -12,7 +13,9 @@ import zipfile
 
 import numpy as np
 
+from kpose.core import files
 from kpose.core.errors import InputError, first_line
+from kpose.models.weights.limits import MAX_BYTES, check_bytes, read_member
 
 # First number of a file in the old format.
 _MAGIC = 0x1950A86A20F9469CFC6C
@@ -40,9 +43,9 @@ def read_pytorch(path):
     Raises:
         InputError: the file is missing, damaged, holds no state dict, or needs code to be run.
     """
+    check_bytes(path, files.size(path) or 0)
     try:
-        with open(path, "rb") as file:
-            content = file.read()
+        content = files.read_bytes(path)
     except OSError as error:
         raise InputError(f"config.model.weights is {path!r}: it cannot be read ({error.strerror})") from None
     try:
@@ -83,20 +86,21 @@ def _read_legacy(path, content):
     for key in load():
         kind, numel = storages[key].kind, int.from_bytes(stream.read(8), "little")
         storages[key].fill(stream.read(numel * _itemsize(kind)), numel)
-    return _resolve(state)
+    return _resolve(state, path)
 
 
 def _read_zip(path, content):
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        check_bytes(path, sum(member.file_size for member in archive.infolist()))
         pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         root = pickles[0].removesuffix("data.pkl")
-        if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
+        if f"{root}byteorder" in archive.namelist() and read_member(archive, f"{root}byteorder") != b"little":
             raise ValueError("big-endian")
         storages = {}
-        state = _TensorUnpickler(io.BytesIO(archive.read(pickles[0])), path, storages).load()
+        state = _TensorUnpickler(io.BytesIO(read_member(archive, pickles[0])), path, storages).load()
         for key, storage in storages.items():
-            storage.fill(archive.read(f"{root}data/{key}"), storage.numel)
-    return _resolve(state)
+            storage.fill(read_member(archive, f"{root}data/{key}"), storage.numel)
+    return _resolve(state, path)
 
 
 class _TensorUnpickler(pickle.Unpickler):
@@ -163,8 +167,16 @@ class _Tensor:
     def __init__(self, storage, offset, size, stride):
         self.storage, self.offset, self.size, self.stride = storage, offset, size, stride
 
-    def array(self):
-        """The elements as an array; raises `ValueError` if any is outside the storage."""
+    def array(self, most):
+        """The elements as an array.
+
+        Args:
+            most: bytes that it may have.
+
+        Raises:
+            ValueError: an element is outside the storage.
+            MemoryError: the array is larger.
+        """
         numbers = (self.offset, *self.size, *self.stride)
         if not all(isinstance(n, int) and n >= 0 for n in numbers) or len(self.size) != len(self.stride):
             raise ValueError("a tensor of impossible shape")
@@ -172,6 +184,8 @@ class _Tensor:
         last = self.offset + sum((n - 1) * step for n, step in zip(self.size, self.stride, strict=True))
         if math.prod(self.size) and (values is None or last >= len(values) or math.prod(self.size) > len(values)):
             raise ValueError("a tensor beyond its storage")
+        if math.prod(self.size) * values.itemsize > most:
+            raise MemoryError
         start = values[self.offset :]
         strides = [step * values.itemsize for step in self.stride]
         return np.array(np.lib.stride_tricks.as_strided(start, self.size, strides))
@@ -181,10 +195,23 @@ def _itemsize(kind):
     return 2 if kind == "bfloat16" else np.dtype(kind).itemsize
 
 
-def _resolve(value):
-    """The same containers with an array for each tensor."""
-    if isinstance(value, _Tensor):
-        return value.array()
-    if isinstance(value, dict):
-        return {key: _resolve(inner) for key, inner in value.items()}
-    return value
+def _resolve(value, path):
+    """The same containers with an array for each tensor.
+
+    Raises:
+        InputError: the tensors are too large together. Many tensors can share one storage.
+    """
+    left = MAX_BYTES
+
+    def resolve(value):
+        nonlocal left
+        if isinstance(value, _Tensor):
+            array = value.array(left)
+            left -= array.nbytes
+            return array
+        return {key: resolve(inner) for key, inner in value.items()} if isinstance(value, dict) else value
+
+    try:
+        return resolve(value)
+    except MemoryError:
+        raise InputError(f"{path}: its tensors have more than {MAX_BYTES / 1e9:g} GB together: not read") from None

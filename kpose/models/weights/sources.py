@@ -7,14 +7,16 @@ every variable of the backbone is set exactly once; if any does not fit, nothing
 
 import importlib.metadata
 import io
+import math
 import re
 import zipfile
 
 import h5py
 import numpy as np
 
-from kpose.core import startup
+from kpose.core import files, startup
 from kpose.core.errors import InputError, first_line
+from kpose.models.weights.limits import check_bytes, read_member
 from kpose.models.weights.pytorch import read_pytorch
 
 PACKAGE = "package:"
@@ -162,36 +164,59 @@ def _find_in_package(source):
 
 def _read_keras(path):
     """The arrays of a Keras file: dict layer name -> arrays in the order of its variables."""
+    check_bytes(path, files.size(path) or 0)
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                content = io.BytesIO(archive.read("model.weights.h5"))
+                check_bytes(path, archive.getinfo("model.weights.h5").file_size)
+                content = io.BytesIO(read_member(archive, "model.weights.h5"))
         else:
             content = path
         with h5py.File(content, "r") as file:
-            return _read_legacy_hdf5(file) if "layer_names" in _weights_group(file).attrs else _read_hdf5(file)
+            group = _member(file, "model_weights") if "model_weights" in file else file
+            found = _legacy_datasets(group) if "layer_names" in group.attrs else _datasets(file)
+            every = [dataset for datasets in found.values() for dataset in datasets]
+            _check_datasets(path, every)
+            return {layer: [np.asarray(dataset) for dataset in datasets] for layer, datasets in found.items()}
     except FileNotFoundError:
         raise InputError(f"config.model.weights is {path!r}: no such file") from None
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    # A damaged file also raises a RuntimeError of HDF5, or a MemoryError.
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: not a weights file of Keras ({first_line(error)})") from None
 
 
-def _weights_group(file):
-    return file.get("model_weights", file)
+def _check_datasets(path, datasets):
+    """Raises `InputError` if datasets of HDF5 are in another file, no numbers, or too large."""
+    for dataset in datasets:
+        if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "fiub":
+            raise InputError(f"{path}: {dataset.name} is no array of numbers: not a weights file of Keras")
+        if dataset.is_virtual or dataset.external:
+            raise InputError(f"{path}: {dataset.name} is stored in another file: not read")
+    # In Python's integers, which do not overflow.
+    check_bytes(path, sum(math.prod(dataset.shape or (0,)) * dataset.dtype.itemsize for dataset in datasets))
 
 
-def _read_legacy_hdf5(file):
-    group = _weights_group(file)
+def _member(group, name):
+    """The member of a group at a path; `KeyError` for a link, which can lead to another file."""
+    for part in name.strip("/").split("/"):
+        if not isinstance(group.get(part, getlink=True), h5py.HardLink):
+            raise KeyError(f"{name} is a link, or is missing")
+        group = group[part]
+    return group
+
+
+def _legacy_datasets(group):
     layers = {}
     for name in group.attrs["layer_names"]:
         name = name.decode() if isinstance(name, bytes) else str(name)
-        weights = group[name].attrs["weight_names"]
-        if len(weights):
-            layers[name] = [np.asarray(group[name][w.decode() if isinstance(w, bytes) else w]) for w in weights]
+        layer = _member(group, name)
+        weights = [w.decode() if isinstance(w, bytes) else str(w) for w in layer.attrs["weight_names"]]
+        if weights:
+            layers[name] = [_member(layer, weight) for weight in weights]
     return layers
 
 
-def _read_hdf5(file):
+def _datasets(file):
     # Keras 3 numbers the layers of each class, and stores the layer's name as an attribute beside
     # the variables.
     groups = {}
@@ -202,7 +227,7 @@ def _read_hdf5(file):
     layers = {}
     for path, item in groups.items():
         if len(item) and (not roots or path.startswith(roots[0])):
-            layers[named[path]] = [np.asarray(item[index]) for index in sorted(item, key=int)]
+            layers[named[path]] = [_member(item, index) for index in sorted(item, key=int)]
     return layers
 
 
