@@ -265,6 +265,9 @@ class _Meeting:
         """Logs the missing workers at intervals."""
         while True:
             await asyncio.sleep(self.log_every)
+            # After an error it goes on to answer, but it waits for nobody.
+            if self.over.done():
+                return
             left = self.ends - time.monotonic()
             logging.warning("waiting for %s (%.0f s left)", self._awaited(), left)
 
