@@ -127,7 +127,8 @@ def test_a_lost_worker_ends_the_others_and_the_restarted_job_ends_with_equal_wei
     done = int(checkpoints.latest(workdir).rsplit("-", 1)[1])
     config = tiny.make_recipe(tiny_data["train"], steps=done + 7, checkpoint_every=5)
     codes, said = _finish(_start(config, workdir, str(tmp_path)))
-    assert codes == [0, 0] and f"continuing at step {done} of {done + 7}" in said[0][1]
+    assert codes == [0, 0], said
+    assert f"continuing at step {done} of {done + 7}" in said[0][1]
     codes, said = _finish(_start(config, undisturbed, str(tmp_path)))
     assert codes == [0, 0], said
     expected, found = final_weights(undisturbed), final_weights(workdir)
