@@ -6,14 +6,13 @@ If a recipe leaves a choice at "auto", one function of this module makes it from
 import contextlib
 import dataclasses
 import functools
-import json
-import os
 
 import keras
 import tensorflow as tf
 from absl import logging
 
-from kpose.core import startup
+from kpose.core import cluster as cluster_lib
+from kpose.core import rendezvous, startup
 from kpose.core.errors import InputError
 
 
@@ -120,15 +119,20 @@ def _summing(strategy):
     )
 
 
-def start(config):
+def start(config, worker_timeout=rendezvous.TIMEOUT):
     """The `Runtime` of a recipe.
 
+    Args:
+        config: the recipe.
+        worker_timeout: seconds to wait for the other workers of TF_CONFIG.
+
     Raises:
-        InputError: the machine has fewer devices than `config.replicas`, or TF_CONFIG is wrong.
+        InputError: the machine has fewer devices than `config.replicas`, TF_CONFIG is wrong, or a
+            worker did not come in time.
     """
     startup.keep_freed_memory()
     worker, workers = cluster()
-    strategy = make_strategy(config.replicas)
+    strategy = make_strategy(config.replicas, worker_timeout)
     replicas = strategy.num_replicas_in_sync
     on_cpu = not tf.config.list_logical_devices("GPU")
     xla = config.xla == "on" or (config.xla == "auto" and not on_cpu)
@@ -143,25 +147,11 @@ def cluster():
     Raises:
         InputError: TF_CONFIG is not valid.
     """
-    text = os.environ.get("TF_CONFIG")
-    if not text:
-        return 0, 1
-    try:
-        setting = json.loads(text)
-        # Some launchers name the first worker "chief".
-        counts = {kind: len(setting["cluster"].get(kind, ())) for kind in ("chief", "worker")}
-        kind, index = setting["task"]["type"], int(setting["task"]["index"])
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"TF_CONFIG: give a cluster and a task in JSON ({error!r}): {text[:200]}") from None
-    if not 0 <= index < counts.get(kind, 0):
-        raise InputError(
-            f"TF_CONFIG: the task is {kind} {index}, but the cluster has {counts}: "
-            "give a worker or the chief of the cluster"
-        )
-    return index + (counts["chief"] if kind == "worker" else 0), sum(counts.values())
+    found = cluster_lib.from_environment()
+    return (found.index, len(found.addresses)) if found else (0, 1)
 
 
-def make_strategy(replicas=0):
+def make_strategy(replicas=0, worker_timeout=rendezvous.TIMEOUT):
     """The `tf.distribute.Strategy` over all replicas.
 
     With several workers in TF_CONFIG: MultiWorkerMirroredStrategy over all their accelerators.
@@ -169,13 +159,18 @@ def make_strategy(replicas=0):
 
     Args:
         replicas: number of replicas; 0: all GPUs, or one CPU device.
+        worker_timeout: seconds to wait for the other workers.
 
     Raises:
-        InputError: the machine has fewer devices.
+        InputError: the machine has fewer devices, or a worker did not come in time.
     """
     if cluster()[1] > 1:
         if replicas:
             raise InputError(f"config.replicas is {replicas}, but several workers use all their devices: set it to 0")
+        if not _multi_worker.cache_info().currsize:
+            rendezvous.wait_for_all(cluster_lib.from_environment(), worker_timeout)
+            with rendezvous.time_limit(worker_timeout, _NOT_CONNECTED.format(worker_timeout)):
+                return _multi_worker()
         return _multi_worker()
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
@@ -201,6 +196,12 @@ def make_strategy(replicas=0):
             "set it to at most that number, or use a new process"
         )
     return _mirrored("CPU", wanted)
+
+
+_NOT_CONNECTED = (
+    "all workers came, but TensorFlow did not connect them within {:g} s (--worker_timeout): a worker has ended, or "
+    "two workers cannot reach each other; start all workers again with the same command"
+)
 
 
 # Cached: a process can start only one server.

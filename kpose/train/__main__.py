@@ -32,6 +32,13 @@ _PROFILE = flags.DEFINE_string(
     "FIRST:LAST steps to trace for TensorBoard's profiler (to view it: pip install tensorboard-plugin-profile).",
     flag_values=FLAGS,
 )
+_WORKER_TIMEOUT = flags.DEFINE_float(
+    "worker_timeout",
+    600,
+    "Seconds to wait at the start for the other workers of TF_CONFIG.",
+    lower_bound=1,
+    flag_values=FLAGS,
+)
 
 
 def main():
@@ -39,7 +46,7 @@ def main():
 
     if _CONFIG.value is None:
         raise cli.InputError("--config is missing: give a recipe, for example --config=configs/deeppose.py")
-    trainer.train(_CONFIG.value, _WORKDIR.value, _steps(_PROFILE.value))
+    trainer.train(_CONFIG.value, _WORKDIR.value, _steps(_PROFILE.value), _WORKER_TIMEOUT.value)
 
 
 def _steps(text):

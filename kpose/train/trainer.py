@@ -12,7 +12,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from kpose import config as config_lib
-from kpose.core import devices, files, locks, skeletons
+from kpose.core import devices, files, locks, rendezvous, skeletons
 from kpose.core.errors import InputError, first_line
 from kpose.data import bad_records, pipeline, records
 from kpose.data.training_set import TrainingSet, skeleton_of, with_aspect
@@ -48,7 +48,7 @@ _WORKER_GONE = (
 )
 
 
-def train(config, workdir, profile=None):
+def train(config, workdir, profile=None, worker_timeout=rendezvous.TIMEOUT):
     """Trains a recipe. If the workdir holds checkpoints, continues from the last one.
 
     Writes into `workdir`: config.json, starts.json, mean_pose.json (the training set's mean pose),
@@ -58,6 +58,7 @@ def train(config, workdir, profile=None):
         config: a recipe (see `kpose.config`); it is not changed.
         workdir: folder of the run; it is made if it does not exist.
         profile: (first, last) step to trace for TensorBoard's profiler; None: no trace.
+        worker_timeout: seconds to wait for the other workers of TF_CONFIG at the start.
 
     Returns:
         The metrics of the last evaluation: dict of floats.
@@ -71,7 +72,7 @@ def train(config, workdir, profile=None):
         raise InputError(f"--profile={profile[0]}:{profile[1]}: give a first step and a later last step")
     with contextlib.ExitStack() as stack, _clear_errors(workdir):
         try:
-            run = _prepare(config, workdir, stack)
+            run = _prepare(config, workdir, stack, worker_timeout)
             place = _resume(run)
             return _fit(run, place, profile)
         except callbacks.Preempted as stopped:
@@ -158,17 +159,17 @@ class _Place:
     position: int
 
 
-def _prepare(config, workdir, stack):
+def _prepare(config, workdir, stack, worker_timeout):
     """The `_Run` of a recipe, with initial weights.
 
     Args:
-        config, workdir: as for `train`.
+        config, workdir, worker_timeout: as for `train`.
         stack: `contextlib.ExitStack` of the contexts that end with the training.
     """
     config_lib.check(config)
     config = with_aspect(resolve_recipe(config, workdir))
     # Workers must connect before TensorFlow runs anything else.
-    runtime = devices.start(config)
+    runtime = devices.start(config, worker_timeout)
     written = workdir
     if runtime.worker:
         # All workers must take part in writing a checkpoint; only the chief's files are kept.

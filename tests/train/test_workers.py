@@ -107,20 +107,34 @@ def _wait_for_a_checkpoint(workdir, processes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dies", [1, 0])
-def test_a_worker_that_dies_ends_the_others_and_the_restarted_job_goes_on(dies, tiny_data, tmp_path):
-    workdir = str(tmp_path / "run")
+@pytest.mark.parametrize(
+    ("lost", "how"), [(1, signal.SIGKILL), (0, signal.SIGKILL), (1, signal.SIGSTOP), (0, signal.SIGSTOP)]
+)
+def test_a_lost_worker_ends_the_others_and_the_restarted_job_ends_with_equal_weights(lost, how, tiny_data, tmp_path):
+    """The reference is a job of the same number of steps that nothing disturbed."""
+    workdir, undisturbed = str(tmp_path / "run"), str(tmp_path / "undisturbed")
     config = tiny.make_recipe(tiny_data["train"], steps=100_000, checkpoint_every=5)
     processes = _start(config, workdir, str(tmp_path))
     _wait_for_a_checkpoint(workdir, processes)
-    processes[dies].kill()
-    codes, said = _finish(processes)
-    assert codes[1 - dies] == 1, said
-    assert "error: another worker does not respond" in said[1 - dies][1].splitlines()[-1]
-    assert "same command to continue" in said[1 - dies][1]
+    processes[lost].send_signal(how)
+    other = processes[1 - lost]
+    said = other.communicate(timeout=200)[1]
+    processes[lost].kill()
+    _finish(processes[lost : lost + 1])
+    assert other.returncode == 1, said
+    assert "error: another worker does not respond" in said.splitlines()[-1]
+    assert "same command to continue" in said
     done = int(checkpoints.latest(workdir).rsplit("-", 1)[1])
-    codes, said = _finish(_start(tiny.make_recipe(tiny_data["train"], steps=done + 2), workdir, str(tmp_path)))
-    assert codes == [0, 0] and f"continuing at step {done} of {done + 2}" in said[0][1]
+    config = tiny.make_recipe(tiny_data["train"], steps=done + 7, checkpoint_every=5)
+    codes, said = _finish(_start(config, workdir, str(tmp_path)))
+    assert codes == [0, 0], said
+    assert f"continuing at step {done} of {done + 7}" in said[0][1]
+    codes, said = _finish(_start(config, undisturbed, str(tmp_path)))
+    assert codes == [0, 0], said
+    expected, found = final_weights(undisturbed), final_weights(workdir)
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
 @pytest.mark.slow
@@ -155,6 +169,29 @@ def test_a_chief_is_the_first_worker(monkeypatch):
         assert devices.cluster() == (expected, 3)
     monkeypatch.delenv("TF_CONFIG")
     assert devices.cluster() == (0, 1)
+
+
+def test_a_worker_alone_ends_before_it_makes_the_folder_of_the_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", environments(2)[0]["TF_CONFIG"])
+    with pytest.raises(InputError, match=r"not all workers came within 1 s .*missing: worker 1 \(127.0.0.1:"):
+        trainer.train(tiny.make_recipe("none-*"), str(tmp_path / "run"), worker_timeout=1)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_worker_alone_ends_with_one_line_that_names_the_missing_one(tmp_path):
+    """As a command; the address of the missing worker is free, so nothing answers there."""
+    environment = environments(2)[0]
+    missing = json.loads(environment["TF_CONFIG"])["cluster"]["worker"][1]
+    command = [sys.executable, "-m", "kpose.train", "--config=coco_integral:quick", "--config.data.train=none-*"]
+    command += [f"--workdir={tmp_path / 'run'}", "--worker_timeout=11"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
+    lines = done.stderr.strip().splitlines()
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert any(f"waiting for worker 1 ({missing}): Connection refused" in line for line in lines[:-1])
+    assert "error: not all workers came within 11 s (--worker_timeout)" in lines[-1]
+    assert f"missing: worker 1 ({missing}): Connection refused" in lines[-1]
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
