@@ -36,7 +36,11 @@ def test_ctrl_c_waits_until_the_command_has_saved(tmp_path):
         "signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, save)\n"
         "open('running', 'w').close(); time.sleep(60)\n"
     )
-    script = "from kpose.core import commands; commands.run('saves', quiet=True)"
+    # Tests that a shell runs in the background start with an ignored SIGINT.
+    script = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from kpose.core import commands; commands.run('saves', quiet=True)"
+    )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     process = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, env=environment, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 60

@@ -28,9 +28,17 @@ def test_kpose_load_is_the_shipped_model(tiny_data):
     assert 0 < people.scores.min() and people.scores.max() < 1
 
 
-def test_the_shipped_model_is_small_and_refused_when_damaged(tmp_path, monkeypatch):
-    sizes = [os.path.getsize(os.path.join(shipped_files.FOLDER, name)) for name in os.listdir(shipped_files.FOLDER)]
-    assert sum(sizes) < 12e6 and shipped_files.DEFAULT in shipped_files.names()
+def test_the_two_shipped_models_are_small_and_load_by_short_names():
+    for size, largest in (("fast", 5e6), ("best", 13e6)):
+        name = shipped_files.SIZES[size]
+        assert name in shipped_files.names()
+        files = [os.path.join(shipped_files.FOLDER, f"{name}.{suffix}") for suffix in ("npz", "tflite")]
+        assert max(map(os.path.getsize, files)) < largest
+        assert networks.open_network(size).name == name
+        assert shipped_lib.read_card(size)[0]["name"] == name
+
+
+def test_the_shipped_model_is_refused_when_damaged(tmp_path, monkeypatch):
     shutil.copytree(shipped_files.FOLDER, tmp_path / "models")
     monkeypatch.setattr(shipped_files, "FOLDER", str(tmp_path / "models"))
     for suffix, load in (("npz", shipped_lib.load_network), ("tflite", networks.open_network)):
