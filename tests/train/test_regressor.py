@@ -349,7 +349,7 @@ def test_dropout_masks_differ_between_replicas_and_steps():
             assert not np.array_equal(masks[i], masks[j])
 
 
-@pytest.mark.parametrize("name", ["movenet", "coco_integral"])
+@pytest.mark.parametrize("name", ["coco_integral", pytest.param("movenet", marks=pytest.mark.slow)])
 def test_networks_with_an_upsampling_train_compiled_in_bfloat16(name):
     """XLA refuses a bfloat16 upsampling, because its gradient is in float32."""
     config = config_lib.load_recipe(name)

@@ -63,12 +63,12 @@ def test_what_it_is_unsure_of_is_not_taught(teacher_file):
 
 
 def test_a_run_teaches_what_its_network_predicts(tiny_data, tmp_path):
-    """In the training step, after the augmentation on the device, compiled."""
+    """In the training step, after the augmentation on the device."""
     folder = str(tmp_path / "teacher")
     fields = {"model__name": "movenet", "model__input_size": (64, 64), "model__width": 0.25, "loss__name": "l1"}
     trainer.train(tiny.make_recipe(tiny_data["train"], steps=1, **fields), folder)
     network = workdir.load_trained(folder).network
-    augmentation = {"augment__on": "device", "augment__flip": 1.0, "xla": "on"}
+    augmentation = {"augment__on": "device", "augment__flip": 1.0}
     given = {"teacher__weights": folder, "teacher__min_score": 0.0, "teacher__everywhere": True}
     config = tiny.make_recipe(tiny_data["train"], steps=1, **(fields | augmentation | given))
     regressor = setup.build_regressor(config, skeletons.COCO, devices.start(config), total_steps=1)
