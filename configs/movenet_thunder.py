@@ -13,8 +13,8 @@ Time: 5 minutes for 800 steps at 680 images/s on an H100, without XLA. Two CPU c
 images/s while other work runs.
 
 The weights (Apache-2.0) come as for `movenet`; the file is models/movenet-thunder.json. On a GPU
-add --config.precision=mixed_bfloat16 --config.augment.on=device. On a CPU,
-smaller batches need a lower learning rate.
+add --config.precision=mixed_bfloat16 --config.augment.on=device. On a CPU, smaller batches need a
+lower learning rate.
 
 python -m tfrecords_tools.write_coco --annotations=person_keypoints_train2017.json --images=train2017 \\
     --output_dir=records --split=train --select=labelled --aspect=1 --context=1.5 --padding=1.25 --crop_size=320

@@ -55,9 +55,8 @@ def newest(workdir, exports):
 def newest_step(workdir):
     """The newest step of which a run has a checkpoint; 0 without checkpoints."""
     names = glob.glob(os.path.join(glob.escape(workdir), "checkpoints", "step-*.index"))
-    return max(
-        (int(match[1]) for match in map(re.compile(r".*step-(\d+)\.index").fullmatch, names) if match), default=0
-    )
+    matches = (re.search(r"step-(\d+)\.index$", name) for name in names)
+    return max((int(match[1]) for match in matches if match), default=0)
 
 
 def _read(workdir):

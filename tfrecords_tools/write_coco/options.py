@@ -1,7 +1,6 @@
 """The writer's options: one table gives the flags, the manifest's entries and the command."""
 
 import dataclasses
-import hashlib
 import math
 import os
 from collections.abc import Callable
@@ -85,7 +84,7 @@ def parse_share(bounds):
 
 
 def _annotations_sha256(options):
-    return hashlib.sha256(files.read_bytes(options.annotations)).hexdigest()
+    return files.sha256(options.annotations)
 
 
 @dataclasses.dataclass(frozen=True)
