@@ -77,6 +77,7 @@ def train(request):
         # A second compilation would fail too, after the same time.
         _FAILED[mode] = type(error).__name__
         raise
+    _ENGINES[:] = [engine]
     engine.set_steps_per_execution(request["steps_per_execution"])
     return {"first_call_seconds": first, "gflop": work / 1e9} | _timed(engine, request)
 
@@ -118,6 +119,8 @@ def _on_gpu():
 
 # Network, precision, XLA and batch size -> the error of building it.
 _FAILED = {}
+# The engine of the last `train`.
+_ENGINES = []
 
 
 # One at a time: the number of steps in an execution needs no new compilation.
@@ -141,6 +144,7 @@ def _forget():
     import tensorflow as tf
 
     _engine.cache_clear()
+    _ENGINES.clear()
     keras.backend.clear_session()
     gc.collect()
     if _on_gpu():
@@ -265,7 +269,25 @@ def decoding(request):
     return {"images_per_second": number * request["batch_size"] / (time.perf_counter() - started)}
 
 
-TASKS = {task.__name__: task for task in (card, train, data, recipe, fed, decoding)}
+def profile(request):
+    """Where the time of training steps goes, for the engine of the last `train`.
+
+    Args:
+        request: dict of "steps", the number of steps, and "rows", the number of operations to name.
+
+    Returns:
+        dict of "seconds" of a step, "busy", the share of the time in which the card computes, and
+        "operations": list of (name of a kernel of the card, on a CPU of an operation; milliseconds
+        in a step; number in a step), the longest first.
+    """
+    from kpose.benchmark import profiling
+
+    engine = _ENGINES[-1]
+    engine.set_steps_per_execution(1)
+    return profiling.profile(engine, request["steps"], request.get("rows", 40))
+
+
+TASKS = {task.__name__: task for task in (card, train, data, recipe, fed, decoding, profile)}
 
 
 def handle(request):

@@ -3,11 +3,13 @@
 import math
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from kpose.core import checks
 from kpose.core.errors import InputError
 from kpose.models.layers import JOINT_LAYERS
+from kpose.train import grouped_update
 
 
 @keras.saving.register_keras_serializable("kpose")
@@ -91,32 +93,88 @@ def build(optimizer, schedule, total_steps):
     """
     rate = build_schedule(schedule, optimizer.learning_rate, total_steps)
     if optimizer.name == "sgd":
-        family, options = keras.optimizers.SGD, {"momentum": optimizer.momentum}
-        options["weight_decay"] = optimizer.weight_decay or None
+        built = SGD(rate, momentum=optimizer.momentum, weight_decay=optimizer.weight_decay or None)
     else:
-        family, options = keras.optimizers.AdamW, {"weight_decay": optimizer.weight_decay}
-    if optimizer.joints_factor == 1.0:
-        return family(rate, **options)
-    built = type(family.__name__, (JointRate, family), {})(rate, **options)
+        built = AdamW(rate, weight_decay=optimizer.weight_decay)
     built.joints_factor = optimizer.joints_factor
     return built
 
 
-class JointRate:
-    """An optimiser, with a class of Keras, that multiplies the learning rate of the last layers.
+class _Grouped:
+    """An optimiser of Keras that updates small variables together (`grouped_update`).
 
-    These are `kpose.models.layers.JOINT_LAYERS`. In a fine-tuning, joints that begin anew need a
-    higher rate than the layers before, whose weights are already good.
+    Attributes:
+        joints_factor: factor of the learning rate of `kpose.models.layers.JOINT_LAYERS`. In a
+            fine-tuning, joints that begin anew need a higher rate than the layers before, whose
+            weights are already good.
     """
 
     joints_factor = 1.0
 
-    def update_step(self, gradient, variable, learning_rate):
-        """As in Keras, with the factor for variables of the last layers."""
-        path = self._trainable_variables[self._get_variable_index(variable)].path
-        if path.split("/")[0] in JOINT_LAYERS:
-            learning_rate = learning_rate * self.joints_factor
-        super().update_step(gradient, variable, learning_rate)
+    def _apply_weight_decay(self, variables):
+        """Does nothing: the decay is a part of the update."""
+
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        rate = tf.cast(learning_rate, tf.float32)
+        indices = [self._get_variable_index(variable) for variable in trainable_variables]
+        decay = [bool(self.weight_decay) and self._use_weight_decay(variable) for variable in trainable_variables]
+        factors = [self._rate_factor(index) for index in indices]
+        step = self._step_values(rate)
+
+        def rule(first, weights, *values):
+            factor = factors[first]
+            # Decoupled weight decay (Loshchilov and Hutter, ICLR 2019), at the common rate, before
+            # the step, as in Keras.
+            decayed = weights - weights * self.weight_decay * rate if decay[first] else weights
+            change, *slots = self._rule(factor, step, *values)
+            return decayed + change, *slots
+
+        slots = [[kept[index].value for index in indices] for kept in self._slots()]
+        grouped_update.update(
+            self._distribution_strategy,
+            grouped_update.groups_of([v.shape for v in trainable_variables], list(zip(decay, factors, strict=True))),
+            rule,
+            [[v.value for v in trainable_variables], *slots],
+            [list(grads)],
+        )
+
+    def _rate_factor(self, index):
+        joints = self._trainable_variables[index].path.split("/")[0] in JOINT_LAYERS
+        return self.joints_factor if joints else 1.0
+
+
+class SGD(_Grouped, keras.optimizers.SGD):
+    """SGD of Keras with momentum, with grouped updates."""
+
+    def _slots(self):
+        return [self.momentums] if self.momentum else []
+
+    def _step_values(self, rate):
+        return rate
+
+    def _rule(self, factor, rate, *values):
+        *momentum, gradient = values
+        change = -gradient * (rate * factor)
+        if momentum:
+            change += momentum[0] * self.momentum
+            return change, change
+        return (change,)
+
+
+class AdamW(_Grouped, keras.optimizers.AdamW):
+    """AdamW of Keras (Loshchilov and Hutter, ICLR 2019), with grouped updates."""
+
+    def _slots(self):
+        return [self._momentums, self._velocities]
+
+    def _step_values(self, rate):
+        step = tf.cast(self.iterations.value + 1, tf.float32)
+        return rate * tf.sqrt(1.0 - self.beta_2**step) / (1.0 - self.beta_1**step)
+
+    def _rule(self, factor, rate, mean, square, gradient):
+        mean += (gradient - mean) * (1.0 - self.beta_1)
+        square += (tf.square(gradient) - square) * (1.0 - self.beta_2)
+        return -mean * (rate * factor) / (tf.sqrt(square) + self.epsilon), mean, square
 
 
 def build_schedule(schedule, learning_rate, total_steps):

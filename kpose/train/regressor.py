@@ -20,7 +20,7 @@ import keras
 import tensorflow as tf
 
 from kpose.models.decoding import region_inputs, to_pixels
-from kpose.train import replicas, validation_ap
+from kpose.train import grouped_update, replicas, validation_ap
 from kpose.train.epoch_metrics import EpochMetrics
 from kpose.train.executions import TrainingSteps, looped
 
@@ -304,17 +304,8 @@ class Regressor(keras.Model):
 
     def _update(self, gradients, state, loss, step):
         self.step_learning_rate.assign(tf.cast(self.optimizer.learning_rate, tf.float32))
-        norm = tf.linalg.global_norm(gradients)
-        # The gradient of a loss that is NaN can be finite, because clipping stops gradients.
         finite_loss = tf.math.is_finite(loss)
-        finite = tf.logical_and(finite_loss, tf.math.is_finite(norm))
-        if self.clip_norm:
-            gradients = [g * tf.minimum(1.0, self.clip_norm / tf.maximum(norm, 1e-12)) for g in gradients]
-
-        # One program instead of thousands of small operations, each of which a GPU waits for. XLA
-        # cannot compile it for the variables of several devices.
-        one = self.distribute_strategy.num_replicas_in_sync == 1
-        (self._compiled(self._apply) if one else self._apply)(gradients, state, norm, finite)
+        finite = self._apply(gradients, state, finite_loss)
         failed = ~finite
         if self.scales_loss:
             # Overflow of gradients is normal: it lowers the scale. The loss itself is not scaled.
@@ -328,7 +319,15 @@ class Regressor(keras.Model):
         self.loss_scale.assign(tf.maximum(self.loss_scale * factor, 1.0))
         self.finite_steps.assign(tf.where(tf.logical_and(finite, tf.logical_not(grown)), self.finite_steps + 1, 0))
 
-    def _apply(self, gradients, state, norm, finite):
+    def _apply(self, gradients, state, finite_loss):
+        """Applies gradients if all values are finite; returns whether they are."""
+        norm = tf.linalg.global_norm(gradients)
+        # The gradient of a loss that is NaN can be finite, because clipping stops gradients.
+        finite = tf.logical_and(finite_loss, tf.math.is_finite(norm))
+        if self.clip_norm:
+            factor = tf.minimum(1.0, self.clip_norm / tf.maximum(norm, 1e-12))
+            gradients = [g * factor for g in gradients]
+
         def apply():
             self.optimizer.apply(gradients, self.trained_variables)
             self._average()
@@ -337,7 +336,7 @@ class Regressor(keras.Model):
             self.gradient_norm_tracker.update_state(norm)
             return tf.constant(True)
 
-        tf.cond(finite, apply, lambda: tf.constant(False))
+        return tf.cond(finite, apply, lambda: tf.constant(False))
 
     def _average(self):
         if not self.ema:
@@ -345,8 +344,13 @@ class Regressor(keras.Model):
         # The decay is smaller at the start, so that the initial weights have little effect.
         step = tf.cast(self.optimizer.iterations.value, tf.float32)
         decay = tf.minimum(self.ema, (1.0 + step) / (10.0 + step))
-        for average, variable in zip(self.averages, self.averaged, strict=True):
-            average.assign(decay * average + (1.0 - decay) * variable.value)
+        grouped_update.update(
+            self.distribute_strategy,
+            grouped_update.groups_of([v.shape for v in self.averages], [None] * len(self.averages)),
+            lambda _, average, value: (decay * average + (1.0 - decay) * value,),
+            [self.averages],
+            [[v.value for v in self.averaged]],
+        )
 
     def predict_crops(self, images, regions=None):
         """Outputs of the network with evaluation weights.
