@@ -16,7 +16,8 @@ _DASK_RUNNER = "apache_beam.runners.dask.dask_runner.DaskRunner"
 _INTERVAL = 1.0
 
 
-def _import_beam():
+def import_beam():
+    """The module apache_beam; `InputError` if it is not installed."""
     try:
         import apache_beam
     except ImportError:
@@ -36,7 +37,7 @@ def read_options(arguments):
     Raises:
         InputError: Beam is not installed, or Dask is not and its runner is given.
     """
-    _import_beam()
+    import_beam()
     from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
     runner = PipelineOptions(arguments).view_as(StandardOptions).runner or ""
@@ -59,34 +60,34 @@ def read_options(arguments):
     return options
 
 
-def run(function, elements, outputs, unit, pipeline_options):
-    """Calls `function` with each element in a pipeline's workers; returns when all are done.
+def run(step, elements, outputs, unit, pipeline_options):
+    """Applies a step to each element in a pipeline's workers; returns when all are done.
 
     Args:
-        function: a function of a module; each call leaves a complete file or none, because a runner
+        step: a Beam `PTransform`; for each element it leaves a complete file or none, because a runner
             may repeat it.
         elements: list of small values that Beam can encode, such as paths: a runner may limit the
             pipeline's size.
-        outputs: dict of the file that a call writes last -> number of units in it, for the progress.
+        outputs: dict of the file that the step writes last for an element -> number of units in it, for the progress.
         unit: name of the units in the plural.
         pipeline_options: what `read_options` returned.
 
     Raises:
         InputError: a call failed, or the pipeline.
     """
-    beam = _import_beam()
+    beam = import_beam()
     try:
         with _shown(outputs, unit), beam.Pipeline(options=pipeline_options) as pipeline:
             # Without Reshuffle, Beam fuses the steps and one worker does everything.
             jobs = pipeline | beam.Create(elements) | beam.Reshuffle()
-            jobs | "Run" >> beam.Map(function)
+            jobs | "Run" >> step
     except Exception as error:
         raise InputError(f"the Beam pipeline failed: {_cause(error)}") from None
 
 
 def counter(unit):
     """A function that adds to the counter `unit` of the pipeline, which a runner may show."""
-    beam = _import_beam()
+    beam = import_beam()
     return beam.metrics.Metrics.counter("kpose", unit).inc
 
 

@@ -27,7 +27,7 @@ def test_the_progress_counts_the_units_of_finished_files(tmp_path, monkeypatch, 
     monkeypatch.setattr(progress, "NEXT_LINES", 0.0)
     paths = {str(tmp_path / name): units for name, units in [("a", 2), ("b", 30), ("c", 400)]}
     with caplog.at_level("INFO", logger="absl"):
-        beam_runs.run(_write, list(paths), paths, "things", beam_runs.read_options(LOCAL))
+        beam_runs.run(beam_runs.import_beam().Map(_write), list(paths), paths, "things", beam_runs.read_options(LOCAL))
     assert [json.loads(pathlib.Path(path).read_text()) for path in paths] == list(paths)
     assert any(record.getMessage().startswith("432 of 432 things") for record in caplog.records)
 
@@ -35,7 +35,7 @@ def test_the_progress_counts_the_units_of_finished_files(tmp_path, monkeypatch, 
 def test_the_error_of_a_job_is_one_line(tmp_path):
     paths = dict.fromkeys([str(tmp_path / "bad")], 1)
     with pytest.raises(InputError, match="the Beam pipeline failed: .*bad: damaged$") as error:
-        beam_runs.run(_write, list(paths), paths, "things", beam_runs.read_options(LOCAL))
+        beam_runs.run(beam_runs.import_beam().Map(_write), list(paths), paths, "things", beam_runs.read_options(LOCAL))
     helpers.one_line(error)
 
 

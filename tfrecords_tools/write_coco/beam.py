@@ -43,7 +43,7 @@ def write_records(options, pipeline_options):
     def run(jobs, total):
         persons = {_summary_path(job[-1]): len(job[0]) for job in jobs}
         with _job_files(jobs) as elements:
-            beam_runs.run(_write_shard, elements, persons, "persons", pipeline_options)
+            beam_runs.run(beam_runs.import_beam().Map(_write_shard), elements, persons, "persons", pipeline_options)
         for index, path in enumerate(persons):
             yield index, files.read_json(path, "summary of a shard")
 
