@@ -1,8 +1,8 @@
 """Predicts many images with Apache Beam: each shard of the results is an element of a pipeline.
 
 The model is loaded once in each process, as Beam's RunInference does. RunInference itself is not
-used: it makes batches of elements, and Beam's runner for Dask (2.77) loses them. An element is a
-shard and not an image, so that no results are gathered: a worker writes complete files, and a
+used: with it, a pipeline on Dask (Beam 2.77) ended without an error and without results. An element
+is a shard and not an image, so that no results are gathered: a worker writes complete files, and a
 runner may repeat its work. The workers must reach the images, the model and the output folder under
 the same paths.
 """
