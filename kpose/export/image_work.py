@@ -35,7 +35,7 @@ def scans_of_jpeg(image_bytes, enough):
     """
     data = tf.io.decode_raw(image_bytes, tf.uint8)
     # In entropy-coded data, a byte of 255 is followed by a 0: no scan is missed.
-    most = tf.shape(tf.where((data[:-1] == 0xFF) & (data[1:] == _START_OF_SCAN)), tf.int64)[0]
+    most = tf.math.count_nonzero((data[:-1] == 0xFF) & (data[1:] == _START_OF_SCAN))
     return tf.cond(most <= enough, lambda: most, lambda: _walk_scans(data))
 
 
