@@ -81,13 +81,15 @@ def check_work(image_bytes):
     known = [_check_each(is_jpeg | _starts_as_png(image_bytes), "has a damaged header")]
     with tf.control_dependencies(known):
         image_bytes = tf.identity(image_bytes)
-    sides, scans = tf.map_fn(
-        lambda item: tf.cond(item[1], lambda: _of_jpeg(item[0], most), lambda: (item[2], tf.constant(1, tf.int64))),
+    sides = tf.map_fn(
+        lambda item: tf.cond(item[1], lambda: _jpeg_sides(item[0]), lambda: item[2]),
         (image_bytes, is_jpeg, _png_sides(image_bytes)),
-        fn_output_signature=(tf.TensorSpec([2], tf.int64), tf.TensorSpec((), tf.int64)),
+        fn_output_signature=tf.TensorSpec([2], tf.int64),
         parallel_iterations=1,
     )
     pixels, longest = tf.reduce_prod(sides, 1), tf.reduce_max(sides, 1)
+    enough = most // tf.maximum(pixels, 1) // FEW
+    scans = image_work.scans_of_jpegs(tf.where(is_jpeg, image_bytes, b""), enough)
     fits = [
         _check_each(pixels > 0, "has no pixels"),
         _check_each(pixels <= MAX_PIXELS, "has more pixels than are served:", pixels),
@@ -95,7 +97,7 @@ def check_work(image_bytes):
     ]
     with tf.control_dependencies(fits):
         # Once more than the scans, because the pixels are cropped.
-        work = pixels * (scans + 1)
+        work = pixels * (tf.where(is_jpeg, scans, 1) + 1)
     return [_check_sum(work, most, "image_bytes", "announces more pixels (times scans) than are served for its bytes")]
 
 
@@ -217,24 +219,16 @@ def _has_end(image_bytes, is_jpeg):
     )
 
 
-def _of_jpeg(image_bytes, most):
-    """Returns the sides [2] int64 (height, width) in a JPEG's header, and its scans, int64.
-
-    Args:
-        image_bytes: the file.
-        most: int64, the largest work that is served: the scans are exact if they could be more than
-            a share of it.
-    """
-    sides = tf.cast(tf.io.extract_jpeg_shape(image_bytes)[:2], tf.int64)
-    enough = most // tf.maximum(tf.reduce_prod(sides), 1) // FEW
-    return sides, image_work.scans_of_jpeg(image_bytes, enough)
-
-
 def _holds(data, pattern):
     """Returns whether data [n] uint8 contains a sequence of bytes."""
     data = tf.concat([data, tf.zeros([len(pattern)], tf.uint8)], 0)
     places = tf.shape(data)[0] - len(pattern) + 1
     return tf.reduce_any(tf.reduce_all(tf.stack([data[i : places + i] == b for i, b in enumerate(pattern)]), 0))
+
+
+def _jpeg_sides(image_bytes):
+    """Returns [2] int64: height and width in a JPEG's header."""
+    return tf.cast(tf.io.extract_jpeg_shape(image_bytes)[:2], tf.int64)
 
 
 def _png_header(image_bytes, start, length):
