@@ -1,5 +1,6 @@
 """Benchmark of exported models: latency and throughput, beside ONNX Runtime."""
 
+import contextlib
 import os
 import statistics
 import tempfile
@@ -8,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from kpose import config as config_lib
-from kpose.benchmark.timing import alternate, ratio, seconds_of, skipped
+from kpose.benchmark import workers
+from kpose.benchmark.timing import alternate_timed, ratio, seconds_of, skipped
 from kpose.core import devices, skeletons
 from kpose.data.training_set import skeleton_of
 from kpose.export import converted, graph
@@ -20,13 +22,16 @@ BATCH_SIZE = 32
 # Requests with one box, for each run.
 REQUESTS = 10
 IMAGE_SIZE = (480, 640)
+# Requests that do not count: the first ones compile and allocate.
+WARM_UP = 3
+ONNX_FILE = "model.onnx"
 
 
 def serve(runs):
     """Two networks at 224 x 224: keypoints from an image of 480 x 640 with boxes, and from crops.
 
     `throughput_ratio_to_onnx` is above 1, and `latency_ratio_to_onnx` below 1, where kpose is
-    faster.
+    faster. ONNX Runtime has a process of its own (`onnx_worker`).
 
     Args:
         runs: how often each is timed.
@@ -34,49 +39,85 @@ def serve(runs):
     measurements = {}
     with_onnx = not skipped("ONNX Runtime", "onnxruntime", "tf2onnx")
     for name in NETWORKS:
-        measurements |= {f"{name}_{key}": value for key, value in _network(name, runs, with_onnx).items()}
+        with tempfile.TemporaryDirectory() as folder:
+            measured = _network(name, runs, with_onnx, folder)
+        measurements |= {f"{name}_{key}": value for key, value in measured.items()}
     return measurements
 
 
-def _network(name, runs, with_onnx):
+def _network(name, runs, with_onnx, folder):
     config = config_lib.load_recipe(name)
     skeleton = skeleton_of(config, default=skeletons.COCO)
     with devices.dtype_policy("float32"):
         network = folding.fold_batch_norm(build_network(config, skeleton))
-    size = tuple(config.model.input_size)
     server = graph.KeypointServer.from_config(network, config, skeleton)
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "model")
-        tf.saved_model.save(server, path, signatures=server.signatures)
-        # A reference to the model: the signatures alone do not keep the variables.
-        loaded = tf.saved_model.load(path)
-    whole, alone = (loaded.signatures[key] for key in ("serving_default", "serving_images"))
+    size = tuple(config.model.input_size)
+    with contextlib.ExitStack() as stack:
+        worker = stack.enter_context(_onnx(server, folder)) if with_onnx else None
+        return _measurements(runs, _ways(server, size, worker, folder))
+
+
+def _ways(server, size, worker, folder):
+    """Function of a number of persons -> dict name -> function that returns the seconds of a request.
+
+    Args:
+        server: the `KeypointServer`.
+        size: (height, width) of its crops.
+        worker: the `workers.Worker` with ONNX Runtime, or None.
+        folder: for files.
+    """
+    path = os.path.join(folder, "model")
+    tf.saved_model.save(server, path, signatures=server.signatures)
+    # The model, not its signatures: they do not keep the variables.
+    model = tf.saved_model.load(path)
     small = np.random.default_rng(0).integers(0, 256, (IMAGE_SIZE[0] // 8, IMAGE_SIZE[1] // 8, 3), np.uint8)
     jpeg = tf.io.encode_jpeg(small.repeat(8, 0).repeat(8, 1))
     box = np.float32([[100, 50, 200, 400]])
     crops = np.random.default_rng(0).uniform(0, 255, (BATCH_SIZE, *size, 3)).astype(np.float32)
 
     def ways(count):
-        found = {
-            "whole": lambda: whole(image_bytes=tf.stack([jpeg] * count), boxes=tf.repeat(box, count, 0))[
-                "scores"
-            ].numpy(),
-            "alone": lambda: alone(images=tf.constant(crops[:count]))["scores"].numpy(),
-        }
-        if onnx:
-            found["onnx"] = lambda: onnx(crops[:count])
+        files, boxes = tf.stack([jpeg] * count), tf.constant(box.repeat(count, 0))
+        some = tf.constant(crops[:count])
+
+        def whole():
+            return model.signatures["serving_default"](image_bytes=files, boxes=boxes)["scores"].numpy()
+
+        def alone():
+            return model.signatures["serving_images"](images=some)["scores"].numpy()
+
+        found = {"whole": lambda: seconds_of(whole), "alone": lambda: seconds_of(alone)}
+        if worker is not None:
+            request = {"path": os.path.join(folder, ONNX_FILE), "batch_size": count, "size": size}
+            found["onnx"] = lambda: worker.ask(request)["seconds"][0]
         return found
 
-    onnx = converted.to_onnx(server)[1] if with_onnx else None
+    return ways
+
+
+@contextlib.contextmanager
+def _onnx(server, folder):
+    """The `workers.Worker` of ONNX Runtime, with a server's network in a file of the folder."""
+    with open(os.path.join(folder, ONNX_FILE), "wb") as file:
+        file.write(converted.to_onnx(server)[0])
+    with workers.Worker("kpose.benchmark.onnx_worker", os.path.join(folder, "onnx.log")) as worker:
+        yield worker
+
+
+def _measurements(runs, ways):
+    """The measurements of one network.
+
+    Args:
+        runs: how often each is timed.
+        ways: from `_ways`.
+    """
     single = ways(1)
     for way in single.values():
-        way()
-    latencies = {name: [] for name in single}
-    for _ in range(REQUESTS * runs):
-        for way, run in single.items():
-            latencies[way].append(seconds_of(run))
+        for _ in range(WARM_UP):
+            way()
+    rounds = [{name: way() for name, way in single.items()} for _ in range(REQUESTS * runs)]
+    latencies = {name: [seconds[name] for seconds in rounds] for name in single}
     middle = {way: statistics.median(times) for way, times in latencies.items()}
-    seconds = alternate(runs, ways(BATCH_SIZE))
+    seconds = alternate_timed(runs, ways(BATCH_SIZE))
     measurements = {}
     for way, times in latencies.items():
         measurements[f"{way}_p50_ms"] = 1000 * middle[way]
@@ -84,6 +125,7 @@ def _network(name, runs, with_onnx):
         measurements[f"{way}_persons_per_second_at_{BATCH_SIZE}"] = BATCH_SIZE / seconds[way]
     return measurements | {
         "throughput_ratio_to_onnx": ratio(seconds, "onnx", "alone"),
-        "latency_ratio_to_onnx": middle["alone"] / middle["onnx"] if onnx else None,
+        "latency_ratio_to_onnx": middle["alone"] / middle["onnx"] if "onnx" in middle else None,
+        "preprocessing_ms": 1000 * (middle["whole"] - middle["alone"]),
         "share_of_preprocessing": 1 - seconds["alone"] / seconds["whole"],
     }

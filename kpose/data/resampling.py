@@ -81,4 +81,5 @@ def _sample_pixels(image, size, scale, translation):
     image = tf.raw_ops.ScaleAndTranslate(
         images=image, size=size, scale=scale, translation=translation, kernel_type="triangle", antialias=True
     )
-    return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
+    # Weighted means of 0..255, so they are in this range. `rint` is faster than `round` and the same.
+    return tf.cast(tf.math.rint(image), tf.uint8)

@@ -17,26 +17,39 @@ _DECODED_CHUNKS = ("IHDR", "PLTE", "tRNS", "IDAT", "IEND")
 _COMPRESSED_CHUNKS = ("zTXt", "iTXt", "iCCP")
 _PNG_SIGNATURE = 8
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+# The two bytes of the marker of a scan are counted up to this number, which bounds the memory.
+MOST_COUNTED = 100
 # Second bytes of the markers that begin a segment or end the image. The others are entropy-coded
 # data, restart markers or errors.
 _IS_MARKER = np.array([code >= 0xC0 and not 0xD0 <= code <= 0xD7 and code != 0xFF for code in range(256)])
 
 
-def scans_of_jpeg(image_bytes, enough):
-    """The number of scans of a JPEG.
+def scans_of_jpegs(files, enough):
+    """The numbers of scans of JPEGs.
 
     Args:
-        image_bytes: the file, a string.
-        enough: int64; a number of scans that needs no exact count.
+        files: [N] strings.
+        enough: [N] int64; numbers of scans that need no exact count.
 
     Returns:
-        int64. At most `enough`: an upper bound. Else the number of scans that the decoder reads:
-        the file's thumbnails, and what follows its end marker, do not count.
+        [N] int64. Up to `enough` (and `MOST_COUNTED`): an upper bound. Else the number of scans that
+        the decoder reads: the file's thumbnails, and what follows its end marker, do not count.
     """
-    data = tf.io.decode_raw(image_bytes, tf.uint8)
     # In entropy-coded data, a byte of 255 is followed by a 0: no scan is missed.
-    most = tf.shape(tf.where((data[:-1] == 0xFF) & (data[1:] == _START_OF_SCAN)), tf.int64)[0]
-    return tf.cond(most <= enough, lambda: most, lambda: _walk_scans(data))
+    places, _, _ = tf.raw_ops.StringSplitV2(input=files, sep=bytes([0xFF, _START_OF_SCAN]), maxsplit=MOST_COUNTED)
+    parts = tf.math.bincount(tf.cast(places[:, 0], tf.int32), minlength=tf.shape(files)[0], dtype=tf.int64)
+    most = parts - 1
+    known = most <= tf.minimum(enough, MOST_COUNTED - 1)
+
+    def exact():
+        return tf.map_fn(
+            lambda item: tf.cond(item[2], lambda: item[1], lambda: _walk_scans(tf.io.decode_raw(item[0], tf.uint8))),
+            (files, most, known),
+            fn_output_signature=tf.int64,
+            parallel_iterations=1,
+        )
+
+    return tf.cond(tf.reduce_all(known), lambda: most, exact)
 
 
 def _walk_scans(data):

@@ -17,6 +17,7 @@ MAX_PIXELS = 50_000_000
 MAX_SIDE = 20_000
 # The end marker of a file must be within its last TAIL bytes: some cameras append other data.
 TAIL = 65536
+END_OF_JPEG, END_OF_PNG = b"\xff\xd9", b"IEND"
 # Bytes of a PNG up to the end of its width and height.
 PNG_HEADER = 24
 # The scans of a JPEG are counted exactly if they could be more than this share of what is served.
@@ -69,15 +70,49 @@ def check_work(image_bytes):
     Returns:
         Operations that fail at the first invalid item, and name its number.
     """
-    size = tf.reduce_sum(tf.cast(tf.strings.length(image_bytes), tf.int64))
-    most = WORK + WORK_PER_BYTE * size
-    work = tf.map_fn(
-        lambda item: _announced(*item, most),
-        (tf.range(tf.shape(image_bytes)[0]), image_bytes),
-        fn_output_signature=tf.TensorSpec((), tf.int64),
+    sizes = tf.strings.length(image_bytes)
+    most = WORK + WORK_PER_BYTE * tf.reduce_sum(tf.cast(sizes, tf.int64))
+    is_jpeg, is_png = _is_jpeg(image_bytes), tf.strings.substr(image_bytes, 0, 8) == b"\x89PNG\r\n\x1a\n"
+    known = [_check_each(sizes > 0, "is empty"), _check_each(is_jpeg | is_png, "is neither JPEG nor PNG")]
+    with tf.control_dependencies(known):
+        known = [_check_each(_has_end(image_bytes, is_jpeg), "is cut short")]
+    with tf.control_dependencies(known):
+        image_bytes = tf.identity(image_bytes)
+    known = [_check_each(is_jpeg | _starts_as_png(image_bytes), "has a damaged header")]
+    with tf.control_dependencies(known):
+        image_bytes = tf.identity(image_bytes)
+    sides = tf.map_fn(
+        lambda item: tf.cond(item[1], lambda: _jpeg_sides(item[0]), lambda: item[2]),
+        (image_bytes, is_jpeg, _png_sides(image_bytes)),
+        fn_output_signature=tf.TensorSpec([2], tf.int64),
         parallel_iterations=1,
     )
+    pixels, longest = tf.reduce_prod(sides, 1), tf.reduce_max(sides, 1)
+    enough = most // tf.maximum(pixels, 1) // FEW
+    scans = image_work.scans_of_jpegs(tf.where(is_jpeg, image_bytes, b""), enough)
+    fits = [
+        _check_each(pixels > 0, "has no pixels"),
+        _check_each(pixels <= MAX_PIXELS, "has more pixels than are served:", pixels),
+        _check_each(longest <= MAX_SIDE, "has a side longer than is served:", longest),
+    ]
+    with tf.control_dependencies(fits):
+        # Once more than the scans, because the pixels are cropped.
+        work = pixels * (tf.where(is_jpeg, scans, 1) + 1)
     return [_check_sum(work, most, "image_bytes", "announces more pixels (times scans) than are served for its bytes")]
+
+
+def _check_each(good, reason, values=None):
+    """Returns an operation that fails at the first False of good [N] bool.
+
+    Args:
+        good: whether each file is valid.
+        reason: text of the error.
+        values: [N] int64; the error contains that of the invalid file. None: nothing.
+    """
+    place = _first_bad(good)
+    # One more, because there is no place without an invalid file.
+    shown = [] if values is None else [tf.concat([values, [0]], 0)[place]]
+    return tf.debugging.Assert(tf.reduce_all(good), ["image_bytes item", place, reason, *shown], summarize=3)
 
 
 def check_areas(boxes, image, size):
@@ -149,6 +184,7 @@ def decode_part(image_bytes, region, size):
 
 
 def _is_jpeg(image_bytes):
+    """Returns whether files begin as JPEGs, bool of the shape of the files."""
     return tf.strings.substr(image_bytes, 0, 3) == b"\xff\xd8\xff"
 
 
@@ -156,51 +192,31 @@ def _decode_png(image_bytes):
     return tf.io.decode_png(image_work.without_other_chunks(image_bytes), channels=3)
 
 
-def _announced(index, image_bytes, most):
-    """Checks the header and the end of an encoded image, and returns the pixels to decode.
-
-    Only JPEG and PNG are accepted. Their first bytes identify them. TensorFlow's own detection also
-    accepts GIF and BMP, whose headers do not limit the size of the decoded image.
+def _has_end(image_bytes, is_jpeg):
+    """Returns [N] bool: whether files [N] contain the end marker of their format near their end.
 
     Args:
-        index: the item's number, for errors.
-        image_bytes: the file.
-        most: int64, the largest result that is served.
-
-    Returns:
-        int64: the pixels, times the scans of a JPEG; once more, because they are cropped.
+        image_bytes: [N] JPEG or PNG files.
+        is_jpeg: [N] bool.
     """
-    is_jpeg = _is_jpeg(image_bytes)
-    is_png = tf.strings.substr(image_bytes, 0, 8) == b"\x89PNG\r\n\x1a\n"
-    size = tf.strings.length(image_bytes)
-    # Both formats have an end marker. Some programs append bytes after it.
-    tail = tf.io.decode_raw(tf.strings.substr(image_bytes, tf.maximum(size - TAIL, 0), TAIL), tf.uint8)
-    ends_jpeg, ends_png = _holds(tail, b"\xff\xd9"), _holds(tail, b"IEND")
+    sizes = tf.strings.length(image_bytes)
 
-    def check(condition, *what):
-        return tf.debugging.Assert(condition, ["image_bytes item", index, *what], summarize=3)
+    def end(length):
+        return tf.strings.substr(image_bytes, tf.maximum(sizes - length, 0), tf.fill(tf.shape(sizes), length))
 
-    known = [
-        check(size > 0, "is empty"),
-        check(tf.logical_or(is_jpeg, is_png), "is neither JPEG nor PNG"),
-        check(tf.logical_or(tf.where(is_jpeg, ends_jpeg, ends_png), size == 0), "is cut short"),
-    ]
-    with tf.control_dependencies([op for op in known if op is not None]):
-        image_bytes = tf.identity(image_bytes)
-    sides = tf.cond(is_jpeg, lambda: _jpeg_sides(image_bytes), lambda: _png_sides(image_bytes))
-    sides = tf.ensure_shape(sides, [2])
-    pixels = tf.reduce_prod(sides)
-    fits = [
-        check(tf.logical_or(is_jpeg, _starts_as_png(image_bytes)), "has a damaged header"),
-        check(pixels > 0, "has no pixels"),
-        check(pixels <= MAX_PIXELS, "has more pixels than are served:", pixels),
-        check(tf.reduce_max(sides) <= MAX_SIDE, "has a side longer than is served:", tf.reduce_max(sides)),
-    ]
-    with tf.control_dependencies([op for op in fits if op is not None]):
-        pixels = tf.identity(pixels)
-    enough = most // tf.maximum(pixels, 1) // FEW
-    scans = tf.cond(is_jpeg, lambda: image_work.scans_of_jpeg(image_bytes, enough), lambda: tf.constant(1, tf.int64))
-    return pixels * (scans + 1)
+    # A PNG ends with the name of its last chunk and a checksum of 4 bytes.
+    at_end = tf.where(is_jpeg, end(2) == END_OF_JPEG, tf.strings.substr(end(8), 0, 4) == END_OF_PNG)
+
+    # Some programs append bytes after it.
+    def near_end(item):
+        tail = tf.io.decode_raw(item[0], tf.uint8)
+        return tf.cond(item[1], lambda: _holds(tail, END_OF_JPEG), lambda: _holds(tail, END_OF_PNG))
+
+    return tf.cond(
+        tf.reduce_all(at_end),
+        lambda: at_end,
+        lambda: tf.map_fn(near_end, (end(TAIL), is_jpeg), fn_output_signature=tf.bool, parallel_iterations=1),
+    )
 
 
 def _holds(data, pattern):
@@ -216,7 +232,7 @@ def _jpeg_sides(image_bytes):
 
 
 def _png_header(image_bytes, start, length):
-    """Returns bytes of a PNG's header.
+    """Returns bytes [N] of the headers of PNGs.
 
     Length and type of the first chunk start at byte 8, width and height at byte 16.
     """
@@ -226,16 +242,16 @@ def _png_header(image_bytes, start, length):
 
 
 def _starts_as_png(image_bytes):
-    """Returns whether the first chunk of a PNG is its header."""
+    """Returns [N] bool: whether the first chunk of a PNG is its header."""
     return _png_header(image_bytes, 8, 8) == b"\0\0\0\x0dIHDR"
 
 
 def _png_sides(image_bytes):
-    """Returns [2] int64: height and width in a PNG's header."""
+    """Returns [N, 2] int64: height and width in the headers of PNGs."""
     values = tf.cast(tf.io.decode_raw(_png_header(image_bytes, 16, 8), tf.uint8), tf.int64)
-    width, height = (tf.reduce_sum(values[i : i + 4] * [2**24, 2**16, 2**8, 1]) for i in (0, 4))
     # The product of two sides of 2**32 would overflow.
-    return tf.minimum(tf.stack([height, width]), 2**31)
+    sides = tf.reduce_sum(tf.reshape(values, [-1, 2, 4]) * [2**24, 2**16, 2**8, 1], -1)
+    return tf.minimum(tf.reverse(sides, [1]), 2**31)
 
 
 def inside(sides, boxes):

@@ -90,7 +90,7 @@ def test_an_ordinary_progressive_jpeg_is_served(model):
 
 
 def _scans(data):
-    return int(image_work.scans_of_jpeg(tf.constant(data), tf.constant(0, tf.int64)))
+    return int(image_work.scans_of_jpegs(tf.constant([data]), tf.constant([0], tf.int64))[0])
 
 
 def test_scans_are_counted_as_the_decoder_reads_them():
@@ -105,6 +105,19 @@ def test_scans_are_counted_as_the_decoder_reads_them():
     assert _scans(data + b"\xff\xda" * 9) == count
     for length in range(0, len(data), 37):
         assert 0 <= _scans(data[:length]) <= count
+
+
+def test_the_scans_of_each_file_are_its_own():
+    data, other = attack_files.progressive_jpeg(), attack_files.jpeg_of_scans(64, 300)
+    thumbnail = b"\xff\xe1" + (len(data) + 2).to_bytes(2, "big") + data
+    files = [data[:2] + thumbnail + data[2:], b"", other, data, other[:-2]]
+    alone = [_scans(file) for file in files]
+    found = image_work.scans_of_jpegs(tf.constant(files), tf.zeros(len(files), tf.int64))
+    np.testing.assert_array_equal(found, alone)
+    assert alone[1] == 0 < alone[0] == alone[3] < 300 <= alone[2]
+    # An upper bound is enough for the first, and the exact number for one with many.
+    bound = image_work.scans_of_jpegs(tf.constant(files), tf.fill(len(files), tf.constant(200, tf.int64)))
+    np.testing.assert_array_equal(bound, [2 * alone[0], 0, alone[2], alone[3], alone[4]])
 
 
 def test_chunks_that_do_not_change_the_pixels_are_left_out():
