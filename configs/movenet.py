@@ -1,4 +1,4 @@
-"""The MoveNet Lightning network, fine-tuned as a regressor on human labels: the shipped model.
+"""The MoveNet Lightning network, fine-tuned as a regressor on human labels.
 
 The initial weights are the published ones of MoveNet Lightning, which is a pose model. Compare its
 scores only with other models that start from a pose model.

@@ -1,7 +1,6 @@
 """Worker that times an ONNX file in ONNX Runtime (`workers.serve`).
 
-It has a process of its own: the threads of ONNX Runtime wait actively for some time after each run,
-and would take the cores from what is timed next.
+It has a process of its own, so that its threads cannot take the cores from what is timed next.
 
 Request: {"path", "batch_size", "size"} and optionally "repeats"; answer: see `handle`.
 """

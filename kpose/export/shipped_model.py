@@ -36,9 +36,18 @@ _BEST = flags.DEFINE_bool(
     "Take the checkpoint with the best validation score, not the newest one.",
     flag_values=FLAGS,
 )
+_AVERAGE_WITH = flags.DEFINE_string(
+    "average_with",
+    None,
+    "Shipped model of the same network: ship a mean of its weights and the run's.",
+    flag_values=FLAGS,
+)
+_SHARE = flags.DEFINE_float(
+    "share", 0.5, "Share of the run in the mean.", lower_bound=0.0, upper_bound=1.0, flag_values=FLAGS
+)
 
 
-def ship(workdir, name, facts=None, output_dir=None, best=False):
+def ship(workdir, name, facts=None, output_dir=None, best=False, average_with=None, share=0.5):
     """Writes a trained run as a shipped model; see `kpose.runs.shipped_files` for its files.
 
     Args:
@@ -47,13 +56,17 @@ def ship(workdir, name, facts=None, output_dir=None, best=False):
         facts: dict of entries that are added to the card.
         output_dir: folder for the files; None: `shipped_files.FOLDER`.
         best: take the checkpoint with the best validation score, not the newest one.
+        average_with: a shipped model; the weights are the means of its weights and the run's. For a
+            run that began with this model, the mean is often better than both (Wortsman et al.,
+            "Model soups", ICML 2022). None: the run's weights.
+        share: share of the run in the mean.
 
     Returns:
         The paths of the files.
 
     Raises:
         InputError: the run does not exist or is a cascade; the name contains a folder; a fact has
-            the name of another entry of the card.
+            the name of another entry of the card; `average_with` is another network.
     """
     # Imported here, because --help must not wait for TensorFlow.
     from kpose.models.layers import OUTPUTS_OF_LOSS
@@ -65,6 +78,8 @@ def ship(workdir, name, facts=None, output_dir=None, best=False):
     config = trained.config
     if config.model.name == "cascade":
         raise InputError(f"{workdir}: a cascade cannot be shipped, because it needs the networks of several runs")
+    if average_with:
+        _average(trained, average_with, share)
     contents = _contents(trained)
     card = {
         "name": name,
@@ -72,6 +87,8 @@ def ship(workdir, name, facts=None, output_dir=None, best=False):
         "outputs": list(OUTPUTS_OF_LOSS.get(config.loss.name, ())),
         "checkpoint": os.path.basename(trained.origin),
     }
+    if average_with:
+        card |= {"averaged_with": average_with, "share_of_run": share}
     recipe = {
         "mean_pose": [[round(float(value), 5) for value in place] for place in trained.mean_pose],
         "recipe": config.to_dict(),
@@ -106,6 +123,20 @@ def _without_batch_norm(trained):
     return dataclasses.replace(trained, config=config, network=network)
 
 
+def _average(trained, name, share):
+    """Replaces the weights of a trained network with means of them and those of a shipped model."""
+    from kpose.runs.workdir import load_trained
+
+    if not shipped_files.is_shipped(name):
+        raise InputError(f"--average_with={name}: the shipped models are {', '.join(shipped_files.names())}")
+    arrays, others = trained.network.get_weights(), load_trained(name).network.get_weights()
+    if [array.shape for array in arrays] != [array.shape for array in others]:
+        raise InputError(f"--average_with={name}: its network is not that of {trained.origin}")
+    trained.network.set_weights(
+        [share * array + (1.0 - share) * other for array, other in zip(arrays, others, strict=True)]
+    )
+
+
 def _contents(trained):
     """Returns the files of a network by suffix: its weights in float16, and TensorFlow Lite."""
     import numpy as np
@@ -124,7 +155,7 @@ def main():
     facts = files.read_json(_FACTS.value, "file of facts") if _FACTS.value else {}
     if not isinstance(facts, dict):
         raise InputError(f"{_FACTS.value}: holds no JSON object")
-    ship(_WORKDIR.value, _NAME.value, facts, _OUTPUT_DIR.value, _BEST.value)
+    ship(_WORKDIR.value, _NAME.value, facts, _OUTPUT_DIR.value, _BEST.value, _AVERAGE_WITH.value, _SHARE.value)
 
 
 def console():

@@ -18,9 +18,9 @@ from kpose.core.errors import InputError
 # In the folder of the package; `import kpose` would be a cycle, because `kpose.load` reads this.
 FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "models_shipped")
 DETECTORS = os.path.join(FOLDER, "detectors")
-DEFAULT = "movenet_lightning_v1"
+DEFAULT = "movenet_lightning_v2"
 # Short names of two models: the faster and the more accurate one.
-SIZES = {"fast": DEFAULT, "best": "movenet_thunder_v1"}
+SIZES = {"fast": DEFAULT, "best": "movenet_thunder_v2"}
 
 
 def names():

@@ -1,5 +1,6 @@
 """Shipped models: loaded by name, checked, and equal to the trained network."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -36,6 +37,20 @@ def test_the_two_shipped_models_are_small_and_load_by_short_names():
         assert max(map(os.path.getsize, files)) < largest
         assert networks.open_network(size).name == name
         assert shipped_lib.read_card(size)[0]["name"] == name
+
+
+def test_notice_names_every_file_of_weights():
+    with open(os.path.join(os.path.dirname(__file__), "..", "..", "NOTICE")) as file:
+        notice = file.read()
+    weights = [
+        os.path.relpath(os.path.join(folder, name), shipped_files.FOLDER)
+        for folder, _, names in os.walk(shipped_files.FOLDER)
+        for name in names
+        if name.endswith((".npz", ".tflite"))
+    ]
+    assert len(weights) >= 5
+    for name in weights:
+        assert name in notice, "NOTICE names the origin and the licence of all weights"
 
 
 def test_the_shipped_model_is_refused_when_damaged(tmp_path, monkeypatch):
@@ -80,6 +95,26 @@ def test_the_command_writes_a_model_that_kpose_loads(tiny_run, tiny_data, tmp_pa
     expected = kpose.load(saved_model.export(tiny_run, str(tmp_path / "serving"))).predict(photo, box)
     # The shipped model has float16 weights.
     np.testing.assert_allclose(found.keypoints, expected.keypoints, atol=0.05)
+
+
+def test_a_run_is_averaged_with_a_shipped_model(tiny_run, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(shipped_files, "FOLDER", str(tmp_path))
+    shipped_model.ship(tiny_run, "zero", output_dir=str(tmp_path))
+    weights = dict(np.load(tmp_path / "zero.npz"))
+    # A shipped model whose weights are all zero.
+    np.savez(tmp_path / "zero.npz", **{name: np.zeros_like(array) for name, array in weights.items()})
+    card = json.loads((tmp_path / "zero.json").read_text())
+    card["sha256"]["npz"] = hashlib.sha256((tmp_path / "zero.npz").read_bytes()).hexdigest()
+    (tmp_path / "zero.json").write_text(json.dumps(card))
+    arguments = (f"--workdir={tiny_run}", "--name=mean", f"--output_dir={tmp_path}", "--share=0.25")
+    status, _, err = run(monkeypatch, capfd, "kpose.export.shipped_model", *arguments, "--average_with=zero")
+    assert status == 0, err
+    for name, array in np.load(tmp_path / "mean.npz").items():
+        np.testing.assert_allclose(array, weights[name] / 4, rtol=2e-3, atol=1e-6)
+    card = json.loads((tmp_path / "mean.json").read_text())
+    assert (card["averaged_with"], card["share_of_run"]) == ("zero", 0.25)
+    status, _, err = run(monkeypatch, capfd, "kpose.export.shipped_model", *arguments, "--average_with=none")
+    assert status != 0 and "--average_with=none: the shipped models are mean, zero" in err
 
 
 @pytest.mark.parametrize(
