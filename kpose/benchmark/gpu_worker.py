@@ -68,7 +68,7 @@ def train(request):
         dict of `_timed`, and "gflop", the floating-point operations of a training step for one
         image.
     """
-    mode = tuple(request[name] for name in ("network", "precision", "xla", "batch_size"))
+    mode = _mode(request)
     if mode in _FAILED:
         raise RuntimeError(f"as before: {_FAILED[mode]}")
     try:
@@ -77,9 +77,13 @@ def train(request):
         # A second compilation would fail too, after the same time.
         _FAILED[mode] = type(error).__name__
         raise
-    _ENGINES[:] = [engine]
     engine.set_steps_per_execution(request["steps_per_execution"])
     return {"first_call_seconds": first, "gflop": work / 1e9} | _timed(engine, request)
+
+
+def _mode(request):
+    """The arguments of `_engine`."""
+    return tuple(request[name] for name in ("network", "precision", "xla", "batch_size"))
 
 
 def _timed(engine, request):
@@ -119,8 +123,6 @@ def _on_gpu():
 
 # Network, precision, XLA and batch size -> the error of building it.
 _FAILED = {}
-# The engine of the last `train`.
-_ENGINES = []
 
 
 # One at a time: the number of steps in an execution needs no new compilation.
@@ -144,7 +146,6 @@ def _forget():
     import tensorflow as tf
 
     _engine.cache_clear()
-    _ENGINES.clear()
     keras.backend.clear_session()
     gc.collect()
     if _on_gpu():
@@ -270,10 +271,11 @@ def decoding(request):
 
 
 def profile(request):
-    """Where the time of training steps goes, for the engine of the last `train`.
+    """Where the time of training steps on constant data goes.
 
     Args:
-        request: dict of "steps", the number of steps, and "rows", the number of operations to name.
+        request: dict of "network", "precision", "xla" and "batch_size", as for `train`; "steps", the
+            number of steps; "rows", the number of operations to name.
 
     Returns:
         dict of "seconds" of a step, "busy", the share of the time in which the card computes, and
@@ -282,7 +284,7 @@ def profile(request):
     """
     from kpose.benchmark import profiling
 
-    engine = _ENGINES[-1]
+    engine = _engine(*_mode(request))[0]
     engine.set_steps_per_execution(1)
     return profiling.profile(engine, request["steps"], request.get("rows", 40))
 

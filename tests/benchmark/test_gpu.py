@@ -47,10 +47,8 @@ def test_results_before_a_crash_a_hang_and_an_error_are_kept(tmp_path, monkeypat
 
 
 def test_the_profile_of_training_steps_names_their_operations():
-    gpu_worker._forget()
     request = {"network": "deeppose", "precision": "float32", "xla": "off", "batch_size": 1}
-    gpu_worker.train(request | {"steps_per_execution": 1, "time": 0.1, "steps": 1})
-    found = gpu_worker.profile({"steps": 1, "rows": 1000})
+    found = gpu_worker.profile(request | {"steps": 1, "rows": 1000})
     names = " ".join(name for name, _, _ in found["operations"])
     assert "Conv2D" in names and "MatMul" in names
     assert found["seconds"] > 0 and all(milliseconds >= 0 for _, milliseconds, _ in found["operations"])
