@@ -31,25 +31,28 @@ def groups_of(shapes, keys):
     return list(groups.values())
 
 
-def update(strategy, groups, rule, written, read=()):
+def update(strategy, groups, rule, written, read=(), added=0):
     """Updates variables on each device of a strategy.
 
     Args:
         strategy: the `tf.distribute.Strategy`; call this in its cross-replica context.
         groups: list of lists of indices (`groups_of`).
         rule: function (index of the first variable of a group, the values of `written` and of
-            `read`, each a vector or a tensor) -> new values of `written`. It must compute
-            elementwise.
+            `read`, each a vector or a tensor) -> for each list of `written` the new values, or for
+            the first `added` lists what is added to the variables. It must compute elementwise.
         written: list of lists of variables; variables of equal index have equal shapes.
         read: list of lists of tensors or variables of the same shapes.
+        added: number of lists to which the rule adds. Adding needs no new memory. A large variable
+            is then updated faster.
     """
 
     @tf.autograph.experimental.do_not_convert
     def on_device(_, written, read):
         for group in groups:
             values = [_together(values, group) for values in (*written, *read)]
-            for variables, value in zip(written, rule(group[0], *values), strict=True):
-                _assign(variables, group, value)
+            results = zip(written, rule(group[0], *values), strict=True)
+            for number, (variables, value) in enumerate(results):
+                _write(variables, group, value, number < added)
 
     # Plain tuples, because the strategy cannot rebuild Keras's tracked lists.
     arguments = tuple(map(tuple, written)), tuple(map(tuple, read))
@@ -62,11 +65,11 @@ def _together(values, group):
     return tf.concat([tf.reshape(values[index], [-1]) for index in group], axis=0)
 
 
-def _assign(variables, group, value):
-    if len(group) == 1:
-        variables[group[0]].assign(value)
-        return
-    shapes = [variables[index].shape for index in group]
-    parts = tf.split(value, [shape.num_elements() for shape in shapes])
-    for index, shape, part in zip(group, shapes, parts, strict=True):
-        variables[index].assign(tf.reshape(part, shape))
+def _write(variables, group, value, add):
+    parts = [value]
+    if len(group) > 1:
+        shapes = [variables[index].shape for index in group]
+        parts = tf.split(value, [shape.num_elements() for shape in shapes])
+        parts = [tf.reshape(part, shape) for part, shape in zip(parts, shapes, strict=True)]
+    for index, part in zip(group, parts, strict=True):
+        (variables[index].assign_add if add else variables[index].assign)(part)

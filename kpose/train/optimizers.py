@@ -123,11 +123,12 @@ class _Grouped:
 
         def rule(first, weights, *values):
             factor = factors[first]
-            # Decoupled weight decay (Loshchilov and Hutter, ICLR 2019), at the common rate, before
-            # the step, as in Keras.
-            decayed = weights - weights * self.weight_decay * rate if decay[first] else weights
             change, *slots = self._rule(factor, step, *values)
-            return decayed + change, *slots
+            if decay[first]:
+                # Decoupled weight decay (Loshchilov and Hutter, ICLR 2019), at the common rate, of
+                # the weights before the step, as in Keras.
+                change -= weights * (self.weight_decay * rate)
+            return change, *slots
 
         slots = [[kept[index].value for index in indices] for kept in self._slots()]
         grouped_update.update(
@@ -136,6 +137,7 @@ class _Grouped:
             rule,
             [[v.value for v in trainable_variables], *slots],
             [list(grads)],
+            added=1,
         )
 
     def _rate_factor(self, index):
@@ -154,7 +156,7 @@ class SGD(_Grouped, keras.optimizers.SGD):
 
     def _rule(self, factor, rate, *values):
         *momentum, gradient = values
-        change = -gradient * (rate * factor)
+        change = gradient * (-rate * factor)
         if momentum:
             change += momentum[0] * self.momentum
             return change, change
@@ -174,7 +176,7 @@ class AdamW(_Grouped, keras.optimizers.AdamW):
     def _rule(self, factor, rate, mean, square, gradient):
         mean += (gradient - mean) * (1.0 - self.beta_1)
         square += (tf.square(gradient) - square) * (1.0 - self.beta_2)
-        return -mean * (rate * factor) / (tf.sqrt(square) + self.epsilon), mean, square
+        return mean * (-rate * factor) / (tf.sqrt(square) + self.epsilon), mean, square
 
 
 def build_schedule(schedule, learning_rate, total_steps):

@@ -12,6 +12,7 @@ from kpose.train import grouped_update, optimizers
 
 # The first is large enough to be updated alone.
 SHAPES = [(300, 300), (3, 3, 4, 5), (5,), (7,), ()]
+ARITHMETIC = {"Mul", "AddV2", "Sub", "Sqrt", "Square", "RealDiv", "Neg"}
 
 
 def _variables(rng):
@@ -30,10 +31,10 @@ def _of_keras(name, rate, decay):
     return keras.optimizers.AdamW(rate, weight_decay=decay)
 
 
-def _ours(name, rate, decay, joints_factor=1.0):
+def _ours(name, rate, decay, joints_factor=1.0, momentum=0.9):
     config = config_lib.default()
     config.optimizer.name, config.optimizer.learning_rate = name, rate
-    config.optimizer.momentum, config.optimizer.weight_decay = 0.9, decay
+    config.optimizer.momentum, config.optimizer.weight_decay = momentum, decay
     config.optimizer.joints_factor = joints_factor
     config.schedule.name, config.schedule.warmup_steps = "constant", 0
     return optimizers.build(config.optimizer, config.schedule, 10)
@@ -110,7 +111,18 @@ def test_many_small_variables_need_few_operations(optimizer):
         built.build(variables)
         step = tf.function(lambda *gradients: built.apply(list(gradients), variables), autograph=False)
         graph = step.get_concrete_function(*[tf.TensorSpec([4]) for _ in range(number)]).graph
-        arithmetic = {"Mul", "AddV2", "Sub", "Sqrt", "Square", "RealDiv", "Neg"}
-        return sum(operation.type in arithmetic for operation in graph.get_operations())
+        return sum(operation.type in ARITHMETIC for operation in graph.get_operations())
 
     assert operations(40) == operations(2)
+
+
+@pytest.mark.parametrize("optimizer, momentum, decay, most", [("sgd", 0.0, 0.0, 1), ("sgd", 0.9, 0.1, 5)])
+def test_a_large_variable_is_passed_through_few_times(optimizer, momentum, decay, most):
+    """Each operation reads and writes as much memory as the variable has. The last one adds in place."""
+    variable = keras.Variable(np.ones((300, 300), "float32"))
+    built = _ours(optimizer, 0.01, decay, momentum=momentum)
+    built.build([variable])
+    step = tf.function(lambda gradient: built.apply([gradient], [variable]), autograph=False)
+    graph = step.get_concrete_function(tf.TensorSpec(variable.shape)).graph
+    passes = [o for o in graph.get_operations() if o.type in ARITHMETIC and o.outputs[0].shape == variable.shape]
+    assert len(passes) <= most

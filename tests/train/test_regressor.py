@@ -362,3 +362,24 @@ def test_networks_with_an_upsampling_train_compiled_in_bfloat16(name):
     after = [v.numpy() for v in regressor.network.trainable_variables]
     assert all(np.isfinite(a).all() for a in after)
     assert any((a != b).any() for a, b in zip(after, before, strict=True))
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_the_metrics_of_each_execution_are_those_of_the_metric_objects(replicas):
+    """They are read by one compiled function. It must see each change, and not run Python again."""
+    regressor, read, calls = make_regressor(replicas), [], []
+
+    class Read(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            read.append({name: float(value) for name, value in logs.items()})
+            calls.append(len(results))
+            assert read[-1] == pytest.approx({m.name: float(original(m)) for m in self.model.metrics}, abs=1e-6)
+
+    def original(metric):
+        return type(metric).result(metric)
+
+    results, loss = [], regressor.loss_tracker
+    loss.result = lambda: results.append(1) or original(loss)
+    train(regressor, make_data(), steps=4, validation=False, callbacks=[Read()])
+    assert len({values["loss"] for values in read}) == 4
+    assert len(set(calls)) == 1
