@@ -6,7 +6,7 @@ from absl import logging
 
 from kpose.core.errors import InputError
 from kpose.data import records
-from kpose.data.training_set import decode_record
+from kpose.data.samples import decode_records
 
 
 class CropCache:
@@ -47,12 +47,14 @@ class CropCache:
 
     def _fill(self, source, files):
         """Decodes the records of one data set into the cache."""
-        dataset = tf.data.TFRecordDataset(files.paths).map(
-            lambda serialised: decode_record(self._set, source, serialised), num_parallel_calls=tf.data.AUTOTUNE
+        dataset = (
+            tf.data.TFRecordDataset(files.paths)
+            .batch(64)
+            .map(lambda some: decode_records(self._set, tf.fill(tf.shape(some), source), some), num_parallel_calls=2)
         )
         place = self._starts[source]
         with records.reading(files):
-            for batch in dataset.batch(64).prefetch(2).as_numpy_iterator():
+            for batch in dataset.prefetch(2).as_numpy_iterator():
                 for name, values in batch.items():
                     self._values[name][place : place + len(values)] = values
                 place += len(values)

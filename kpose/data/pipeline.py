@@ -12,7 +12,7 @@ A batch is a dict:
 
 Training samples, their order and their random numbers depend only on the seed and the position. A
 resumed run therefore gets the same batches as an uninterrupted one, with any number of replicas or
-workers. Samples are parsed and decoded one by one; all other operations run on batches, for speed.
+workers. Images are decoded one by one; all other operations run on batches, for speed.
 """
 
 import os
@@ -26,11 +26,11 @@ from kpose.core.errors import InputError
 from kpose.data import records
 from kpose.data.crop_cache import CropCache
 from kpose.data.resampling import resample
+from kpose.data.samples import decode_records
 from kpose.data.training_set import (
     PERIOD,
     add_labels,
     check_shape,
-    decode_record,
     stored_share,
     summarise_labels,
     with_coordinates,
@@ -176,10 +176,11 @@ def _decoded_batches(samples, training_set, batch_size, cache):
             lambda positions, sources, indices: (positions, cache.gather(sources, indices)),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
-    return samples.map(
-        lambda position, source, serialised: (position, decode_record(training_set, source, serialised)),
-        num_parallel_calls=tf.data.AUTOTUNE,
-    ).batch(batch_size, drop_remainder=True)
+    return samples.batch(batch_size, drop_remainder=True).map(
+        lambda positions, sources, serialised: (positions, decode_records(training_set, sources, serialised)),
+        # Each call decodes on all cores. The second one fills the gaps between two calls.
+        num_parallel_calls=2,
+    )
 
 
 def batch_members(config, training_set, step):

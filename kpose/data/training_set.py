@@ -18,7 +18,6 @@ from absl import logging
 from kpose.core import geometry, skeleton_files, skeletons
 from kpose.core.errors import InputError
 from kpose.data import bad_records, records
-from kpose.data.resampling import resample
 
 # The mixture repeats after this number of samples, so weights are exact to 1 / PERIOD.
 PERIOD = 4096
@@ -304,34 +303,6 @@ def add_labels(features, files, skeleton, padding, labelled=None):
         never = tf.constant([0.0, 0.0, NEVER_LABELLED])
         keypoints = tf.where(known[:, None], keypoints, never)
     return features | {"region": region, "keypoints": keypoints}
-
-
-def decode_record(training_set, source, serialised):
-    """The sample of one record, with the crop resampled to the size of the training set.
-
-    Args:
-        training_set: `TrainingSet`.
-        source: index of the data set.
-        serialised: scalar string tensor, the serialised record.
-
-    Returns:
-        dict of `image` [H, W, 3] uint8, `keypoints` [K, 3] and `region` [4] float32.
-    """
-
-    def decode(files, labelled):
-        features = records.parse(serialised, files.skeleton)
-        features = add_labels(features, files, training_set.skeleton, training_set.padding, labelled)
-        image = tf.ensure_shape(records.decode_jpeg(features["jpeg"]), [*files.crop_size, 3])
-        share = training_set.crop_padding / files.padding
-        return {
-            "image": resample(image[None], training_set.crop_size, share)[0],
-            "keypoints": features["keypoints"],
-            "region": features["region"],
-        }
-
-    sets = zip(training_set.files, training_set.labelled, strict=True)
-    branches = [functools.partial(decode, files, labelled) for files, labelled in sets]
-    return branches[0]() if len(branches) == 1 else tf.switch_case(tf.cast(source, tf.int32), branches)
 
 
 def summarise_labels(files, padding, skeleton=None):
