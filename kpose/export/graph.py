@@ -61,15 +61,31 @@ class KeypointServer(tf.Module):
         flip_test: average each prediction with the prediction for the mirrored image.
         aspect: width / height to which each box is extended; 0: the box keeps its shape.
         offset: `decoding.label_offset` of the network's recipe, in pixels of the image.
+        calibration: of the network's scores; None: they are not calibrated.
     """
 
-    def __init__(self, network, skeleton, input_size, padding, flip_test=False, aspect=0.0, offset=(0.0, 0.0)):
+    def __init__(
+        self,
+        network,
+        skeleton,
+        input_size,
+        padding,
+        flip_test=False,
+        aspect=0.0,
+        offset=(0.0, 0.0),
+        calibration=None,
+    ):
         super().__init__(name="kpose")
         # TensorFlow's variables, not Keras'. For a Keras variable, a SavedModel holds the variable
         # that the graph reads and a copy, and the loader of TF Serving fills only the copy.
         self.variables_of_network = [variable.value for variable in network.variables]
         self._predict = functools.partial(
-            decoding.predict, network, skeleton=skeleton, flip_test=flip_test, offset=offset
+            decoding.predict,
+            network,
+            skeleton=skeleton,
+            flip_test=flip_test,
+            offset=offset,
+            calibration=calibration,
         )
         self._joints = skeleton.num_joints
         # Crops alone do not say how they are stretched.
@@ -79,7 +95,7 @@ class KeypointServer(tf.Module):
         self._aspect = aspect
 
     @classmethod
-    def from_config(cls, network, config, skeleton, flip_test=False):
+    def from_config(cls, network, config, skeleton, flip_test=False, calibration=None):
         """Returns the server of a network.
 
         Args:
@@ -87,9 +103,11 @@ class KeypointServer(tf.Module):
             config: its recipe.
             skeleton: the `Skeleton` of its keypoints.
             flip_test: average each prediction with the prediction for the mirrored image.
+            calibration: of the network's scores; None: they are not calibrated.
         """
         data, offset = config.data, decoding.label_offset(config)
-        return cls(network, skeleton, config.model.input_size, data.padding, flip_test, data.aspect, offset)
+        size = config.model.input_size
+        return cls(network, skeleton, size, data.padding, flip_test, data.aspect, offset, calibration)
 
     @property
     def signatures(self):
