@@ -1,6 +1,5 @@
 """Fits the calibration of a run's scores, and measures scores against outcomes."""
 
-import numpy as np
 from absl import logging
 
 from kpose.core.errors import InputError
@@ -35,11 +34,7 @@ def calibrate(workdir, records_pattern, best=False):
             f"{workdir}: a shipped model cannot be changed: calibrate the run before python -m "
             "kpose.export.shipped_model, or give its --calibrate_on"
         )
-    if not has_scores(trained):
-        raise InputError(
-            f"{workdir}: its network gives no scores for joints (loss.name={trained.config.loss.name}), so there is "
-            "nothing to calibrate: rle, laplace, masked_l2 and model.name=movenet have scores"
-        )
+    calibrations.check(trained)
     found = records.find(records_pattern, trained.skeleton)
     batches = crops.StoredCrops(found, trained.config)
     persons = decoding.predict_batches(trained.network, trained.config, trained.skeleton, batches)
@@ -49,12 +44,6 @@ def calibrate(workdir, records_pattern, best=False):
         logging.info("%s", line)
     logging.info("wrote %s; earlier exports are not changed: export again", path)
     return calibration
-
-
-def has_scores(trained):
-    """Whether a trained network gives scores for its joints."""
-    crop = np.zeros((1, *trained.config.model.input_size, 3), np.float32)
-    return decoding.has_confidence(trained.network(crop, training=False))
 
 
 def table(trained, persons):
@@ -70,7 +59,7 @@ def table(trained, persons):
         the same two without the calibration (None without one); "fitted_on", the records of the
         calibration; and "fitted_on_these_persons", whether it has seen all of these persons.
     """
-    if not has_scores(trained):
+    if not decoding.gives_scores(trained.network, trained.config.model.input_size):
         return None
     keypoints, calibration = persons["keypoints"], trained.calibration
     right, counted, oks = metrics.outcomes(persons["truth"], keypoints[..., :2], persons["area"], trained.skeleton)

@@ -14,7 +14,7 @@ from kpose.core.errors import InputError
 RIGHT = 0.5
 BINS = 15
 # Fewest joints, and persons, of a fit.
-FEWEST = 50
+FEWEST = 20
 _STEPS, _CLIP = 100, 1e-6
 
 
@@ -73,12 +73,12 @@ def reliability(scores, outcomes, bins=BINS):
 
 
 def fit(scores, outcomes, what="scores"):
-    """The map sigmoid(slope * logit(score) + intercept) of highest likelihood.
+    """The map sigmoid(a log(s) - b log(1 - s) + c) of highest likelihood, with a and b of at least 0.
 
-    The outcomes are smoothed as by Platt ("Probabilistic outputs for support vector machines",
-    1999), so that the map is finite if all scores on one side have the same outcome. Newton's method
-    with step halving, as in Lin, Lin and Weng, "A note on Platt's probabilistic outputs", 2007. For
-    outcomes between 0 and 1 it is the quasi-likelihood (Papke and Wooldridge, 1996).
+    Beta calibration (Kull, Silva Filho and Flach, AISTATS 2017). The outcomes are smoothed as by
+    Platt ("Probabilistic outputs for support vector machines", 1999), so that the map is finite if
+    all scores on one side have the same outcome. For outcomes between 0 and 1 it is the
+    quasi-likelihood (Papke and Wooldridge, 1996).
 
     Args:
         scores: [M] in 0..1.
@@ -86,7 +86,7 @@ def fit(scores, outcomes, what="scores"):
         what: the scores' name, for errors.
 
     Returns:
-        (slope, intercept).
+        (a, b, c); the map is strictly increasing.
 
     Raises:
         InputError: there are fewer than `FEWEST` scores, all are equal, or higher scores do not mean
@@ -95,27 +95,41 @@ def fit(scores, outcomes, what="scores"):
     scores, outcomes = np.asarray(scores, np.float64), np.asarray(outcomes, np.float64)
     if len(scores) < FEWEST:
         raise InputError(f"calibration of {what}: {len(scores)} with labels, but it needs {FEWEST}: give more records")
-    logits = np.clip(scores, _CLIP, 1 - _CLIP)
-    logits = np.log(logits) - np.log1p(-logits)
-    centre, spread = logits.mean(), logits.std()
-    if spread < 1e-6:
+    scores = np.clip(scores, _CLIP, 1 - _CLIP)
+    columns = np.stack([np.log(scores), -np.log1p(-scores)])
+    if columns.std(1).min() < 1e-6:
         raise InputError(f"calibration of {what}: all are equal: the network gives no scores that can be calibrated")
     positives = outcomes.sum()
     high, low = (positives + 1) / (positives + 2), 1 / (len(outcomes) - positives + 2)
-    slope, intercept = _maximum((logits - centre) / spread, low + (high - low) * outcomes)
-    slope, intercept = float(slope / spread), float(intercept - slope * centre / spread)
-    if not slope > 0:
-        raise InputError(
-            f"calibration of {what}: higher scores do not mean better joints (slope {slope:.3g}): train longer, or "
-            "give records like those of the training"
-        )
-    return slope, intercept
+    targets = low + (high - low) * outcomes
+    # As the authors do: a column with a negative weight is left out.
+    used = [0, 1]
+    while used:
+        weights, intercept = _maximum(columns[used], targets)
+        if (weights >= 0).all() and weights.any():
+            found = np.zeros(2)
+            found[used] = weights
+            return (*found.tolist(), intercept)
+        used.remove(used[int(np.argmin(weights))])
+    raise InputError(
+        f"calibration of {what}: higher scores do not mean better joints: train longer, or give records like those of "
+        "the training"
+    )
 
 
-def _maximum(logits, targets):
-    """(slope, intercept) of the highest likelihood of targets [M]; `logits` have mean 0, deviation 1."""
-    rows = np.stack([logits, np.ones_like(logits)])
-    weights = np.zeros(2)
+def _maximum(columns, targets):
+    """Logistic regression of targets [M] in 0..1 by Newton's method with step halving.
+
+    Args:
+        columns: [C, M].
+        targets: [M].
+
+    Returns:
+        (weights [C], intercept).
+    """
+    centres, spreads = columns.mean(1, keepdims=True), columns.std(1, keepdims=True)
+    rows = np.concatenate([(columns - centres) / spreads, np.ones((1, len(targets)))])
+    weights = np.zeros(len(rows))
 
     def loss(weights):
         values = weights @ rows
@@ -124,12 +138,14 @@ def _maximum(logits, targets):
     for _ in range(_STEPS):
         expected = 0.5 * (1 + np.tanh(weights @ rows / 2))
         gradient = rows @ (expected - targets)
-        curvature = (rows * (expected * (1 - expected))) @ rows.T + 1e-12 * np.eye(2)
-        step, before = np.linalg.solve(curvature, gradient), loss(weights)
-        share = 1.0
+        # The addition is for columns that are multiples of each other, as with two different scores.
+        curvature = (rows * (expected * (1 - expected))) @ rows.T
+        step = np.linalg.solve(curvature + 1e-9 * np.trace(curvature) * np.eye(len(rows)), gradient)
+        share, before = 1.0, loss(weights)
         while share > 1e-9 and not loss(weights - share * step) <= before:
             share /= 2
         weights = weights - share * step
         if np.abs(share * step).max() < 1e-10:
             break
-    return weights
+    slopes = weights[:-1] / spreads[:, 0]
+    return slopes, float(weights[-1] - slopes @ centres[:, 0])

@@ -1,12 +1,11 @@
 """The calibration of scores: two maps that turn a network's scores into probabilities.
 
-    p = sigmoid(slope * logit(s) + intercept),  slope > 0
+    p = sigmoid(a log(s) - b log(1 - s) + c),  a >= 0, b >= 0, a + b > 0
 
-where s is the score of the network in (0, 1). One map is for the scores of all joints, another for
-the scores of persons (Platt, "Probabilistic outputs for support vector machines", 1999; on the
-logit of a score it is the map of Kull, Silva Filho and Flach, "Beta calibration", AISTATS 2017, with
-equal parameters). Both are strictly increasing, so they keep every ranking.
-`kpose.metrics.calibration` fits them.
+where s is the score of the network in (0, 1): beta calibration (Kull, Silva Filho and Flach, "Beta
+calibration", AISTATS 2017). One map is for the scores of all joints, another for the scores of
+persons. Both are strictly increasing, so they keep every ranking. `kpose.metrics.calibration` fits
+them.
 """
 
 import dataclasses
@@ -16,7 +15,7 @@ from keras import ops
 
 from kpose.core.errors import InputError
 
-# Scores are moved into [LIMIT, 1 - LIMIT]: the logits of 0 and 1 are infinite.
+# Scores are moved into [LIMIT, 1 - LIMIT]: the logarithm of 0 is infinite.
 LIMIT = 1e-6
 # What calibrated scores are, for cards and descriptions.
 OF_JOINTS = "probability that the OKS of a labelled joint alone is 0.5 or more"
@@ -28,12 +27,12 @@ class Calibration:
     """The calibration of a network's scores.
 
     Args:
-        joints: (slope, intercept) for the scores of joints.
-        persons: (slope, intercept) for the scores of persons.
+        joints: (a, b, c) for the scores of joints.
+        persons: (a, b, c) for the scores of persons.
         facts: dict of JSON values: what it was fitted on, and how well it fits.
 
     Raises:
-        InputError: a slope is not positive, or a number is not finite.
+        InputError: a or b is negative, both are 0, or a number is not finite.
     """
 
     joints: tuple
@@ -41,11 +40,11 @@ class Calibration:
     facts: dict = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        for what, (slope, intercept) in (("joints", self.joints), ("persons", self.persons)):
-            if not (slope > 0 and math.isfinite(slope) and math.isfinite(intercept)):
+        for what, (a, b, c) in (("joints", self.joints), ("persons", self.persons)):
+            if not (min(a, b) >= 0 and a + b > 0 and all(map(math.isfinite, (a, b, c)))):
                 raise InputError(
-                    f"calibration of {what}: the slope is {slope:g} and the intercept {intercept:g}: both must be "
-                    "finite, and the slope above 0"
+                    f"calibration of {what}: a, b and c are {a:g}, {b:g} and {c:g}: all must be finite, a and b at "
+                    "least 0, and one of them above 0"
                 )
 
     def of_joints(self, scores):
@@ -60,8 +59,8 @@ class Calibration:
         """The dict of JSON values that `of_fields` reads."""
         maps = {"joints": (OF_JOINTS, self.joints), "persons": (OF_PERSONS, self.persons)}
         return {
-            name: {"meaning": meaning, "slope": slope, "intercept": intercept}
-            for name, (meaning, (slope, intercept)) in maps.items()
+            name: {"meaning": meaning} | dict(zip("abc", numbers, strict=True))
+            for name, (meaning, numbers) in maps.items()
         } | {"facts": self.facts}
 
 
@@ -78,15 +77,14 @@ def of_fields(fields, source):
     if fields is None:
         return None
     try:
-        maps = [(float(fields[k]["slope"]), float(fields[k]["intercept"])) for k in ("joints", "persons")]
+        maps = [tuple(float(fields[k][name]) for name in "abc") for k in ("joints", "persons")]
         return Calibration(*maps, dict(fields.get("facts") or {}))
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError, InputError):
         raise InputError(
-            f"{source}: damaged: it holds no calibration (a positive slope and an intercept for joints and persons): "
-            "calibrate again"
+            f"{source}: damaged: it holds no calibration (numbers a, b and c for joints and persons): calibrate again"
         ) from None
 
 
-def _mapped(scores, slope, intercept):
+def _mapped(scores, a, b, c):
     scores = ops.clip(ops.cast(scores, "float32"), LIMIT, 1.0 - LIMIT)
-    return ops.sigmoid(slope * (ops.log(scores) - ops.log(1.0 - scores)) + intercept)
+    return ops.sigmoid(a * ops.log(scores) - b * ops.log(1.0 - scores) + c)

@@ -155,6 +155,16 @@ def has_confidence(outputs):
     return "scale" in outputs or "visibility" in outputs
 
 
+def gives_scores(network, input_size):
+    """`has_confidence` of a network.
+
+    Args:
+        network: the network.
+        input_size: (height, width) of its input in pixels.
+    """
+    return has_confidence(network(np.zeros((1, *input_size, 3), np.float32), training=False))
+
+
 def resolution_score(regions, input_size):
     """Scores [N] in (0, 1) from the resolution of each person in the image.
 

@@ -17,8 +17,20 @@ from kpose.core import files
 from kpose.core.errors import InputError
 from kpose.metrics import calibration as metrics
 from kpose.models import calibration as calibration_lib
+from kpose.models import decoding
 
 CALIBRATION_FILE = "calibration.json"
+
+
+def check(trained):
+    """Raises `InputError` if the network of a `kpose.runs.workdir.Trained` gives no scores of joints."""
+    config = trained.config
+    if not decoding.gives_scores(trained.network, config.model.input_size):
+        raise InputError(
+            f"{trained.origin}: its network (model.name={config.model.name}, loss.name={config.loss.name}) gives no "
+            "scores for joints, so there is nothing to calibrate: model.name=movenet and the losses laplace, rle and "
+            "masked_l2 give scores"
+        )
 
 
 def fit(persons, skeleton, records):
@@ -90,7 +102,7 @@ def describe(calibration):
         f"calibrated on {facts['num_joints']} labelled joints of {facts['num_persons']} persons in "
         f"{facts['num_images']} images"
     ]
-    for what, (slope, intercept) in (("joints", calibration.joints), ("persons", calibration.persons)):
+    for what, (a, b, c) in (("joints", calibration.joints), ("persons", calibration.persons)):
         before, after = (facts[when][what] for when in ("before", "after"))
         texts = [
             f"ECE {100 * found['ece']:.1f}%, Brier score {found['brier']:.3f}"
@@ -98,7 +110,7 @@ def describe(calibration):
             if found
         ]
         then = f", after {texts[1]} (two folds of the images)" if after else ""
-        lines.append(f"{what}: slope {slope:.3f}, intercept {intercept:.3f}; before {texts[0]}{then}")
+        lines.append(f"{what}: a {a:.3f}, b {b:.3f}, c {c:.3f}; before {texts[0]}{then}")
     return lines
 
 
