@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kpose.core.errors import InputError
@@ -11,6 +11,7 @@ from kpose.models import calibration
 slopes = st.one_of(st.just(0.0), st.floats(0.2, 5))
 
 
+@settings(deadline=None, max_examples=50)
 @given(slopes, st.floats(0.2, 5), st.floats(-4, 4), st.lists(st.floats(0.001, 0.999), min_size=2, max_size=20))
 def test_the_map_is_that_of_beta_calibration_and_keeps_the_order(one, other, c, scores):
     found = calibration.Calibration((one, other, c), (1.0, 1.0, 0.0))
