@@ -156,12 +156,17 @@ BLOCKS = {
         ("tensorboard", "a server that runs until it is stopped"),
         ("kpose.evaluate", RUN),
         ("kpose.evaluate", RUN),
+        ("kpose.evaluate --workdir=runs/finetune", RUN),
         ("kpose.export", RUN),
         ("kpose.evaluate", RUN),
     ),
 }
 # Page -> the runs that its blocks expect, by recipe: trained into runs/RECIPE beforehand.
-EXPECTED_RUNS = {"docs/recipes.md": ("deeppose_rle",), "docs/serving.md": ("coco_integral",)}
+EXPECTED_RUNS = {
+    "docs/recipes.md": ("deeppose_rle",),
+    "docs/serving.md": ("coco_integral",),
+    "docs/training.md": ("finetune",),
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -264,7 +264,7 @@ def reliability_curves(found, file):
         axes.grid(alpha=0.25, linewidth=0.7)
         axes.legend(frameon=False, fontsize=9, loc="lower right")
         axes.set_title(title, loc="left")
-    _save(figure, file, dpi=100)
+    _save(figure, file)
 
 
 def error_histogram(errors, num_persons, file):

@@ -41,9 +41,9 @@ DENSE = 40
 OCCLUDED_STRENGTH = 0.6
 FAINTEST = 0.08
 
-# `draw_people` does not draw joints with lower scores: of a network with calibrated scores (then it
-# is a probability), and of others.
-CALIBRATED_JOINT, JOINT_THRESHOLD = 0.3, 0.15
+# `draw_people` does not draw joints with lower scores. Calibrated scores are probabilities, and
+# higher than others; BUILD.md has the shares of joints that each value leaves out.
+CALIBRATED_JOINT, JOINT_THRESHOLD = 0.4, 0.15
 
 # Font size of a label as a fraction of the image's shorter side, and its least value in pixels. In
 # images with a shorter side below the limit, a label would hide the person.
@@ -51,7 +51,7 @@ LABEL_SIZE, LABEL_LEAST = 1 / 40, 10
 SMALLEST_WITH_LABELS = 120
 # A box and its label are opaque from this score of the person on, calibrated or not, and fainter
 # below it.
-CALIBRATED_OPAQUE, OPAQUE_SCORE, FAINTEST_BOX = 0.3, 0.2, 0.35
+CALIBRATED_OPAQUE, OPAQUE_SCORE, FAINTEST_BOX = 0.4, 0.2, 0.35
 # With more people than this, each person has a colour, and the sides have none.
 MOST_WITH_SIDES = 3
 JPEG_QUALITY = 90
