@@ -26,8 +26,8 @@ from kpose.runs import shipped_files
 # Crops in one batch of the network. More at a time are not faster on CPUs, and take more memory.
 CHUNK = 4
 LITE, ONNX = ".tflite", ".onnx"
-# In the folder of a run: its recipe, its exports and the list of its checkpoints.
-RUN_FILE, EXPORTS = "config.json", "serving"
+# In the folder of a run: its recipe, its exports and the calibration of its scores.
+RUN_FILE, EXPORTS, CALIBRATION_FILE = "config.json", "serving", "calibration.json"
 
 
 def open_network(source=None):
@@ -213,7 +213,10 @@ def _network_of_folder(folder):
     logging.info("%s: a run: its newest export is used, %s", folder, newest)
     if outdated:
         logging.warning("%s: the run has newer checkpoints than this export: export it again to use them", folder)
-    return open_network(newest)
+    network = open_network(newest)
+    if os.path.exists(os.path.join(folder, CALIBRATION_FILE)) and not network.calibrated:
+        logging.warning("%s: the scores of this export are not calibrated as the run is: export it again", folder)
+    return network
 
 
 class GraphNetwork:

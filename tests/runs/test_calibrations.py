@@ -13,6 +13,7 @@ from kpose.evaluate import calibrate, on_records
 from kpose.export import converted, saved_model, shipped_model
 from kpose.models import decoding
 from kpose.models.calibration import Calibration
+from kpose.predict import networks
 from kpose.runs import calibrations, shipped_files
 from kpose.runs.workdir import load_trained
 from kpose.train import trainer
@@ -86,10 +87,11 @@ def test_all_predictions_have_the_calibrated_scores(kind, calibrated, expected, 
 
 
 def test_evaluate_measures_scores_and_keeps_the_ranking(plain, calibrated, tiny_data, tmp_path, caplog):
-    without, found = (
-        on_records.evaluate(folder, tiny_data["val"], tiny_data["val_annotations"], str(tmp_path / name))
-        for folder, name in ((plain, "without"), (calibrated, "with"))
-    )
+    with caplog.at_level("INFO", logger="absl"):
+        without, found = (
+            on_records.evaluate(folder, tiny_data["val"], tiny_data["val_annotations"], str(tmp_path / name))
+            for folder, name in ((plain, "without"), (calibrated, "with"))
+        )
     assert without["calibration"]["calibrated"] is False and without["calibration"]["uncalibrated"] is None
     assert found["calibration"]["calibrated"] and found["calibration"]["fitted_on"] == "some-*"
     for what in ("joints", "persons"):
@@ -103,7 +105,8 @@ def test_evaluate_measures_scores_and_keeps_the_ranking(plain, calibrated, tiny_
     texts = [(tmp_path / name / "report.html").read_text() for name in ("without", "with")]
     assert "uncalibrated, no probabilities" in texts[0] and "calibrated on some-*" in texts[1]
     assert all("Outcome of joints and persons by score" in text for text in texts)
-    assert "scores: uncalibrated, so they are no probabilities; ECE" in caplog.text or not caplog.text
+    assert "scores: uncalibrated, so they are no probabilities; ECE" in caplog.text
+    assert "scores: calibrated on some-*; ECE" in caplog.text
 
 
 def test_a_model_without_scores_has_no_calibration(tiny_run, tiny_data, tmp_path, monkeypatch, capfd):
@@ -134,13 +137,15 @@ def predictions(count=400, numbers=(1.6, 1.2, 1.0)):
     }
 
 
-def test_the_command_fits_and_writes_the_calibration(plain, tiny_data, tmp_path, monkeypatch, capfd):
+def test_the_command_fits_and_writes_the_calibration(plain, tiny_data, tmp_path, monkeypatch, capfd, caplog):
     folder = str(tmp_path / "run")
     shutil.copytree(plain, folder)
     monkeypatch.setattr(decoding, "predict_batches", lambda *_: predictions())
     arguments = (f"--workdir={folder}", f"--records={tiny_data['train']}", "--calibrate")
-    status, _, err = run(monkeypatch, capfd, "kpose.evaluate", *arguments)
-    assert status == 0 and "two folds" in err and not os.path.exists(os.path.join(folder, "evaluation")), err
+    with caplog.at_level("INFO", logger="absl"):
+        status, _, err = run(monkeypatch, capfd, "kpose.evaluate", *arguments)
+    assert status == 0, err
+    assert "two folds of the images" in caplog.text and not os.path.exists(os.path.join(folder, "evaluation"))
     found = load_trained(folder).calibration
     grid = np.linspace(0.05, 0.95, 19)
     np.testing.assert_allclose(mapped(grid, found.joints), mapped(grid, (1.6, 1.2, 1.0)), atol=0.03)
@@ -198,10 +203,20 @@ def test_shipping_fits_the_calibration_of_the_shipped_weights(calibrated, tiny_d
     monkeypatch.setattr(decoding, "predict_batches", lambda *_: predictions())
     shipped_model.ship(calibrated, "fitted", output_dir=folder, average_with="first", calibrate_on=tiny_data["train"])
     found = load_trained("fitted").calibration
-    assert found.facts["records"] == tiny_data["train"] and found.joints != MAPS.joints
+    assert found.facts["records"] == "train-*" and found.joints != MAPS.joints
     card = json.loads((tmp_path / "fitted.json").read_text())
     assert card["calibration"]["joints"]["meaning"].startswith("probability that")
     assert kpose.load("fitted").calibrated
+
+
+def test_an_export_before_the_calibration_warns(plain, tmp_path, caplog):
+    folder = str(tmp_path / "run")
+    shutil.copytree(plain, folder)
+    converted.export(folder, None, "tflite")
+    calibrations.write(load_trained(folder), MAPS)
+    with caplog.at_level("WARNING", logger="absl"):
+        assert not networks.open_network(folder).calibrated
+    assert "the scores of this export are not calibrated as the run is: export it again" in caplog.text
 
 
 def test_a_damaged_calibration_is_one_line(plain, tmp_path):
