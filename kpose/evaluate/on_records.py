@@ -66,7 +66,8 @@ def evaluate(
         persons["image_id"].tolist(), persons["box"], persons["keypoints"], persons["score"].tolist()
     )
     counts = bootstrap.person_counts(persons["truth"], persons["keypoints"][..., :2], trained.skeleton, persons["box"])
-    metrics = _score(trained, persons, results, counts, labels) | {
+    metrics, matches = _score(trained, persons, results, counts, labels)
+    metrics |= {
         "num_persons": len(persons["truth"]),
         "num_images": len(np.unique(persons["image"])),
         "box_source": "ground truth",
@@ -81,7 +82,8 @@ def evaluate(
     files.write_json(os.path.join(output_dir, summary.METRICS_FILE), metrics)
     files.write_json(os.path.join(output_dir, "keypoints.json"), results, indent=None)
     with files.replacing(os.path.join(output_dir, summary.PERSONS_FILE), "wb") as file:
-        np.savez_compressed(file, annotation_id=persons["annotation_id"], image=persons["image"], **counts)
+        saved = counts | (matches.arrays() if matches else {})
+        np.savez_compressed(file, annotation_id=persons["annotation_id"], image=persons["image"], **saved)
     first, extremes = pictures.draw(persons, source.read, trained.skeleton)
     save_image(os.path.join(output_dir, "predictions.png"), first)
     report.write(output_dir, metrics, persons, extremes, report.run_of(trained))
@@ -128,7 +130,7 @@ def _predict(trained, batches, flip_test):
 
 
 def _score(trained, persons, results, counts, labels):
-    """The metrics of metrics.json, without the facts about the evaluation itself."""
+    """(metrics of metrics.json without the facts about the evaluation itself, `coco.Matches` or None)."""
     skeleton, truth = trained.skeleton, persons["truth"]
 
     def ap_of(chosen):
@@ -142,12 +144,13 @@ def _score(trained, persons, results, counts, labels):
     mean_points = decoding.place(trained.mean_pose, persons["region"], mean_offset)
     has_visibility = "visibility" in OUTPUTS_OF_LOSS.get(trained.config.loss.name, ())
     metrics = summary.compute_metrics(persons, mean_points, counts, skeleton, ap_of)
-    oks_ap = None
+    oks_ap = matches = None
     if labels is not None:
         oks_ap, matches = coco.evaluate_oks(labels, results, persons["annotation_id"], skeleton)
         metrics["intervals"]["oks_ap"] = bootstrap.ap_intervals(matches)
-    return metrics | {
+    metrics |= {
         "oks_ap": oks_ap,
         "visibility": tables.visibility_table(truth, persons["raw"]) if has_visibility else None,
         "calibration": calibrate.table(trained, persons),
     }
+    return metrics, matches
