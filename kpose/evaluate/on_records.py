@@ -1,18 +1,15 @@
 """Evaluates a trained run on records or images: metrics.json, COCO results and pictures."""
 
-import collections
 import os
 
 import numpy as np
-import tensorflow as tf
 from absl import logging
 
 from kpose.core import files, geometry
 from kpose.core.errors import InputError
-from kpose.core.progress import Progress
 from kpose.data import records
 from kpose.drawing.persons import save_image
-from kpose.evaluate import crops, pictures, report, summary
+from kpose.evaluate import calibrate, crops, pictures, report, summary
 from kpose.metrics import bootstrap, coco, tables
 from kpose.models import decoding
 from kpose.models.layers import OUTPUTS_OF_LOSS
@@ -115,42 +112,26 @@ def _predict(trained, batches, flip_test):
         flip_test: as for `evaluate`.
 
     Returns:
-        dict of arrays: those of the batches without the images (the normalised labels are called
-        `labels`), and the prediction: `keypoints` [N, K, 3] (x, y in original pixels and the
-        joint's score) and `score` [N].
+        dict of arrays, as of `decoding.predict_batches`, with calibrated scores if the network has a
+        calibration; and `raw` [N, K] and `raw_score` [N], the scores without it.
     """
-
-    offset = decoding.label_offset(trained.config)
-
-    @tf.function(autograph=False)
-    def step(images, regions):
-        return decoding.predict(trained.network, images, regions, trained.skeleton, flip_test, offset)
-
-    columns = collections.defaultdict(list)
-    with Progress(len(batches), "batches", name="predictions") as progress:
-        for batch in batches:
-            keypoints, scores = step(batch["image"], batch["region"])
-            rows = {name: value for name, value in batch.items() if name not in ("image", "keypoints")}
-            rows |= {"labels": batch["keypoints"], "keypoints": keypoints, "score": scores}
-            for name, value in rows.items():
-                columns[name].append(np.asarray(value))
-            progress.add(1)
-    arrays = {name: np.concatenate(values) for name, values in columns.items()}
-    # The last batch is padded with samples of weight 0.
-    real = arrays.pop("weight") > 0
-    persons = {name: values[real] for name, values in arrays.items()}
-    if "inside" in persons:
-        inside = persons.pop("inside")
-        persons["score"] = persons["score"] * inside
-        persons["keypoints"] = np.concatenate(
-            [persons["keypoints"][..., :2], persons["keypoints"][..., 2:] * inside[:, None, None]], -1
+    network, config, calibration = trained.network, trained.config, trained.calibration
+    persons = decoding.predict_batches(network, config, trained.skeleton, batches, flip_test)
+    points, joints, scores = persons["keypoints"][..., :2], persons["keypoints"][..., 2], persons["score"]
+    inside = persons.pop("inside", np.ones(len(scores), bool)).astype(np.float32)
+    persons |= {"raw": joints * inside[:, None], "raw_score": scores * inside}
+    if calibration is not None:
+        joints, scores = (
+            np.asarray(of(s)) for of, s in ((calibration.of_joints, joints), (calibration.of_persons, scores))
         )
+    persons["score"] = scores * inside
+    persons["keypoints"] = np.concatenate([points, (joints * inside[:, None])[..., None]], -1)
     return persons
 
 
 def _score(trained, persons, results, counts, labels):
     """(metrics of metrics.json without the facts about the evaluation itself, `coco.Matches` or None)."""
-    skeleton, truth, keypoints = trained.skeleton, persons["truth"], persons["keypoints"]
+    skeleton, truth = trained.skeleton, persons["truth"]
 
     def ap_of(chosen):
         """OKS metrics of the chosen persons: labels and results of the others are left out."""
@@ -169,6 +150,7 @@ def _score(trained, persons, results, counts, labels):
         metrics["intervals"]["oks_ap"] = bootstrap.ap_intervals(matches)
     metrics |= {
         "oks_ap": oks_ap,
-        "visibility": tables.visibility_table(truth, keypoints[..., 2]) if has_visibility else None,
+        "visibility": tables.visibility_table(truth, persons["raw"]) if has_visibility else None,
+        "calibration": calibrate.table(trained, persons),
     }
     return metrics, matches
