@@ -74,6 +74,7 @@ BLOCKS = {
         ("kpose.train", "names records that only the maintainers have"),
         ("kpose.train", "begins with a run that only the maintainers have"),
         ("kpose.export.shipped_model", "writes into the package; tests/runs/test_shipped.py writes elsewhere"),
+        ("kpose.export.shipped_model", "the same; tests/runs/test_calibrations.py writes elsewhere"),
         ("kpose.export.shipped_detector", "needs a file of a package of npm; tests/export/test_shipped_detector.py"),
     ),
     "docs/own_data.md": (
@@ -156,12 +157,17 @@ BLOCKS = {
         ("tensorboard", "a server that runs until it is stopped"),
         ("kpose.evaluate", RUN),
         ("kpose.evaluate", RUN),
+        ("kpose.evaluate --workdir=runs/finetune", RUN),
         ("kpose.export", RUN),
         ("kpose.evaluate", RUN),
     ),
 }
 # Page -> the runs that its blocks expect, by recipe: trained into runs/RECIPE beforehand.
-EXPECTED_RUNS = {"docs/recipes.md": ("deeppose_rle",), "docs/serving.md": ("coco_integral",)}
+EXPECTED_RUNS = {
+    "docs/recipes.md": ("deeppose_rle",),
+    "docs/serving.md": ("coco_integral",),
+    "docs/training.md": ("finetune",),
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,6 +21,7 @@ _PRECISIONS = ("mixed_bfloat16", "float32", "mixed_float16")
 _SIDES = {"movenet": 192, "resnet18": 224, "deeppose": 224}
 # Seconds of timed steps in each measurement.
 _TIME = 2.0
+_PROFILED_STEPS = 20
 # Columns of the table, after the name of the part: field -> format.
 _COLUMNS = {
     "images_per_second": "{:.0f}",
@@ -42,12 +43,14 @@ class Part:
         module: the worker's module.
         requests: list of dicts, in order.
         needs_data: whether the drawn records must be there first.
+        environment: dict of environment variables of the process.
     """
 
     name: str
     module: str
     requests: list
     needs_data: bool = False
+    environment: dict = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,10 +82,12 @@ def parts(sizes, folder):
         folder: folder of the drawn records.
     """
     found = [Part("card", _KPOSE, [{"task": "card", "matrix": sizes.matrix}])]
-    found += [_training("movenet", precision, sizes) for precision in _PRECISIONS]
     for precision in _PRECISIONS:
         for network in ("resnet18", "deeppose"):
             found += [_training(network, precision, sizes), _torch(network, precision, sizes)]
+        if precision == _PRECISIONS[0]:
+            # MoveNet's first step took 127 s on an H100: with and without the search for cuDNN's fastest algorithm.
+            found += [_without_autotuning(sizes), _training("movenet", precision, sizes)]
     modes = (("off", 1), ("on", 1), ("off", 2), ("on", 2))
     for precision in ("float32", "mixed_bfloat16", "mixed_float16"):
         # About 1.5 persons an image: an epoch has nine steps. Even, for two replicas.
@@ -109,7 +114,26 @@ def _training(network, precision, sizes):
     # in the steps of an execution needs no new compilation.
     modes = [(batch, xla, steps) for batch in sizes.batches for xla in ("off", "on") for steps in (sizes.together, 1)]
     requests = [same | {"batch_size": b, "xla": xla, "steps_per_execution": n} for b, xla, n in modes]
+    # After the two requests with the same network, which is built once.
+    requests.insert(2, _profile(network, precision, sizes))
     return Part(f"{network}-{_short(precision)}", _KPOSE, requests)
+
+
+def _profile(network, precision, sizes):
+    """The request of a profile of steps without XLA, at the first batch size."""
+    mode = {"network": network, "precision": precision, "xla": "off", "batch_size": sizes.batches[0]}
+    return {"task": "profile", "steps": min(_PROFILED_STEPS, sizes.steps or _PROFILED_STEPS), "rows": 30} | mode
+
+
+def _without_autotuning(sizes):
+    """The `Part` of MoveNet's first step without cuDNN's search for the fastest algorithm."""
+    part = _training("movenet", _PRECISIONS[0], sizes)
+    return dataclasses.replace(
+        part,
+        name=f"{part.name}-no-autotuning",
+        requests=part.requests[:1],
+        environment={"TF_CUDNN_USE_AUTOTUNE": "0"},
+    )
 
 
 def _torch(network, precision, sizes):
@@ -171,7 +195,7 @@ def _draw(results, folder, records, images, limit):
 
 def _run(part, results, log, python, deadline):
     """Runs one part, until its end or `deadline` (of `time.monotonic`)."""
-    with workers.Worker(part.module, log, python) as worker:
+    with workers.Worker(part.module, log, python, part.environment) as worker:
         for request in part.requests:
             asked = {name: value for name, value in request.items() if name not in ("task", "folder", "time")}
             started = time.monotonic()
@@ -198,7 +222,7 @@ class _Results:
             rate = self._rates.get(f"tflops_{_short(row.get('precision', ''))}")
             if rate and "gflop" in row and "images_per_second" in row:
                 row["share_of_matrix_rate"] = row["images_per_second"] * row["gflop"] / 1e3 / rate
-            if "seconds" in row and "images_per_second" not in row:
+            if "seconds" in row and not {"images_per_second", "operations"} & set(row):
                 row["images_per_second"] = row["batch_size"] / row["seconds"]
             self.rows.append(row)
             with open(os.path.join(self.folder, RESULTS), "a") as file:
@@ -215,6 +239,8 @@ class _Results:
 
 
 def _shown(value):
+    if isinstance(value, list):
+        return f"{len(value)} rows"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -225,8 +251,12 @@ def _line(row):
 
 
 def table(rows):
-    """The results as Markdown: those with images/s as a table, the others as a list."""
-    lines = [f"- {_line(row)}" for row in rows if "images_per_second" not in row]
+    """The results as Markdown: those with images/s as a table, the others as a list with the profiles' operations."""
+    lines = []
+    for row in rows:
+        if "images_per_second" not in row:
+            lines.append(f"- {_line(row)}")
+            lines += [f"  - {ms:.3f} ms, {number:.4g} x {name}" for name, ms, number in row.get("operations", ())]
     lines += ["", f"| part | mode | {' | '.join(_COLUMNS)} |", "| --- " * (2 + len(_COLUMNS)) + "|"]
     for row in rows:
         if "images_per_second" in row:

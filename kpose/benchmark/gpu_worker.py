@@ -278,8 +278,8 @@ def profile(request):
             number of steps; "rows", the number of operations to name.
 
     Returns:
-        dict of "seconds" of a step, "busy", the share of the time in which the card computes, and
-        "operations": list of (name of a kernel of the card, on a CPU of an operation; milliseconds
+        dict of "seconds" of a step, "busy", the share of the time in which the card computes (None
+        on a CPU), and "operations": list of (name of a kernel of the card, on a CPU of an operation; milliseconds
         in a step; number in a step), the longest first.
     """
     from kpose.benchmark import profiling

@@ -36,7 +36,7 @@ def profile(engine, steps, rows):
     count = steps + 1
     return {
         "seconds": elapsed / count,
-        "busy": total / elapsed,
+        "busy": total / elapsed if tf.config.list_physical_devices("GPU") else None,
         "operations": [(name, 1e3 * seconds / count, number / count) for name, (seconds, number) in longest],
     }
 

@@ -239,6 +239,34 @@ def pdj_curves(metrics, file):
     _save(figure, file, dpi=100)
 
 
+def reliability_curves(found, file):
+    """Draws a reliability diagram of the scores of joints and of persons: mean outcome by mean score.
+
+    Args:
+        found: the entry `calibration` of metrics.json.
+        file: where to write the PNG.
+    """
+    figure, panels = _figure(2)
+    titles = {"joints": "Joints: share that is right (OKS >= 0.5)", "persons": "Persons: mean OKS"}
+    name = "calibrated" if found["calibrated"] else "uncalibrated"
+    for axes, (what, title) in zip(panels, titles.items(), strict=True):
+        axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":", label="score = outcome")
+        series = [(found["uncalibrated"], "uncalibrated", FLOOR_COLOUR), (found, name, MODEL_COLOUR)]
+        for part, label, colour in series:
+            if part:
+                bins = part[what]["bins"]
+                points = [row["score"] for row in bins], [row["outcome"] for row in bins]
+                text = f"{label}, ECE {100 * part[what]['ece']:.1f}%"
+                axes.plot(*points, color=colour, marker="o", markersize=3.5, linewidth=1.2, label=text)
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1.02)
+        axes.set_xlabel(f"mean score of a bin ({len(found[what]['bins'])} bins of equal size)")
+        axes.grid(alpha=0.25, linewidth=0.7)
+        axes.legend(frameon=False, fontsize=9, loc="lower right")
+        axes.set_title(title, loc="left")
+    _save(figure, file)
+
+
 def error_histogram(errors, num_persons, file):
     """Draws a histogram of joint errors.
 

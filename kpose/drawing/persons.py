@@ -41,15 +41,17 @@ DENSE = 40
 OCCLUDED_STRENGTH = 0.6
 FAINTEST = 0.08
 
-# `draw_people` does not draw joints with lower scores.
-JOINT_THRESHOLD = 0.15
+# `draw_people` does not draw joints with lower scores. Calibrated scores are probabilities, and
+# higher than others; BUILD.md has the shares of joints that each value leaves out.
+CALIBRATED_JOINT, JOINT_THRESHOLD = 0.4, 0.15
 
 # Font size of a label as a fraction of the image's shorter side, and its least value in pixels. In
 # images with a shorter side below the limit, a label would hide the person.
 LABEL_SIZE, LABEL_LEAST = 1 / 40, 10
 SMALLEST_WITH_LABELS = 120
-# A box and its label are opaque from this score of the person on, and fainter below it.
-OPAQUE_SCORE, FAINTEST_BOX = 0.2, 0.35
+# A box and its label are opaque from this score of the person on, calibrated or not, and fainter
+# below it.
+CALIBRATED_OPAQUE, OPAQUE_SCORE, FAINTEST_BOX = 0.4, 0.2, 0.35
 # With more people than this, each person has a colour, and the sides have none.
 MOST_WITH_SIDES = 3
 JPEG_QUALITY = 90
@@ -295,6 +297,15 @@ def save_picture(path, picture):
         picture.save(file, "JPEG" if jpeg else "PNG", **({"quality": JPEG_QUALITY} if jpeg else {}))
 
 
+def joint_threshold(calibrated):
+    """The score from which on joints of a prediction are drawn.
+
+    Args:
+        calibrated: whether the network's scores are calibrated (`kpose.models.calibration`).
+    """
+    return CALIBRATED_JOINT if calibrated else JOINT_THRESHOLD
+
+
 def draw_people(pixels, people, skeleton, ids=None):
     """As `picture_of_people`; returns uint8 [H, W, 3]."""
     return np.array(picture_of_people(pixels, people, skeleton, ids))
@@ -320,7 +331,8 @@ def picture_of_people(pixels, people, skeleton, ids=None):
     picture = Image.fromarray(np.asarray(pixels, np.uint8))
     boxes = np.asarray(people.boxes, np.float64).reshape(-1, 4)
     of_persons = _person_colours(boxes, ids)
-    opacities = np.clip(np.asarray(people.scores, float) / OPAQUE_SCORE, FAINTEST_BOX, 1)
+    opaque, least = CALIBRATED_OPAQUE if people.calibrated else OPAQUE_SCORE, joint_threshold(people.calibrated)
+    opacities = np.clip(np.asarray(people.scores, float) / opaque, FAINTEST_BOX, 1)
     corners = [_add_box(picture, box, of_persons[k] or BOX, None, opacities[k]) for k, box in enumerate(boxes)]
     # Large persons are usually nearest to the camera. They are drawn last, in front of the others.
     for index in np.argsort(boxes[:, 2:].prod(1), kind="stable"):
@@ -330,7 +342,7 @@ def picture_of_people(pixels, people, skeleton, ids=None):
         # gives no information about the joints.
         confidence = person[:, 2] if np.ptp(person[:, 2]) else None
         scale = boxes[index, 2:].max()
-        _add_skeleton(picture, person[:, :2], skeleton, None, confidence, scale, JOINT_THRESHOLD, of_persons[index])
+        _add_skeleton(picture, person[:, :2], skeleton, None, confidence, scale, least, of_persons[index])
     for k, corner in enumerate(corners):
         if corner and min(picture.size) >= SMALLEST_WITH_LABELS:
             text = f"{people.scores[k]:.2f}" if ids is None else f"#{ids[k]}  {people.scores[k]:.2f}"

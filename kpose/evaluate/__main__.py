@@ -4,6 +4,7 @@ python -m kpose.evaluate --workdir=run --records='records/val-*' --annotations=p
 python -m kpose.evaluate --workdir=run --images=val2017.zip --annotations=person_keypoints_val2017.json
 python -m kpose.evaluate --results=predictions/keypoints.json --annotations=person_keypoints_val2017.json
 python -m kpose.evaluate --compare first_run second_run
+python -m kpose.evaluate --workdir=run --records='records/train-*' --calibrate
 
 The boxes are those of the labels. With --results, they are those that kpose.predict used: a
 detector's boxes, or a file of boxes.
@@ -11,6 +12,10 @@ detector's boxes, or a file of boxes.
 Records store each person's crop as JPEG. With --images the crops are cut from the images, as
 kpose.predict does: without --records for all labelled persons of --annotations, with --records for
 the persons of the records.
+
+With --calibrate, it fits the calibration of the run's scores on the records and writes it into the
+run's folder, instead of evaluating. Predictions, evaluations and exports of the same checkpoint then
+have scores that are probabilities.
 """
 
 import os
@@ -87,16 +92,28 @@ _BEST = flags.DEFINE_bool(
     "best", False, "Use the checkpoint with the best validation score instead of the newest one.", flag_values=FLAGS
 )
 
+_CALIBRATE = flags.DEFINE_bool(
+    "calibrate",
+    False,
+    "Fit the calibration of the scores on --records and write WORKDIR/calibration.json, instead of evaluating. "
+    "Evaluate on other records after it.",
+    flag_values=FLAGS,
+)
+
 
 def main():
     if _IMAGES.value and (_COMPARE.value or _RESULTS.value):
         raise cli.InputError("--images is for the evaluation of a run: leave it out with --results and --compare")
+    if _CALIBRATE.value and (_COMPARE.value or _RESULTS.value):
+        raise cli.InputError("--calibrate is for a run: leave it out with --results and --compare")
     if _SKELETON.value != skeletons.AUTO and not _RESULTS.value:
         raise cli.InputError("--skeleton is for --results: a run has the skeleton of its records")
     if _COMPARE.value:
         _compare(_COMPARE.value)
     elif _RESULTS.value:
         _evaluate_results()
+    elif _CALIBRATE.value:
+        _calibrate()
     else:
         _evaluate_run()
 
@@ -117,6 +134,18 @@ def _evaluate_run():
         _IMAGES.value,
         _PIXEL_OFFSET.value,
     )
+
+
+def _calibrate():
+    for flag in (_WORKDIR, _RECORDS):
+        if not flag.value:
+            raise cli.InputError(f"--{flag.name} is missing: --calibrate needs a run and records")
+    useless = [flag.name for flag in (_IMAGES, _ANNOTATIONS, _OUTPUT_DIR, _FLIP_TEST) if flag.value]
+    if useless:
+        raise cli.InputError(f"--{useless[0]} has no effect with --calibrate: leave it out")
+    from kpose.evaluate import calibrate
+
+    calibrate.calibrate(_WORKDIR.value, _RECORDS.value, _BEST.value)
 
 
 def _compare(folders):

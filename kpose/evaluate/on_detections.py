@@ -73,6 +73,7 @@ def evaluate(results_path, annotations_path, output_dir, pixel_offset=None, skel
     metrics |= {
         "oks_ap": oks_ap,
         "visibility": None,
+        "calibration": None,
         "num_persons": len(pairs),
         "num_labelled_persons": len(labelled),
         "num_results": len(results),

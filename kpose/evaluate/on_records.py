@@ -1,18 +1,15 @@
 """Evaluates a trained run on records or images: metrics.json, COCO results and pictures."""
 
-import collections
 import os
 
 import numpy as np
-import tensorflow as tf
 from absl import logging
 
 from kpose.core import files, geometry
 from kpose.core.errors import InputError
-from kpose.core.progress import Progress
 from kpose.data import records
 from kpose.drawing.persons import save_image
-from kpose.evaluate import crops, pictures, report, summary
+from kpose.evaluate import calibrate, crops, pictures, report, summary
 from kpose.metrics import bootstrap, coco, tables
 from kpose.models import decoding
 from kpose.models.layers import OUTPUTS_OF_LOSS
@@ -69,7 +66,8 @@ def evaluate(
         persons["image_id"].tolist(), persons["box"], persons["keypoints"], persons["score"].tolist()
     )
     counts = bootstrap.person_counts(persons["truth"], persons["keypoints"][..., :2], trained.skeleton, persons["box"])
-    metrics = _score(trained, persons, results, counts, labels) | {
+    metrics, matches = _score(trained, persons, results, counts, labels)
+    metrics |= {
         "num_persons": len(persons["truth"]),
         "num_images": len(np.unique(persons["image"])),
         "box_source": "ground truth",
@@ -84,7 +82,8 @@ def evaluate(
     files.write_json(os.path.join(output_dir, summary.METRICS_FILE), metrics)
     files.write_json(os.path.join(output_dir, "keypoints.json"), results, indent=None)
     with files.replacing(os.path.join(output_dir, summary.PERSONS_FILE), "wb") as file:
-        np.savez_compressed(file, annotation_id=persons["annotation_id"], image=persons["image"], **counts)
+        saved = counts | (matches.arrays() if matches else {})
+        np.savez_compressed(file, annotation_id=persons["annotation_id"], image=persons["image"], **saved)
     first, extremes = pictures.draw(persons, source.read, trained.skeleton)
     save_image(os.path.join(output_dir, "predictions.png"), first)
     report.write(output_dir, metrics, persons, extremes, report.run_of(trained))
@@ -113,42 +112,26 @@ def _predict(trained, batches, flip_test):
         flip_test: as for `evaluate`.
 
     Returns:
-        dict of arrays: those of the batches without the images (the normalised labels are called
-        `labels`), and the prediction: `keypoints` [N, K, 3] (x, y in original pixels and the
-        joint's score) and `score` [N].
+        dict of arrays, as of `decoding.predict_batches`, with calibrated scores if the network has a
+        calibration; and `raw` [N, K] and `raw_score` [N], the scores without it.
     """
-
-    offset = decoding.label_offset(trained.config)
-
-    @tf.function(autograph=False)
-    def step(images, regions):
-        return decoding.predict(trained.network, images, regions, trained.skeleton, flip_test, offset)
-
-    columns = collections.defaultdict(list)
-    with Progress(len(batches), "batches", name="predictions") as progress:
-        for batch in batches:
-            keypoints, scores = step(batch["image"], batch["region"])
-            rows = {name: value for name, value in batch.items() if name not in ("image", "keypoints")}
-            rows |= {"labels": batch["keypoints"], "keypoints": keypoints, "score": scores}
-            for name, value in rows.items():
-                columns[name].append(np.asarray(value))
-            progress.add(1)
-    arrays = {name: np.concatenate(values) for name, values in columns.items()}
-    # The last batch is padded with samples of weight 0.
-    real = arrays.pop("weight") > 0
-    persons = {name: values[real] for name, values in arrays.items()}
-    if "inside" in persons:
-        inside = persons.pop("inside")
-        persons["score"] = persons["score"] * inside
-        persons["keypoints"] = np.concatenate(
-            [persons["keypoints"][..., :2], persons["keypoints"][..., 2:] * inside[:, None, None]], -1
+    network, config, calibration = trained.network, trained.config, trained.calibration
+    persons = decoding.predict_batches(network, config, trained.skeleton, batches, flip_test)
+    points, joints, scores = persons["keypoints"][..., :2], persons["keypoints"][..., 2], persons["score"]
+    inside = persons.pop("inside", np.ones(len(scores), bool)).astype(np.float32)
+    persons |= {"raw": joints * inside[:, None], "raw_score": scores * inside}
+    if calibration is not None:
+        joints, scores = (
+            np.asarray(of(s)) for of, s in ((calibration.of_joints, joints), (calibration.of_persons, scores))
         )
+    persons["score"] = scores * inside
+    persons["keypoints"] = np.concatenate([points, (joints * inside[:, None])[..., None]], -1)
     return persons
 
 
 def _score(trained, persons, results, counts, labels):
-    """The metrics of metrics.json, without the facts about the evaluation itself."""
-    skeleton, truth, keypoints = trained.skeleton, persons["truth"], persons["keypoints"]
+    """(metrics of metrics.json without the facts about the evaluation itself, `coco.Matches` or None)."""
+    skeleton, truth = trained.skeleton, persons["truth"]
 
     def ap_of(chosen):
         """OKS metrics of the chosen persons: labels and results of the others are left out."""
@@ -161,11 +144,13 @@ def _score(trained, persons, results, counts, labels):
     mean_points = decoding.place(trained.mean_pose, persons["region"], mean_offset)
     has_visibility = "visibility" in OUTPUTS_OF_LOSS.get(trained.config.loss.name, ())
     metrics = summary.compute_metrics(persons, mean_points, counts, skeleton, ap_of)
-    oks_ap = None
+    oks_ap = matches = None
     if labels is not None:
         oks_ap, matches = coco.evaluate_oks(labels, results, persons["annotation_id"], skeleton)
         metrics["intervals"]["oks_ap"] = bootstrap.ap_intervals(matches)
-    return metrics | {
+    metrics |= {
         "oks_ap": oks_ap,
-        "visibility": tables.visibility_table(truth, keypoints[..., 2]) if has_visibility else None,
+        "visibility": tables.visibility_table(truth, persons["raw"]) if has_visibility else None,
+        "calibration": calibrate.table(trained, persons),
     }
+    return metrics, matches

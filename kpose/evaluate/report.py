@@ -64,6 +64,8 @@ def write(output_dir, metrics, persons, pictures, run=None):
         "pdj_curve": _chart(charts.pdj_curves, metrics),
         "errors": _chart(charts.error_histogram, relative_errors, metrics["num_persons"]),
     }
+    if metrics.get("calibration"):
+        pngs["reliability"] = _chart(charts.reliability_curves, metrics["calibration"])
     if run and run.history:
         pngs["learning_curve"] = _chart(_learning_curve, run, note_on_sigmas(metrics))
     if has_limbs(metrics):
@@ -116,6 +118,7 @@ def _values(metrics):
         "pcp": _pcp_table(metrics) if limbs else None,
         "pdj": _pdj_table(metrics),
         "joints": _joint_table(metrics),
+        "scores": _score_table(metrics.get("calibration")),
         "oks": _row_of_percents(ap, intervals["oks_ap"]),
         "visibility": _row_of_percents(metrics["visibility"]),
         "subsets": _subset_table(metrics),
@@ -195,6 +198,25 @@ def _joint_table(metrics):
         for joint, errors in metrics["joint_errors"].items()
     ]
     return Table(columns, rows)
+
+
+def _score_table(found):
+    """The ECE and the Brier score of both kinds of scores; None without scores."""
+    if not found:
+        return None
+    name = f"calibrated on {found['fitted_on']}" if found["calibrated"] else "uncalibrated, no probabilities"
+    parts = [(name, found)] + ([("uncalibrated", found["uncalibrated"])] if found["uncalibrated"] else [])
+    rows = [
+        [
+            Cell(f"{what}, {label}"),
+            Cell(str(part[what]["count"])),
+            Cell(percent(part[what]["ece"])),
+            Cell(_number(part[what]["brier"], ".3f")),
+        ]
+        for what in ("joints", "persons")
+        for label, part in parts
+    ]
+    return Table(["scores of", "number", "ECE", "Brier score"], rows)
 
 
 def _subset_table(metrics):

@@ -127,9 +127,23 @@ def describe(metrics):
     if visibility:
         values = ", ".join(f"{name} {percent(visibility[key])}" for key, name in VISIBILITY_NAMES.items())
         lines.append(f"visibility: {values} ({percent(visibility['labelled'])} of the joints are labelled)")
+    lines += describe_scores(metrics.get("calibration"))
     if metrics.get("pixels"):
         lines.append(f"pixels: {describe_pixels(metrics['pixels'])}")
     return lines
+
+
+def describe_scores(found):
+    """The line about the scores, from the entry `calibration` of metrics.json; [] for None."""
+    if not found:
+        return []
+    of_joints, of_persons = found["joints"], found["persons"]
+    errors = f"ECE {percent(of_joints['ece'])} of joints, {percent(of_persons['ece'])} of persons"
+    errors += f", Brier score {of_joints['brier']:.3f}"
+    if found["calibrated"]:
+        same = ", the same persons" if found["fitted_on_these_persons"] else ""
+        return [f"scores: calibrated on {found['fitted_on']}{same}; {errors}"]
+    return [f"scores: uncalibrated, so they are no probabilities; {errors}"]
 
 
 def has_limbs(metrics):

@@ -32,7 +32,8 @@ def compare(first, second):
         are of a kpose that did not save the images; for each metric of `NAMES` a row
         {"first", "second", "difference", "interval"}, where the interval is the 95% interval of the
         paired difference; "pcp_strict_by_group" and "pcp_mean_by_group", such rows by limb group;
-        "oks_ap", a row without an interval; "pdj_units" and "oks_sigmas" of the two. Values are None
+        "oks_ap", such a row, whose interval is None where an evaluation is of a kpose that did not
+        save what COCOeval matched, or the sigmas differ; "pdj_units" and "oks_sigmas" of the two. Values are None
         where nothing counted. Without limbs there are no groups.
 
     Raises:
@@ -59,12 +60,22 @@ def compare(first, second):
         groups = [group for group in tables[0]["pcp"][rule] if group != "average"]
         by_group = [{group: part[name][:, i : i + 1] for i, group in enumerate(groups)} for part in ordered]
         table[f"{name}_by_group"] = _compared(by_group, images)
-    aps = [found["oks_ap"]["AP"] if found["oks_ap"] else None for found in tables]
-    gap = None if None in aps else aps[1] - aps[0]
     table["pdj_units"] = [summary.pdj_unit(found) for found in tables]
     table["oks_sigmas"] = [found.get("oks_sigmas") for found in tables]
-    table["oks_ap"] = {"first": aps[0], "second": aps[1], "difference": gap, "interval": None}
+    aps = [found["oks_ap"]["AP"] if found["oks_ap"] else None for found in tables]
+    gap = None if None in aps else aps[1] - aps[0]
+    edges = None
+    if gap is not None and table["oks_sigmas"][0] == table["oks_sigmas"][1]:
+        edges = _ap_interval(*(coco.Matches.of_arrays(part) for part in counts))
+    table["oks_ap"] = {"first": aps[0], "second": aps[1], "difference": gap, "interval": edges}
     return table
+
+
+def _ap_interval(first, second):
+    """The interval of the difference of AP; None unless both evaluations matched the persons of the same images."""
+    if first is None or second is None or not np.array_equal(first.persons, second.persons):
+        return None
+    return bootstrap.ap_difference(first, second)
 
 
 def _images(counts, orders):

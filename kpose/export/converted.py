@@ -106,7 +106,9 @@ def network_server(trained, flip_test=False):
     """
     network, data = folding.fold_batch_norm(trained.network), trained.config.data
     size = tuple(trained.config.model.input_size)
-    server = KeypointServer(network, trained.skeleton, size, data.padding, flip_test, data.aspect)
+    server = KeypointServer(
+        network, trained.skeleton, size, data.padding, flip_test, data.aspect, calibration=trained.calibration
+    )
     outputs = network(np.zeros((1, *size, 3), np.float32), training=False)
     dx, dy = decoding.label_offset(trained.config)
     return server, {
@@ -126,6 +128,8 @@ def network_server(trained, flip_test=False):
         # To be added to the keypoints in pixels of the image. The mean with the mirrored crops needs none in x.
         "offset": [0.0 if flip_test else dx, dy],
         "scores": description.CONFIDENCE if decoding.has_confidence(outputs) else description.RESOLUTION,
+        # The map that the scores have gone through; None: they are not calibrated.
+        "calibration": trained.calibration and trained.calibration.to_fields(),
         "flip_test": flip_test,
     }
 

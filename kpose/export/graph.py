@@ -23,8 +23,6 @@ crashes the server or takes more memory than `MAX_PIXELS`, `MAX_SIDE` and `CHUNK
     different numbers of images and boxes                 error
 """
 
-import functools
-
 import tensorflow as tf
 
 from kpose.core import geometry
@@ -42,7 +40,7 @@ from kpose.export.requests import (
     part_of,
     same_number,
 )
-from kpose.models import decoding
+from kpose.models import decoding, folding
 
 # Images of a request that are decoded in parallel.
 DECODED_AT_ONCE = 4
@@ -61,16 +59,25 @@ class KeypointServer(tf.Module):
         flip_test: average each prediction with the prediction for the mirrored image.
         aspect: width / height to which each box is extended; 0: the box keeps its shape.
         offset: `decoding.label_offset` of the network's recipe, in pixels of the image.
+        calibration: of the network's scores; None: they are not calibrated.
     """
 
-    def __init__(self, network, skeleton, input_size, padding, flip_test=False, aspect=0.0, offset=(0.0, 0.0)):
+    def __init__(
+        self,
+        network,
+        skeleton,
+        input_size,
+        padding,
+        flip_test=False,
+        aspect=0.0,
+        offset=(0.0, 0.0),
+        calibration=None,
+    ):
         super().__init__(name="kpose")
         # TensorFlow's variables, not Keras'. For a Keras variable, a SavedModel holds the variable
         # that the graph reads and a copy, and the loader of TF Serving fills only the copy.
-        self.variables_of_network = [variable.value for variable in network.variables]
-        self._predict = functools.partial(
-            decoding.predict, network, skeleton=skeleton, flip_test=flip_test, offset=offset
-        )
+        self.variables_of_network = [variable.value for variable in folding.variables_of_graphs(network)]
+        self._predict = _predictor(network, tuple(input_size), skeleton, flip_test, offset, calibration)
         self._joints = skeleton.num_joints
         # Crops alone do not say how they are stretched.
         self.takes_aspects = getattr(network, "needs_aspects", False) and not aspect
@@ -79,7 +86,7 @@ class KeypointServer(tf.Module):
         self._aspect = aspect
 
     @classmethod
-    def from_config(cls, network, config, skeleton, flip_test=False):
+    def from_config(cls, network, config, skeleton, flip_test=False, calibration=None):
         """Returns the server of a network.
 
         Args:
@@ -87,9 +94,11 @@ class KeypointServer(tf.Module):
             config: its recipe.
             skeleton: the `Skeleton` of its keypoints.
             flip_test: average each prediction with the prediction for the mirrored image.
+            calibration: of the network's scores; None: they are not calibrated.
         """
         data, offset = config.data, decoding.label_offset(config)
-        return cls(network, skeleton, config.model.input_size, data.padding, flip_test, data.aspect, offset)
+        size = config.model.input_size
+        return cls(network, skeleton, size, data.padding, flip_test, data.aspect, offset, calibration)
 
     @property
     def signatures(self):
@@ -280,6 +289,28 @@ class KeypointServer(tf.Module):
         scores = tf.cond(count > 0, scores.concat, lambda: tf.zeros([0]))
         answer = {"keypoints": tf.ensure_shape(keypoints, [None, joints, 3]), "scores": tf.ensure_shape(scores, [None])}
         return _finite(answer, "boxes")
+
+
+def _predictor(network, input_size, skeleton, flip_test, offset, calibration):
+    """Returns `decoding.predict` of a network as a function of crops, regions and aspects (optional).
+
+    It is one function of TensorFlow, so that a file holds the network's constants only once.
+    """
+    needs_aspects = getattr(network, "needs_aspects", False)
+
+    def predict(crops, regions, aspects=None):
+        return decoding.predict(network, crops, regions, skeleton, flip_test, offset, aspects, calibration)
+
+    shapes = [(None, *input_size, 3), (None, 4), *([(None,)] if needs_aspects else [])]
+    concrete = tf.function(predict, autograph=False).get_concrete_function(*map(tf.TensorSpec, shapes))
+
+    def call(crops, regions, aspects=None):
+        inputs = [tf.cast(crops, tf.float32), regions]
+        if needs_aspects:
+            inputs.append(decoding.aspects_of(regions) if aspects is None else aspects)
+        return concrete(*inputs)
+
+    return call
 
 
 def _finite(answer, what):

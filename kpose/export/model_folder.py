@@ -47,7 +47,7 @@ def version_folder(path):
     return os.path.join(path, found[-1])
 
 
-def write_description(folder, skeleton, recipe, checkpoint):
+def write_description(folder, skeleton, recipe, checkpoint, calibration=None):
     """Writes the description of a version.
 
     Args:
@@ -55,9 +55,11 @@ def write_description(folder, skeleton, recipe, checkpoint):
         skeleton: the `Skeleton` of the keypoints.
         recipe: the recipe's name.
         checkpoint: the checkpoint's name.
+        calibration: that of the scores; None: they are not calibrated.
     """
     saved = skeleton_files.to_fields(skeleton)
     description = {"skeleton": saved, "recipe": recipe, "checkpoint": checkpoint}
+    description["calibration"] = calibration and calibration.to_fields()
     files.write_json(os.path.join(folder, DESCRIPTION_FILE), description)
 
 

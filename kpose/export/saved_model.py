@@ -47,13 +47,13 @@ def export(workdir, output_dir=None, flip_test=False, best=False, name=None):
     base = os.path.join(output_dir, name) if name else output_dir
     files.check_folder_for_output(base)
     network, skeleton = folding.fold_batch_norm(trained.network), trained.skeleton
-    server = KeypointServer.from_config(network, trained.config, skeleton, flip_test)
+    server = KeypointServer.from_config(network, trained.config, skeleton, flip_test, trained.calibration)
     os.makedirs(base, exist_ok=True)
     _remove_leftovers(base)
     with _unfinished(base) as unfinished:
         _save(server, unfinished)
         checkpoint = os.path.basename(trained.origin)
-        model_folder.write_description(unfinished, skeleton, trained.config.name, checkpoint)
+        model_folder.write_description(unfinished, skeleton, trained.config.name, checkpoint, trained.calibration)
         if not tf_serving.write_warm_up(unfinished, name):
             logging.info(
                 "no warm-up requests were written: they need the package tensorflow-serving-api: "

@@ -6,6 +6,9 @@ writes NAME.npz, NAME.tflite and NAME.json into the package (kpose/models_shippe
 OUTPUT_DIR. kpose.load("NAME") then loads it. The card NAME.json holds the recipe, checksums, the
 mean pose and the facts: a JSON object with what a user should know, such as the training data and
 its licences.
+
+The scores of the model are calibrated if the run has a calibration of its checkpoint (python -m
+kpose.evaluate --calibrate), or with --calibrate_on=RECORDS, which fits one for the shipped weights.
 """
 
 import dataclasses
@@ -18,6 +21,9 @@ from absl import flags, logging
 from kpose.core import cli, files, skeleton_files
 from kpose.core.errors import InputError
 from kpose.runs import shipped_files
+
+# Persons in a batch of the predictions for a calibration.
+BATCH_SIZE = 64
 
 FLAGS = cli.flag_set()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the training run.", required=True, flag_values=FLAGS)
@@ -45,9 +51,16 @@ _AVERAGE_WITH = flags.DEFINE_string(
 _SHARE = flags.DEFINE_float(
     "share", 0.5, "Share of the run in the mean.", lower_bound=0.0, upper_bound=1.0, flag_values=FLAGS
 )
+_CALIBRATE_ON = flags.DEFINE_string(
+    "calibrate_on",
+    None,
+    "Glob of records, in quotes: fit the calibration of the scores on them. Default: the calibration of the run, if "
+    "it has one for these weights.",
+    flag_values=FLAGS,
+)
 
 
-def ship(workdir, name, facts=None, output_dir=None, best=False, average_with=None, share=0.5):
+def ship(workdir, name, facts=None, output_dir=None, best=False, average_with=None, share=0.5, calibrate_on=None):
     """Writes a trained run as a shipped model; see `kpose.runs.shipped_files` for its files.
 
     Args:
@@ -60,13 +73,16 @@ def ship(workdir, name, facts=None, output_dir=None, best=False, average_with=No
             run that began with this model, the mean is often better than both (Wortsman et al.,
             "Model soups", ICML 2022). None: the run's weights.
         share: share of the run in the mean.
+        calibrate_on: glob of records on which the calibration of the scores is fitted; None: that of
+            the run, if it has one for these weights.
 
     Returns:
         The paths of the files.
 
     Raises:
         InputError: the run does not exist or is a cascade; the name contains a folder; a fact has
-            the name of another entry of the card; `average_with` is another network.
+            the name of another entry of the card; `average_with` is another network; the scores
+            cannot be calibrated.
     """
     # Imported here, because --help must not wait for TensorFlow.
     from kpose.models.layers import OUTPUTS_OF_LOSS
@@ -80,6 +96,12 @@ def ship(workdir, name, facts=None, output_dir=None, best=False, average_with=No
         raise InputError(f"{workdir}: a cascade cannot be shipped, because it needs the networks of several runs")
     if average_with:
         _average(trained, average_with, share)
+        # The calibration of the run is for its own weights.
+        trained = dataclasses.replace(trained, calibration=None)
+    if calibrate_on:
+        trained = dataclasses.replace(trained, calibration=_calibrated(trained, calibrate_on))
+    if trained.calibration is None:
+        logging.warning("the scores of %s are not calibrated: --calibrate_on=RECORDS fits a calibration", name)
     contents = _contents(trained)
     card = {
         "name": name,
@@ -89,6 +111,8 @@ def ship(workdir, name, facts=None, output_dir=None, best=False, average_with=No
     }
     if average_with:
         card |= {"averaged_with": average_with, "share_of_run": share}
+    if trained.calibration is not None:
+        card["calibration"] = trained.calibration.to_fields()
     recipe = {
         "mean_pose": [[round(float(value), 5) for value in place] for place in trained.mean_pose],
         "recipe": config.to_dict(),
@@ -137,6 +161,23 @@ def _average(trained, name, share):
     )
 
 
+def _calibrated(trained, pattern):
+    """The `Calibration` of a trained network, fitted on the records of a glob."""
+    from kpose.data import pipeline, records
+    from kpose.models import decoding
+    from kpose.runs import calibrations
+
+    calibrations.check(trained)
+    found = records.find(pattern, trained.skeleton)
+    batches = pipeline.evaluation_batches(trained.config, found, BATCH_SIZE, identity=True)
+    with records.reading(found):
+        persons = decoding.predict_batches(trained.network, trained.config, trained.skeleton, batches)
+    calibration = calibrations.fit(persons, trained.skeleton, pattern)
+    for line in calibrations.describe(calibration):
+        logging.info("%s", line)
+    return calibration
+
+
 def _contents(trained):
     """Returns the files of a network by suffix: its weights in float16, and TensorFlow Lite."""
     import numpy as np
@@ -155,7 +196,16 @@ def main():
     facts = files.read_json(_FACTS.value, "file of facts") if _FACTS.value else {}
     if not isinstance(facts, dict):
         raise InputError(f"{_FACTS.value}: holds no JSON object")
-    ship(_WORKDIR.value, _NAME.value, facts, _OUTPUT_DIR.value, _BEST.value, _AVERAGE_WITH.value, _SHARE.value)
+    ship(
+        _WORKDIR.value,
+        _NAME.value,
+        facts,
+        _OUTPUT_DIR.value,
+        _BEST.value,
+        _AVERAGE_WITH.value,
+        _SHARE.value,
+        _CALIBRATE_ON.value,
+    )
 
 
 def console():

@@ -150,6 +150,24 @@ def ap_intervals(matches, seed=0):
     return {name: interval(column) for name, column in columns.items()}
 
 
+def ap_difference(first, second, seed=0):
+    """The 95% interval of the difference of two OKS APs, both over the same resampled images.
+
+    Args:
+        first, second: `coco.Matches` of two predictions for the persons of the same images.
+        seed: equal seeds draw equal images.
+
+    Returns:
+        [low, high] of the second AP minus the first; None with fewer than two images.
+    """
+    number = len(first.persons)
+    if number < 2:
+        return None
+    rows = (row for weights in _weights(number, seed) for row in weights)
+    gaps = [second.average_precision(row).mean() - first.average_precision(row).mean() for row in rows]
+    return interval(np.array(gaps))
+
+
 def describe(images):
     """The entry `bootstrap` of metrics.json: what was resampled, and how often.
 

@@ -12,6 +12,8 @@ from kpose.core.skeletons import DEFAULT_SIGMA
 
 # The id of the category "person" in COCO.
 PERSON_CATEGORY = 1
+# Before the names of the arrays of `Matches` in a file.
+ARRAYS_PREFIX = "ap_"
 OKS_NAMES = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
 
 
@@ -93,6 +95,18 @@ class Matches:
         image = np.array([number for number, entry in rows for _ in entry["dtScores"]], np.int64)
         correct, wrong = matched & ~ignored, ~matched & ~ignored
         return cls(image[order], correct[:, order], wrong[:, order], persons, evaluation.params.recThrs)
+
+    def arrays(self):
+        """{name: array}, for a file of arrays: the fields, each with `ARRAYS_PREFIX` before its name."""
+        return {f"{ARRAYS_PREFIX}{field.name}": getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    @classmethod
+    def of_arrays(cls, arrays):
+        """Those of `arrays`, a dict that may hold other arrays too; None if a field is missing."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        if not all(f"{ARRAYS_PREFIX}{name}" in arrays for name in names):
+            return None
+        return cls(**{name: arrays[f"{ARRAYS_PREFIX}{name}"] for name in names})
 
     def average_precision(self, weights):
         """COCO's AP over images of which each counts several times.

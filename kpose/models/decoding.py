@@ -1,9 +1,13 @@
 """From crops to keypoints in original pixels, for evaluation, export and prediction."""
 
+import collections
+
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
 from kpose.core import geometry
+from kpose.core.progress import Progress
 
 
 def label_offset(config):
@@ -22,7 +26,7 @@ def label_offset(config):
     return geometry.HALF_PIXEL - config.augment.flip, geometry.HALF_PIXEL
 
 
-def predict(network, images, regions, skeleton, flip_test=False, offset=(0.0, 0.0), aspects=None):
+def predict(network, images, regions, skeleton, flip_test=False, offset=(0.0, 0.0), aspects=None, calibration=None):
     """Keypoints and scores for crops, in original pixels.
 
     Args:
@@ -35,6 +39,8 @@ def predict(network, images, regions, skeleton, flip_test=False, offset=(0.0, 0.
         offset: `label_offset` of the network's recipe.
         aspects: [N], width / height in original pixels of what the crops show, for a network that
             needs it; None: those of `regions`.
+        calibration: `kpose.models.calibration.Calibration` of the network; None: the scores are
+            those of `confidence`.
 
     Returns:
         keypoints [N, K, 3] float32 (x, y in the original frame, score of the joint) and scores [N]
@@ -50,8 +56,46 @@ def predict(network, images, regions, skeleton, flip_test=False, offset=(0.0, 0.
         outputs = {name: (value + _mirror_back(name, mirrored[name], skeleton)) / 2 for name, value in outputs.items()}
     points = outputs["keypoints"]
     joint_scores, scores = confidence(outputs, regions, images.shape[1:3])
+    if calibration is not None:
+        joint_scores, scores = calibration.of_joints(joint_scores), calibration.of_persons(scores)
     points = geometry.denormalise(points, regions) + ops.convert_to_tensor(offset, "float32")
     return ops.concatenate([points, joint_scores[..., None]], axis=-1), scores
+
+
+def predict_batches(network, config, skeleton, batches, flip_test=False):
+    """Predictions for all persons of an evaluation, in order, with scores without calibration.
+
+    Args:
+        network: as for `predict`.
+        config: its recipe.
+        skeleton: the `Skeleton` that it predicts.
+        batches: those of `kpose.data.pipeline.evaluation_batches`; it has a length.
+        flip_test: as for `predict`.
+
+    Returns:
+        dict of arrays: those of the batches without the images (the normalised labels are called
+        `labels`), and the prediction: `keypoints` [N, K, 3] (x, y in original pixels and the
+        joint's score) and `score` [N]. Samples of weight 0 are left out.
+    """
+    offset = label_offset(config)
+
+    @tf.function(autograph=False)
+    def step(images, regions):
+        return predict(network, images, regions, skeleton, flip_test, offset)
+
+    columns = collections.defaultdict(list)
+    with Progress(len(batches), "batches", name="predictions") as progress:
+        for batch in batches:
+            keypoints, scores = step(batch["image"], batch["region"])
+            rows = {name: value for name, value in batch.items() if name not in ("image", "keypoints")}
+            rows |= {"labels": batch["keypoints"], "keypoints": keypoints, "score": scores}
+            for name, value in rows.items():
+                columns[name].append(np.asarray(value))
+            progress.add(1)
+    arrays = {name: np.concatenate(values) for name, values in columns.items()}
+    # The last batch is padded with samples of weight 0.
+    real = arrays.pop("weight") > 0
+    return {name: values[real] for name, values in arrays.items()}
 
 
 def region_inputs(network, regions):
@@ -109,6 +153,16 @@ def has_confidence(outputs):
         outputs: the names of the outputs.
     """
     return "scale" in outputs or "visibility" in outputs
+
+
+def gives_scores(network, input_size):
+    """`has_confidence` of a network.
+
+    Args:
+        network: the network.
+        input_size: (height, width) of its input in pixels.
+    """
+    return has_confidence(network(np.zeros((1, *input_size, 3), np.float32), training=False))
 
 
 def resolution_score(regions, input_size):

@@ -25,6 +25,7 @@ class Model:
 
     Attributes:
         skeleton: the `Skeleton` of the keypoints.
+        calibrated: whether the scores are calibrated, see `kpose.predict.people.People`.
 
     Raises:
         InputError: the model does not exist or cannot be used, or the detector is not for this
@@ -33,7 +34,7 @@ class Model:
 
     def __init__(self, source=None, detector="auto", min_score=None):
         self._network = open_network(source)
-        self.skeleton = self._network.skeleton
+        self.skeleton, self.calibrated = self._network.skeleton, self._network.calibrated
         self._defaults = detector, min_score
         # A name is looked up once a model, so that the choice is logged once.
         self._named_detector = functools.cache(self._make_detector)
@@ -137,6 +138,7 @@ class Model:
             boxes = [[0, 0, image.pixels.shape[1], image.pixels.shape[0]]]
         boxes = _as_boxes(boxes, image.name)
         facts = {"name": image.name, "size": image.pixels.shape[1::-1], "source": source, "upright": not given}
+        facts["calibrated"] = self.calibrated
         if not len(boxes):
             return self._nobody(box_scores=None if found is None else found.scores, **facts)
         try:

@@ -4,6 +4,7 @@ TensorFlow is imported only for a SavedModel and for a run without an export. A 
 
     name        what was loaded, for log lines
     skeleton    the `Skeleton` of the keypoints
+    calibrated  whether the scores are calibrated (`kpose.models.calibration`)
     predict     (pixels uint8 [H, W, 3] RGB, boxes float32 [N, 4] xywh in pixels) -> keypoints float32
                 [N, K, 3] (x, y in pixels of the image, the joint's score) and scores float32 [N];
                 a box without a pixel of the image gets scores of 0; `InputError` for a bad box, and
@@ -25,8 +26,8 @@ from kpose.runs import shipped_files
 # Crops in one batch of the network. More at a time are not faster on CPUs, and take more memory.
 CHUNK = 4
 LITE, ONNX = ".tflite", ".onnx"
-# In the folder of a run: its recipe, its exports and the list of its checkpoints.
-RUN_FILE, EXPORTS = "config.json", "serving"
+# In the folder of a run: its recipe, its exports and the calibration of its scores.
+RUN_FILE, EXPORTS, CALIBRATION_FILE = "config.json", "serving", "calibration.json"
 
 
 def open_network(source=None):
@@ -69,7 +70,7 @@ class CropNetwork:
         name: as the attribute.
 
     Attributes:
-        name, skeleton: see the module.
+        name, skeleton, calibrated: see the module.
 
     Raises:
         InputError: the description is of another version of kpose.
@@ -85,6 +86,7 @@ class CropNetwork:
             self._offset = np.float32(description["offset"])
             self._confident = description["scores"] == description_lib.CONFIDENCE
             self._takes_aspects = "aspects" in description["inputs"]
+            self.calibrated = description.get("calibration") is not None
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"{name}: its description lacks what predictions need ({first_line(error)}): export the model again "
@@ -211,7 +213,10 @@ def _network_of_folder(folder):
     logging.info("%s: a run: its newest export is used, %s", folder, newest)
     if outdated:
         logging.warning("%s: the run has newer checkpoints than this export: export it again to use them", folder)
-    return open_network(newest)
+    network = open_network(newest)
+    if os.path.exists(os.path.join(folder, CALIBRATION_FILE)) and not network.calibrated:
+        logging.warning("%s: the scores of this export are not calibrated as the run is: export it again", folder)
+    return network
 
 
 class GraphNetwork:
@@ -219,21 +224,22 @@ class GraphNetwork:
 
     Args:
         serve: function of image [H, W, 3] uint8 and boxes [N, 4] -> dict of tensors.
-        skeleton, name: as the attributes.
+        skeleton, name, calibrated: as the attributes.
         owner: an object that must live as long as `serve`.
 
     Attributes:
-        name, skeleton: see the module.
+        name, skeleton, calibrated: see the module.
     """
 
-    def __init__(self, serve, skeleton, name, owner):
+    def __init__(self, serve, skeleton, name, owner, calibrated=False):
         self._serve, self._owner = serve, owner
-        self.skeleton, self.name = skeleton, name
+        self.skeleton, self.name, self.calibrated = skeleton, name, calibrated
 
     @classmethod
     def of_export(cls, folder):
         """Returns the network of the folder of one version of a SavedModel."""
         skeleton = model_folder.read_skeleton(folder)
+        calibrated = model_folder.read_description(folder).get("calibration") is not None
         tf = _tensorflow()
         try:
             model = tf.saved_model.load(folder)
@@ -242,7 +248,7 @@ class GraphNetwork:
         if "serving_pixels" not in model.signatures:
             raise InputError(f"{folder}: exported by an older kpose: export it again with python -m kpose.export")
         # The signature does not keep the variables of the model alive.
-        return cls(model.signatures["serving_pixels"], skeleton, folder, model)
+        return cls(model.signatures["serving_pixels"], skeleton, folder, model, calibrated)
 
     @classmethod
     def of_run(cls, workdir):
@@ -253,8 +259,9 @@ class GraphNetwork:
 
         trained = load_trained(workdir)
         logging.info("%s: a run without an export: its checkpoint is used, %s", workdir, trained.origin)
-        server = KeypointServer.from_config(trained.network, trained.config, trained.skeleton)
-        return cls(server.serve_pixels, trained.skeleton, trained.origin, server)
+        calibration = trained.calibration
+        server = KeypointServer.from_config(trained.network, trained.config, trained.skeleton, calibration=calibration)
+        return cls(server.serve_pixels, trained.skeleton, trained.origin, server, calibration is not None)
 
     def predict(self, pixels, boxes):
         """Returns keypoints and scores; see the module."""

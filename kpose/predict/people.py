@@ -40,6 +40,7 @@ class Person:
         box_score: the detector's score; None without a detector.
         skeleton: the `Skeleton` of the keypoints.
         track_id: the person's number in a video, from 1; None: not tracked.
+        calibrated: as for `People`.
     """
 
     keypoints: np.ndarray
@@ -48,6 +49,7 @@ class Person:
     box_score: float | None
     skeleton: Skeleton
     track_id: int | None = None
+    calibrated: bool = False
 
     def joint(self, name):
         """Returns a `Joint` by its name, such as "left_wrist".
@@ -67,11 +69,12 @@ class Person:
 
     def _text(self):
         x, y, width, height = self.box
-        shown = int((self.keypoints[:, 2] >= persons.JOINT_THRESHOLD).sum())
+        least = persons.joint_threshold(self.calibrated)
+        shown = int((self.keypoints[:, 2] >= least).sum())
         track = "" if self.track_id is None else f"track {self.track_id}, "
         return (
             f"{track}score {self.score:.2f}, box x {x:.0f} y {y:.0f} width {width:.0f} height {height:.0f}, {shown} of "
-            f"{len(self.keypoints)} joints with a score of {persons.JOINT_THRESHOLD:g} or more"
+            f"{len(self.keypoints)} joints with a score of {least:g} or more"
         )
 
 
@@ -94,6 +97,8 @@ class People:
         source: the `inputs.Source` that `draw` reads again; None: there is none.
         upright: whether the pixels are those of the image turned by its EXIF orientation.
         track_ids: [N] int64: the persons' numbers in a video, from 1; None: they are not tracked.
+        calibrated: whether the score of a joint is the probability that it is right, and the score
+            of a person its expected OKS (`kpose.models.calibration`). Otherwise they only rank.
     """
 
     keypoints: np.ndarray
@@ -107,6 +112,7 @@ class People:
     source: inputs.Source | None = None
     upright: bool = True
     track_ids: np.ndarray | None = None
+    calibrated: bool = False
 
     def __len__(self):
         return len(self.scores)
@@ -132,6 +138,7 @@ class People:
             None if box_score is None else float(box_score),
             self.skeleton,
             None if track_id is None else int(track_id),
+            self.calibrated,
         )
 
     def _arrays(self):

@@ -11,6 +11,7 @@ import numpy as np
 
 from kpose.core import boxes as core_boxes
 from kpose.core.errors import InputError
+from kpose.drawing import persons
 from kpose.predict import merging
 
 # Seconds without a person after which a track ends.
@@ -24,8 +25,8 @@ LOOSENESS, SPREAD = 2.0, 5.0
 MEMORY = 0.6
 # Seconds over which a velocity is used: people stop and turn.
 COASTING = 0.6
-# Joints with a lower score do not count, unless the skeleton has fewer than `MIN_JOINTS` others.
-MIN_SCORE, MIN_JOINTS = 0.15, 3
+# Joints with a low score count only if fewer than this number of others are left.
+MIN_JOINTS = 3
 
 
 @dataclasses.dataclass
@@ -52,10 +53,10 @@ class _Track:
         """The expected movement [2] in pixels until a time."""
         return self.velocity * min(time - self.time, COASTING)
 
-    def add(self, box, keypoints, time):
-        """Adds the person of a later frame."""
+    def add(self, box, keypoints, time, min_score):
+        """Adds the person of a later frame; joints with a score below `min_score` do not count."""
         elapsed = time - self.time
-        known = (keypoints[:, 2] >= MIN_SCORE) & (self.keypoints[:, 2] >= MIN_SCORE)
+        known = (keypoints[:, 2] >= min_score) & (self.keypoints[:, 2] >= min_score)
         known = known if known.sum() >= MIN_JOINTS else slice(None)
         # The median of the joints: a box that another person hides in part moves otherwise.
         moved = np.median((keypoints - self.keypoints)[known, :2], axis=0) / elapsed
@@ -70,12 +71,14 @@ class Tracker:
 
     Args:
         sigmas: [K] sigmas of the joints, for OKS.
+        min_score: joints with a lower score do not count for the velocity.
 
     Raises:
         InputError: SciPy is not installed.
     """
 
-    def __init__(self, sigmas):
+    def __init__(self, sigmas, min_score=persons.JOINT_THRESHOLD):
+        self._min_score = min_score
         self._sigmas = np.asarray(sigmas, np.float64)
         self._assign = _import_assignment()
         self._tracks = []
@@ -99,7 +102,7 @@ class Tracker:
             similarity = np.stack([self._similarity(track, keypoints, boxes, time) for track in self._tracks])
             for row, column in zip(*self._assign(-np.where(similarity >= LEAST, similarity, 0)), strict=True):
                 if similarity[row, column] >= LEAST:
-                    self._tracks[row].add(boxes[column], keypoints[column], time)
+                    self._tracks[row].add(boxes[column], keypoints[column], time, self._min_score)
                     ids[column] = self._tracks[row].number
         for index in np.flatnonzero(ids == 0):
             self._last += 1

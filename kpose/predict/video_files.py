@@ -55,7 +55,9 @@ def people_of_frames(model, video, detector=None, options=None):
             tracking is missing.
     """
     options = options or Options()
-    tracker = tracking.Tracker(model.skeleton.oks_sigmas) if options.track or options.smooth else None
+    tracker = None
+    if options.track or options.smooth:
+        tracker = tracking.Tracker(model.skeleton.oks_sigmas, persons.joint_threshold(model.calibrated))
     smoother = Smoother() if options.smooth else None
     for frame in video.frames(options.every):
         image = InputImage(frame.pixels, f"frame {frame.number} of {video.path}")

@@ -7,6 +7,7 @@ import numpy as np
 from kpose import config as config_lib
 from kpose import models
 from kpose.core import devices, skeleton_files
+from kpose.models import calibration
 from kpose.models.weights import sources
 from kpose.runs import shipped_files
 
@@ -33,6 +34,16 @@ def load(name=None):
     with np.load(io.BytesIO(content)) as arrays:
         network.set_weights([arrays[key].astype(np.float32) for key in sorted(arrays.files)])
     return config, skeleton, network, np.asarray(card["mean_pose"], np.float32)
+
+
+def load_calibration(name=None):
+    """Returns the `Calibration` of a shipped model; None: its scores are not calibrated.
+
+    Raises:
+        InputError: the model does not exist, or its card is damaged.
+    """
+    card = shipped_files.read_card(name)
+    return calibration.of_fields(card.get("calibration"), f"{card['name']}.json")
 
 
 def load_network(name=None):

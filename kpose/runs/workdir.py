@@ -1,43 +1,36 @@
 """The folder of a training run, and how to load its network.
 
 config.json      the recipe
-starts.json      for each start: time, command, code and package versions
+starts.json      for each start: time, command, code and package versions (`kpose.runs.starts`)
 records.json     sizes and checksums of the records
 mean_pose.json   the training set's mean pose
 skeleton.json    the joints that the network predicts
 history.csv      the metrics of each epoch
 checkpoints/     weights and all other state that the next step depends on
 base/            for a cascade: the recipe of the previous stage and its measured errors
+calibration.json the calibration of the scores, if there is one (`kpose.runs.calibrations`)
 """
 
 import csv
 import dataclasses
-import datetime
-import importlib.metadata
 import os
-import platform
-import subprocess
-import sys
 
 import keras
 import numpy as np
 from absl import logging
 
-import kpose
 from kpose import config as config_lib
 from kpose import models
 from kpose.core import devices, files, skeleton_files, skeletons
 from kpose.core.errors import InputError, first_line
+from kpose.models.calibration import Calibration
 from kpose.models.layers import OUTPUTS_OF_LOSS
 from kpose.models.weights import sources
-from kpose.runs import carry_over, checkpoints, shipped, shipped_files
+from kpose.runs import calibrations, carry_over, checkpoints, shipped, shipped_files
 
 CONFIG_FILE = "config.json"
 MEAN_POSE_FILE = "mean_pose.json"
 SKELETON_FILE = "skeleton.json"
-STARTS_FILE = "starts.json"
-# Packages that can change the results of a run; starts.json holds their versions.
-PACKAGES = ("tensorflow", "keras", "keras-cv", "numpy", "numba", "ml_collections")
 BASE_FOLDER = "base"
 HISTORY_FILE = "history.csv"
 
@@ -165,36 +158,6 @@ def load_mean_pose(workdir):
     return pose
 
 
-def note_start(workdir):
-    """Adds this start to starts.json: time, command, code and package versions."""
-    path = os.path.join(workdir, STARTS_FILE)
-    starts = files.read_json_or_set_aside(path, "list of starts", lambda data: isinstance(data, list)) or []
-    versions = {"python": platform.python_version(), "kpose": kpose.__version__, "commit": _commit()}
-    versions |= {name: importlib.metadata.version(name) for name in PACKAGES}
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    files.write_json(path, [*starts, {"time": now, "command": sys.argv, "versions": versions}])
-
-
-def _commit():
-    """The commit of the code, with a + if files were changed; None if it is not a git checkout."""
-    folder = os.path.dirname(os.path.dirname(os.path.abspath(kpose.__file__)))
-    commit = _git(folder, "describe", "--always", "--abbrev=40", "--exclude=*")
-    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    return commit + "+" * bool(changes) if commit else None
-
-
-def _git(folder, *command):
-    """What a git command prints; "" if it fails.
-
-    Without locks: `describe --dirty` would leave index.lock in the checkout if a full disk ends it.
-    """
-    try:
-        words = ["git", "--no-optional-locks", "-C", folder, *command]
-        return subprocess.run(words, capture_output=True, text=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-
-
 def copy_base(config, workdir, skeleton=None):
     """Copies the recipes of the previous stages into the folder of a new cascade.
 
@@ -299,6 +262,7 @@ class Trained:
         mean_pose: [K, 2] float32 normalised mean pose of the training set.
         origin: path of the checkpoint, or name of the shipped model.
         folder: folder of the run; None for a shipped model.
+        calibration: `kpose.models.calibration.Calibration` of the scores; None: there is none.
     """
 
     config: object
@@ -307,6 +271,7 @@ class Trained:
     mean_pose: np.ndarray
     origin: str
     folder: str | None
+    calibration: Calibration | None = None
 
     def output_folder(self, given, name=""):
         """The folder for results: `given`, or else the folder `name` of the run.
@@ -344,7 +309,7 @@ def load_trained(source, best=False):
         InputError: the source is neither a run nor a shipped model, or it is damaged.
     """
     if shipped_files.is_shipped(source):
-        return Trained(*shipped.load(source), origin=source, folder=None)
+        return Trained(*shipped.load(source), source, None, shipped.load_calibration(source))
     config = load_config(source)
     checkpoint = checkpoints.latest(source, best)
     skeleton = load_skeleton(source)
@@ -357,7 +322,8 @@ def load_trained(source, best=False):
             f"{source}: damaged: its mean pose has {len(mean_pose)} joints, and its skeleton {skeleton.num_joints}: "
             "copy the run again"
         )
-    return Trained(config, skeleton, network, mean_pose, checkpoint, folder=source)
+    calibration = calibrations.read(source, checkpoint, network)
+    return Trained(config, skeleton, network, mean_pose, checkpoint, source, calibration)
 
 
 def read_history(workdir):

@@ -15,6 +15,7 @@ from kpose.data.training_set import find_training_set, summarise_labels
 from kpose.metrics import keras_metrics, pose
 from kpose.models import cascade, decoding, movenet
 from kpose.runs import checkpoints
+from kpose.runs.starts import note_start
 from kpose.runs.workdir import (
     BASE_FOLDER,
     CONFIG_FILE,
@@ -23,7 +24,6 @@ from kpose.runs.workdir import (
     build_network,
     copy_base,
     load_config,
-    note_start,
 )
 from kpose.train import cascade_inputs, changed_records, losses, optimizers, teacher, validation_ap
 from kpose.train.regressor import Regressor

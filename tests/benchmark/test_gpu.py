@@ -14,6 +14,10 @@ def handle(request):
         os.abort()
     if request["do"] == "hang":
         time.sleep(60)
+    if request["do"] == "read":
+        return {"seen": os.environ.get("KPOSE_SEEN")}
+    if request["do"] == "profile":
+        return {"seconds": 0.1, "busy": 0.5, "operations": [("Conv2D", 1.5, 20.0)]}
     if request["do"] == "raise":
         raise ValueError("no such kernel")
     return {"images_per_second": 7.0}
@@ -44,6 +48,19 @@ def test_results_before_a_crash_a_hang_and_an_error_are_kept(tmp_path, monkeypat
     assert "last words" in rows[1]["error"] and "no answer after" in rows[3]["error"]
     assert "no such kernel" in rows[4]["error"]
     assert (out / "gpu.md").read_text().count("| 7 |") == 3
+
+
+def test_a_part_has_its_environment_and_a_profile_lists_its_operations(tmp_path, monkeypatch):
+    (tmp_path / "fake_worker.py").write_text(_FAKE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    requests = [{"do": "read"}, {"do": "profile", "batch_size": 4}]
+    parts = [gpu.Part("first", "fake_worker", requests, environment={"KPOSE_SEEN": "yes"})]
+    out = tmp_path / "out"
+    rows = gpu.measure(parts, str(out), None, None, limit=60, part_limit=30, images=1)
+    assert rows[0]["seen"] == "yes" and rows[1]["operations"] == [["Conv2D", 1.5, 20.0]]
+    # The time of a profiled step is no rate.
+    assert "images_per_second" not in rows[1]
+    assert "  - 1.500 ms, 20 x Conv2D" in (out / "gpu.md").read_text()
 
 
 def test_the_profile_of_training_steps_names_their_operations():

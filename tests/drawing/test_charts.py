@@ -144,3 +144,25 @@ def test_no_global_state(path):
     )
     subprocess.run([sys.executable, "-c", code, path], check=True)
     _opened(path)
+
+
+def _reliability(shift):
+    rows = [{"score": x / 10, "outcome": min(1.0, x / 10 + shift), "count": 10} for x in range(1, 10)]
+    return {"ece": shift, "brier": 0.1, "count": 90, "bins": rows}
+
+
+def test_reliability_curves(path, saved_axes):
+    near, far = ({name: _reliability(shift) for name in ("joints", "persons")} for shift in (0.01, 0.3))
+    charts.reliability_curves({"calibrated": True, "uncalibrated": far, **near}, path)
+    for axes in saved_axes[:2]:
+        labels = [text.get_text() for text in axes.get_legend().get_texts()]
+        assert labels == ["score = outcome", "uncalibrated, ECE 30.0%", "calibrated, ECE 1.0%"]
+        np.testing.assert_allclose(axes.lines[2].get_xydata()[0], (0.1, 0.11))
+    assert _painted(_opened(path), charts.MODEL_COLOUR) > 100
+
+
+def test_reliability_curves_of_an_uncalibrated_model(path, saved_axes):
+    found = {name: _reliability(0.2) for name in ("joints", "persons")}
+    charts.reliability_curves({"calibrated": False, "uncalibrated": None, **found}, path)
+    labels = [text.get_text() for text in saved_axes[0].get_legend().get_texts()]
+    assert labels == ["score = outcome", "uncalibrated, ECE 20.0%"]

@@ -228,6 +228,16 @@ def test_the_less_sure_the_fainter_and_below_the_threshold_not_at_all():
     assert change[0] == 0 and 0 < change[1] < 0.35 * change[3] < change[2] < change[3]
 
 
+@pytest.mark.parametrize(("calibrated", "least"), [(False, 0.15), (True, 0.4)])
+def test_calibrated_scores_have_a_threshold_of_their_own(calibrated, least):
+    def drawn(score):
+        return persons.draw_people(GREY, dataclasses.replace(_people_at(score), calibrated=calibrated), COCO)
+
+    assert (drawn(least - 0.01) == drawn(0.0)).all() and (drawn(least + 0.01) != drawn(0.0)).any()
+    person = dataclasses.replace(_people_at(0.3), calibrated=calibrated, skeleton=COCO)[0]
+    assert f"{1 if calibrated else 17} of 17 joints with a score of {least:g} or more" in str(person)
+
+
 def test_joints_that_a_model_does_not_tell_apart_are_not_faded():
     people = [_people_at(score) for score in (0.1, 1.0)]
     people[0].keypoints[:, :, 2] = 0.1

@@ -31,6 +31,8 @@ def test_a_comparison_says_what_the_evaluations_say(evaluations, monkeypatch, ca
         for group in COCO.limbs:
             row = table["pcp_mean_by_group"][group]
             assert row[side] == pytest.approx(expected["pcp"]["mean"][group], abs=1e-6)
+    low, high = table["oks_ap"]["interval"]
+    assert low <= table["oks_ap"]["difference"] <= high
 
 
 def save_evaluation(folder, counts, truth, **arrays):
@@ -54,6 +56,7 @@ def test_a_comparison_resamples_images(tmp_path):
     assert table["num_images"] == 40 and "160 persons in 40 images" in two_runs.describe(table)[0]
     expected = bootstrap.paired_differences(*({k: v[::4] for k, v in counts.items()} for counts in both), np.arange(40))
     assert table["pdj"]["interval"] == pytest.approx(expected["pdj"]["interval"])
+    assert table["oks_ap"]["interval"] is None
     # One of the two files is enough: the persons are the same.
     assert two_runs.compare(old[0], new[1])["pdj"]["interval"] == table["pdj"]["interval"]
     alone = two_runs.compare(*old)
@@ -73,6 +76,11 @@ def test_a_comparison_takes_workdirs_and_writes_no_nan(tmp_path, monkeypatch, ca
     text = (tmp_path / "compare.json").read_text()
     assert status == 0 and "nan" not in out.lower() and "NaN" not in text
     assert json.loads(text)["pcp_strict"] == {"first": None, "second": None, "difference": None, "interval": None}
+
+
+def test_an_evaluation_compared_with_itself_differs_nowhere(evaluations):
+    table = two_runs.compare(evaluations[0][0], evaluations[0][0])
+    assert table["oks_ap"]["interval"] == table["pcp_strict"]["interval"] == [0, 0]
 
 
 def test_evaluations_of_other_persons_are_not_compared(evaluations, tiny_run, tiny_data, tmp_path):

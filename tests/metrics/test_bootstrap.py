@@ -161,6 +161,35 @@ def test_the_interval_of_ap_is_that_of_another_bootstrap():
     np.testing.assert_allclose(found["AP"], np.percentile(values, [2.5, 97.5]), atol=0.02)
 
 
+def test_the_interval_of_an_ap_difference_draws_the_same_images_for_both():
+    """One person and one result an image, as above; the second prediction is right where the first is, and more."""
+    rng = np.random.default_rng(1)
+    draws = rng.random(80)
+    rights = [draws < 0.5, draws < 0.7]
+    both = [
+        coco.Matches(
+            image=np.arange(80),
+            correct=np.tile(right, (10, 1)),
+            wrong=np.tile(~right, (10, 1)),
+            persons=np.ones(80),
+            recalls=np.linspace(0, 1, 101),
+        )
+        for right in rights
+    ]
+    generator, gaps = np.random.RandomState(4), []
+    for _ in range(1000):
+        drawn = np.sort(generator.randint(0, 80, 80))
+        aps = []
+        for hits in (right[drawn] for right in rights):
+            precision, recall = np.cumsum(hits) / np.arange(1, 81), np.cumsum(hits) / 80
+            aps.append(np.mean([max(precision[recall >= r], default=0.0) for r in np.linspace(0, 1, 101)]))
+        gaps.append(aps[1] - aps[0])
+    np.testing.assert_allclose(bootstrap.ap_difference(*both), np.percentile(gaps, [2.5, 97.5]), atol=0.02)
+    # Equal predictions differ in no resample: different images for each would give an interval.
+    assert bootstrap.ap_difference(both[0], both[0]) == [0, 0]
+
+
 def test_one_image_has_no_interval_of_ap():
     one = coco.Matches(np.zeros(1, int), np.ones((10, 1), bool), np.zeros((10, 1), bool), np.ones(1), np.ones(1))
     assert bootstrap.ap_intervals(one) == {"AP": None, "AP50": None, "AP75": None}
+    assert bootstrap.ap_difference(one, one) is None

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 import kpose
-from kpose.runs import workdir
+from kpose.runs import starts
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
@@ -21,7 +21,7 @@ def test_the_commit_is_found_without_a_lock(tmp_path, monkeypatch):
     module = tmp_path / "kpose" / "__init__.py"
     module.parent.mkdir()
     monkeypatch.setattr(kpose, "__file__", str(module))
-    assert workdir._commit() is None
+    assert starts._commit() is None
     module.write_text("1\n")
     git("init", "--quiet")
     git("add", ".")
@@ -32,9 +32,9 @@ def test_the_commit_is_found_without_a_lock(tmp_path, monkeypatch):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
     try:
-        assert workdir._commit() == commit
+        assert starts._commit() == commit
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not (tmp_path / ".git" / "index.lock").exists()
     module.write_text("2\n")
-    assert workdir._commit() == f"{commit}+"
+    assert starts._commit() == f"{commit}+"

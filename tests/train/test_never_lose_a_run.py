@@ -20,7 +20,7 @@ from kpose.core.errors import InputError
 from kpose.data import pipeline
 from kpose.evaluate import on_records
 from kpose.runs import checkpoints
-from kpose.runs.workdir import note_start
+from kpose.runs.starts import note_start
 from kpose.train import callbacks, nonfinite, trainer
 from tests import helpers, tiny
 from tests.train.test_regressor import BATCH, make_data, make_regressor, train

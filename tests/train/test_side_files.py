@@ -10,7 +10,8 @@ import pytest
 from kpose.core.errors import InputError
 from kpose.evaluate import on_records
 from kpose.runs import checkpoints
-from kpose.runs.workdir import load_config, load_mean_pose, note_start, read_history, write_history
+from kpose.runs.starts import note_start
+from kpose.runs.workdir import load_config, load_mean_pose, read_history, write_history
 from kpose.train import trainer
 from kpose.train.history import score_of
 from tests import helpers, tiny
