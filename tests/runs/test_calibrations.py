@@ -9,7 +9,8 @@ import pytest
 
 import kpose
 from kpose.core.errors import InputError
-from kpose.evaluate import calibrate, on_records
+from kpose.data import records
+from kpose.evaluate import calibrate, crops, on_records
 from kpose.export import converted, saved_model, shipped_model
 from kpose.models import decoding
 from kpose.models.calibration import Calibration
@@ -170,15 +171,12 @@ def test_flags_without_effect_are_refused(flag, plain, tiny_data, monkeypatch, c
 def test_an_evaluation_on_the_records_of_the_fit_warns(plain, tiny_data, tmp_path, caplog):
     folder = str(tmp_path / "run")
     shutil.copytree(plain, folder)
-    trained = load_trained(folder)
-    ids = on_records.evaluate(folder, tiny_data["val"])["num_persons"]
-    with np.load(os.path.join(folder, "evaluation", "persons.npz")) as arrays:
-        checksum = calibrations.checksum_of_ids(arrays["annotation_id"][::-1])
-    facts = {"records": tiny_data["val"], "annotations": checksum}
-    calibrations.write(trained, Calibration(MAPS.joints, MAPS.persons, facts))
+    ids = crops.persons_of_records(records.find(tiny_data["val"]))["annotation_id"]
+    facts = {"records": tiny_data["val"], "annotations": calibrations.checksum_of_ids(ids[::-1])}
+    calibrations.write(load_trained(folder), Calibration(MAPS.joints, MAPS.persons, facts))
     with caplog.at_level("WARNING", logger="absl"):
         found = on_records.evaluate(folder, tiny_data["val"])
-    assert found["calibration"]["fitted_on_these_persons"] and found["num_persons"] == ids
+    assert found["calibration"]["fitted_on_these_persons"] and found["num_persons"] == len(ids)
     assert "the scores were calibrated on these persons" in caplog.text
 
 
