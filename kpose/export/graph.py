@@ -310,6 +310,8 @@ def _predictor(network, input_size, skeleton, flip_test, offset, calibration):
             inputs.append(decoding.aspects_of(regions) if aspects is None else aspects)
         return concrete(*inputs)
 
+    # A graph has only weak references to variables. The network must live as long as the function.
+    call.network = network
     return call
 
 
