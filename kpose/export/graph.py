@@ -23,6 +23,8 @@ crashes the server or takes more memory than `MAX_PIXELS`, `MAX_SIDE` and `CHUNK
     different numbers of images and boxes                 error
 """
 
+import functools
+
 import tensorflow as tf
 
 from kpose.core import geometry
@@ -40,7 +42,7 @@ from kpose.export.requests import (
     part_of,
     same_number,
 )
-from kpose.models import decoding, folding
+from kpose.models import decoding
 
 # Images of a request that are decoded in parallel.
 DECODED_AT_ONCE = 4
@@ -76,8 +78,15 @@ class KeypointServer(tf.Module):
         super().__init__(name="kpose")
         # TensorFlow's variables, not Keras'. For a Keras variable, a SavedModel holds the variable
         # that the graph reads and a copy, and the loader of TF Serving fills only the copy.
-        self.variables_of_network = [variable.value for variable in folding.variables_of_graphs(network)]
-        self._predict = _predictor(network, tuple(input_size), skeleton, flip_test, offset, calibration)
+        self.variables_of_network = [variable.value for variable in network.variables]
+        self._predict = functools.partial(
+            decoding.predict,
+            network,
+            skeleton=skeleton,
+            flip_test=flip_test,
+            offset=offset,
+            calibration=calibration,
+        )
         self._joints = skeleton.num_joints
         # Crops alone do not say how they are stretched.
         self.takes_aspects = getattr(network, "needs_aspects", False) and not aspect
@@ -289,28 +298,6 @@ class KeypointServer(tf.Module):
         scores = tf.cond(count > 0, scores.concat, lambda: tf.zeros([0]))
         answer = {"keypoints": tf.ensure_shape(keypoints, [None, joints, 3]), "scores": tf.ensure_shape(scores, [None])}
         return _finite(answer, "boxes")
-
-
-def _predictor(network, input_size, skeleton, flip_test, offset, calibration):
-    """Returns `decoding.predict` of a network as a function of crops, regions and aspects (optional).
-
-    It is one function of TensorFlow, so that a file holds the network's constants only once.
-    """
-    needs_aspects = getattr(network, "needs_aspects", False)
-
-    def predict(crops, regions, aspects=None):
-        return decoding.predict(network, crops, regions, skeleton, flip_test, offset, aspects, calibration)
-
-    shapes = [(None, *input_size, 3), (None, 4), *([(None,)] if needs_aspects else [])]
-    concrete = tf.function(predict, autograph=False).get_concrete_function(*map(tf.TensorSpec, shapes))
-
-    def call(crops, regions, aspects=None):
-        inputs = [tf.cast(crops, tf.float32), regions]
-        if needs_aspects:
-            inputs.append(decoding.aspects_of(regions) if aspects is None else aspects)
-        return concrete(*inputs)
-
-    return call
 
 
 def _finite(answer, what):

@@ -1,39 +1,8 @@
 """Folding of BatchNorm into convolutions, for faster inference."""
 
-import weakref
-
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import layers
-
-
-@keras.saving.register_keras_serializable("kpose")
-class ConstantConv2D(layers.Conv2D):
-    """A `Conv2D` for inference: its kernel is a constant of each graph that uses the layer.
-
-    oneDNN orders the kernel for its instructions. TensorFlow keeps the ordered kernel only if it
-    is a constant; a variable is ordered again in each call. The value is that of the moment when
-    the graph is made. Arguments as for the layer of Keras.
-    """
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        # Graph -> the constant, because a network can be used twice in a graph.
-        self._constants = weakref.WeakKeyDictionary()
-
-    def convolution_op(self, inputs, kernel):
-        if not tf.executing_eagerly():
-            kernel = self._constant(kernel.dtype)
-        return super().convolution_op(inputs, kernel)
-
-    def _constant(self, dtype):
-        graph = tf.compat.v1.get_default_graph()
-        if graph not in self._constants:
-            with tf.init_scope():
-                value = self.kernel.numpy()
-            self._constants[graph] = tf.cast(tf.constant(value), dtype)
-        return self._constants[graph]
 
 
 def fold_batch_norm(network):
@@ -59,8 +28,7 @@ def fold_batch_norm(network):
         options = layer.get_config()
         if layer.name in norms:
             options["use_bias"] = True
-        kind = ConstantConv2D if type(layer) is layers.Conv2D else type(layer)
-        return kind.from_config(options)
+        return type(layer).from_config(options)
 
     def call(layer, *args, **kwargs):
         return args[0] if layer.name in norms.values() else layer(*args, **kwargs)
@@ -97,15 +65,3 @@ def _folded(convolution, norm):
     depthwise = isinstance(convolution, layers.DepthwiseConv2D)
     kernel = kernel * (factor.reshape(kernel.shape[2:]) if depthwise else factor)
     return [kernel.astype(np.float32), bias.astype(np.float32)]
-
-
-def variables_of_graphs(network):
-    """The list of Keras variables that graphs of a network read: all but the kernels of `ConstantConv2D`.
-
-    Args:
-        network: a `keras.Model`.
-    """
-    constant = {
-        id(layer.kernel) for layer in network._flatten_layers(include_self=False) if isinstance(layer, ConstantConv2D)
-    }
-    return [variable for variable in network.variables if id(variable) not in constant]

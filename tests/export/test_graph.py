@@ -6,14 +6,12 @@ import os
 import subprocess
 import sys
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from tensorflow.python.saved_model import loader_impl as loader
 
 from kpose import config as config_lib
 from kpose.core import geometry, locks, skeletons
@@ -149,27 +147,6 @@ def test_an_export_with_flip_test_predicts_as_the_network_with_it(tiny_run, mode
     expected = decoding.predict(network, images, region, skeletons.COCO, flip_test=True)[0]
     np.testing.assert_allclose(flipped, expected, atol=1e-3)
     assert np.abs(flipped - plain)[..., :2].max() > 0.05
-    # oneDNN orders only constant kernels once. All signatures and the mirrored crops share them.
-    kernels = sorted(_kernels_of_convolutions(version))
-    layers = [layer for layer in network._flatten_layers() if type(layer) is keras.layers.Conv2D]
-    assert kernels == sorted(tuple(layer.kernel.shape) for layer in layers) and kernels
-
-
-def _kernels_of_convolutions(folder):
-    """Shapes of the constants that are kernels in a SavedModel; fails at a kernel that is none."""
-    graphs = loader.parse_saved_model(folder).meta_graphs[0].graph_def
-    shapes = []
-    for function in graphs.library.function:
-        nodes, used = {node.name: node for node in function.node_def}, {}
-        for node in function.node_def:
-            if node.op == "Conv2D":
-                name = node.input[1].split(":")[0]
-                while nodes[name].op in ("Identity", "Cast"):
-                    name = nodes[name].input[0].split(":")[0]
-                assert nodes[name].op == "Const", f"{node.name}: {nodes[name].op}"
-                used[name] = tuple(tf.make_ndarray(nodes[name].attr["value"].tensor).shape)
-        shapes += used.values()
-    return shapes
 
 
 def test_prediction_and_evaluation_agree(model_dir, evaluation, tiny_data, tmp_path):
