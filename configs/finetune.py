@@ -8,7 +8,7 @@ Reaches: on drawn figures with 19 points, 200 persons, 150 steps of 16 at 128 x 
 and OKS AP 64.4%; from ImageNet weights 27.9% and 2.6%, from random ones 17.3% and 0.1%. Ground-truth
 boxes, no flip test: docs/results.md. On drawn hands, of which no joint is COCO's, 203 for training:
 PDJ@0.1 98.0% and OKS AP 91.8% after 360 of the 1,000 steps (mean pose: PDJ@0.1 14.7%):
-docs/own_data.md.
+docs/own_data.md. All with movenet_lightning_v1 as initial weights, the shipped model of that time.
 Time: about 47 CPU-milliseconds a person, so 13 minutes for 1,000 steps on two free CPU cores
 (estimated from the 150 steps).
 
@@ -67,7 +67,7 @@ def get_config():
     config.augment.jitter = 0.3
     config.augment.grey = 0.1
 
-    config.model.weights = "movenet_lightning_v1"
+    config.model.weights = "movenet_lightning_v3"
     config.model.frozen_blocks = 6
 
     config.optimizer.learning_rate = 0.0001

@@ -5,9 +5,9 @@ scores only with other models that start from a pose model.
 
 Paper: see `kpose.models.movenet`; the L1 loss on the expectation of each heatmap is from Sun et al.,
 "Integral Human Pose Regression", ECCV 2018.
-Reaches: strict PCP 74.1% on the 816 labelled persons of devval (a part of COCO), 87.5% on its 32
-fully visible persons, 83.9% on the LSP test half, trained on five data sets (docs/model_card.md).
-Ground-truth boxes, no flip test: docs/results.md.
+Reaches: strict PCP 76.3% on the 816 labelled persons of devval (a part of COCO), 87.5% on its 32
+fully visible persons, 81.4% on the LSP test half, trained on 11,964 persons of COCO. Ground-truth
+boxes, no flip test: docs/model_card.md.
 Time: half an hour for 1,300 steps at 45 images/s on two CPU cores (AVX512_BF16); 50 minutes were
 measured while other work ran.
 

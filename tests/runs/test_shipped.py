@@ -29,14 +29,23 @@ def test_kpose_load_is_the_shipped_model(tiny_data):
     assert 0 < people.scores.min() and people.scores.max() < 1
 
 
-def test_the_two_shipped_models_are_small_and_load_by_short_names():
-    for size, largest in (("fast", 5e6), ("best", 13e6)):
+def test_the_shipped_models_are_small_and_load_by_short_names():
+    for size, largest in (("fast", 5e6), ("fast-research", 5e6), ("best", 13e6)):
         name = shipped_files.SIZES[size]
         assert name in shipped_files.names()
         files = [os.path.join(shipped_files.FOLDER, f"{name}.{suffix}") for suffix in ("npz", "tflite")]
         assert max(map(os.path.getsize, files)) < largest
         assert networks.open_network(size).name == name
         assert shipped_lib.read_card(size)[0]["name"] == name
+
+
+def test_the_default_model_is_trained_on_coco_alone_and_all_short_names_are_calibrated():
+    """Labels of LSP and MPII are for research; COCO's are CC BY 4.0."""
+    card = shipped_files.read_card()
+    assert card["recipe"]["data"]["train"] == "devtrain-*,small-*" and not card["recipe"]["teacher"]["weights"]
+    assert not any(name in card["trained_on"] for name in ("LSP", "Leeds", "MPII"))
+    for size in shipped_files.SIZES:
+        assert shipped_files.read_card(size)["calibration"]["facts"]["num_persons"] == 5610
 
 
 def test_notice_names_every_file_of_weights():
