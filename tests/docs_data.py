@@ -72,9 +72,9 @@ BLOCKS = {
         ("npm pack", "downloads a package"),
         ("tfrecords_tools.write_coco", "names no annotations"),
         ("kpose.train", "names records that only the maintainers have"),
+        ("kpose.export.shipped_model", "writes into the package; tests/runs/test_calibrations.py writes elsewhere"),
         ("kpose.train", "begins with a run that only the maintainers have"),
-        ("kpose.export.shipped_model", "writes into the package; tests/runs/test_shipped.py writes elsewhere"),
-        ("kpose.export.shipped_model", "the same; tests/runs/test_calibrations.py writes elsewhere"),
+        ("kpose.export.shipped_model", "the same; tests/runs/test_shipped.py writes elsewhere"),
         ("kpose.export.shipped_detector", "needs a file of a package of npm; tests/export/test_shipped_detector.py"),
     ),
     "docs/own_data.md": (

@@ -177,12 +177,17 @@ def test_a_shipped_model_is_evaluated_and_exported_by_its_name(tiny_run, tiny_da
 
 
 def test_the_shipped_model_predicts_as_its_keras_network_does():
-    config, network = shipped_lib.load_network()
+    trained = workdir.load_trained(shipped_files.DEFAULT)
     model = networks.open_network()
     pixels = np.random.default_rng(0).integers(0, 256, (192, 192, 3), np.uint8)
     region = np.float32([[0, 0, 192, 192]])
     keypoints, scores = decoding.predict(
-        network, pixels[None], region, model.skeleton, offset=decoding.label_offset(config)
+        trained.network,
+        pixels[None],
+        region,
+        model.skeleton,
+        offset=decoding.label_offset(trained.config),
+        calibration=trained.calibration,
     )
     found, found_scores = model.predict(pixels, region)
     np.testing.assert_allclose(found[..., :2], keypoints[..., :2], atol=0.1)
