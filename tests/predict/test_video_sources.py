@@ -248,7 +248,14 @@ def test_a_stream_that_stops_keeps_what_came(model_dir, tmp_path, monkeypatch, c
                 time.sleep(0.02)
 
     sender = threading.Thread(target=send)
-    sender.start()
+    opening = videos._opening
+
+    def opening_while_it_is_sent(path):
+        # Not before: on a busy machine, loading the model takes longer than the stream.
+        sender.start()
+        return opening(path)
+
+    monkeypatch.setattr(videos, "_opening", opening_while_it_is_sent)
     with caplog.at_level("WARNING", logger="absl"):
         results = files.predict(model_dir, url, output_dir=str(tmp_path), detector="none")
     sender.join()
