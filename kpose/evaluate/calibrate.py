@@ -34,14 +34,9 @@ def calibrate(workdir, records_pattern, best=False):
             f"{workdir}: a shipped model cannot be changed: calibrate the run before python -m "
             "kpose.export.shipped_model, or give its --calibrate_on"
         )
-    calibrations.check(trained)
     found = records.find(records_pattern, trained.skeleton)
-    batches = crops.StoredCrops(found, trained.config)
-    persons = decoding.predict_batches(trained.network, trained.config, trained.skeleton, batches)
-    calibration = calibrations.fit(persons, trained.skeleton, records_pattern)
+    calibration = calibrations.fit(trained, crops.StoredCrops(found, trained.config), records_pattern)
     path = calibrations.write(trained, calibration)
-    for line in calibrations.describe(calibration):
-        logging.info("%s", line)
     logging.info("wrote %s; earlier exports are not changed: export again", path)
     return calibration
 

@@ -109,7 +109,6 @@ def network_server(trained, flip_test=False):
     server = KeypointServer(
         network, trained.skeleton, size, data.padding, flip_test, data.aspect, calibration=trained.calibration
     )
-    outputs = network(np.zeros((1, *size, 3), np.float32), training=False)
     dx, dy = decoding.label_offset(trained.config)
     return server, {
         "kpose_version": kpose.__version__,
@@ -127,7 +126,7 @@ def network_server(trained, flip_test=False):
         "aspect": data.aspect,
         # To be added to the keypoints in pixels of the image. The mean with the mirrored crops needs none in x.
         "offset": [0.0 if flip_test else dx, dy],
-        "scores": description.CONFIDENCE if decoding.has_confidence(outputs) else description.RESOLUTION,
+        "scores": description.CONFIDENCE if decoding.gives_scores(network, size) else description.RESOLUTION,
         # The map that the scores have gone through; None: they are not calibrated.
         "calibration": trained.calibration and trained.calibration.to_fields(),
         "flip_test": flip_test,

@@ -164,18 +164,12 @@ def _average(trained, name, share):
 def _calibrated(trained, pattern):
     """The `Calibration` of a trained network, fitted on the records of a glob."""
     from kpose.data import pipeline, records
-    from kpose.models import decoding
     from kpose.runs import calibrations
 
-    calibrations.check(trained)
     found = records.find(pattern, trained.skeleton)
     batches = pipeline.evaluation_batches(trained.config, found, BATCH_SIZE, identity=True)
     with records.reading(found):
-        persons = decoding.predict_batches(trained.network, trained.config, trained.skeleton, batches)
-    calibration = calibrations.fit(persons, trained.skeleton, pattern)
-    for line in calibrations.describe(calibration):
-        logging.info("%s", line)
-    return calibration
+        return calibrations.fit(trained, batches, pattern)
 
 
 def _contents(trained):

@@ -22,7 +22,7 @@ from kpose.models import decoding
 CALIBRATION_FILE = "calibration.json"
 
 
-def check(trained):
+def _check(trained):
     """Raises `InputError` if the network of a `kpose.runs.workdir.Trained` gives no scores of joints."""
     config = trained.config
     if not decoding.gives_scores(trained.network, config.model.input_size):
@@ -33,14 +33,33 @@ def check(trained):
         )
 
 
-def fit(persons, skeleton, records):
+def fit(trained, batches, pattern):
+    """The `Calibration` of a trained network, fitted on records. Logs how well it fits.
+
+    Args:
+        trained: `kpose.runs.workdir.Trained`.
+        batches: those of `kpose.data.pipeline.evaluation_batches`, with the annotations (`identity`).
+        pattern: the records' glob, for the facts.
+
+    Raises:
+        InputError: the network gives no scores, or they cannot be calibrated.
+    """
+    _check(trained)
+    persons = decoding.predict_batches(trained.network, trained.config, trained.skeleton, batches)
+    calibration = _fitted(persons, trained.skeleton, pattern)
+    for line in _describe(calibration):
+        logging.info("%s", line)
+    return calibration
+
+
+def _fitted(persons, skeleton, pattern):
     """The `Calibration` of a network for its predictions.
 
     Args:
         persons: arrays of `kpose.models.decoding.predict_batches`, with `image_id`, `annotation_id`,
             `truth` and `area`.
         skeleton: the `Skeleton`.
-        records: the records' glob, for the facts.
+        pattern: the records' glob, for the facts.
 
     Returns:
         The `Calibration`. Its facts hold the records, the numbers of images, persons and joints, and
@@ -67,7 +86,7 @@ def fit(persons, skeleton, records):
         **maps,
         facts={
             # Without folders: cards of shipped models hold it.
-            "records": ",".join(os.path.basename(part) for part in records.split(",")),
+            "records": ",".join(os.path.basename(part) for part in pattern.split(",")),
             "annotations": checksum_of_ids(persons["annotation_id"]),
             "num_images": len(np.unique(image)),
             "num_persons": int(known.sum()),
@@ -96,7 +115,7 @@ def _summary(scores, outcomes):
     return {name: round(found[name], 5) for name in ("ece", "brier")}
 
 
-def describe(calibration):
+def _describe(calibration):
     """The lines that a fit prints."""
     facts = calibration.facts
     lines = [
