@@ -33,7 +33,10 @@ _TORCH_COMMAND = flags.DEFINE_string(
     "torch_command", None, "For gpu: words that start the Python with PyTorch; default: this Python.", flag_values=FLAGS
 )
 _BATCH_SIZES = flags.DEFINE_list(
-    "batch_sizes", ["512", "64"], "For gpu: batch sizes of the training steps.", flag_values=FLAGS
+    "batch_sizes",
+    None,
+    "Batch sizes of the training steps. For gpu: default 512,64. For train: one, default 64.",
+    flag_values=FLAGS,
 )
 _STEPS = flags.DEFINE_integer("steps", None, "For gpu: largest number of timed steps.", flag_values=FLAGS)
 _STEPS_PER_EXECUTION = flags.DEFINE_integer(
@@ -53,17 +56,30 @@ def main(name):
 
     if bool(_ANNOTATIONS.value) != bool(_IMAGES.value):
         raise cli.InputError("--annotations and --images must be given together: give both or neither")
-    measurements = measure.measure(name, _RUNS.value, _ANNOTATIONS.value, _IMAGES.value)
+    batch_sizes = _batch_sizes()
+    if len(batch_sizes) > (name == "train"):
+        raise cli.InputError(
+            f"--batch_sizes={','.join(_BATCH_SIZES.value)}: give one size for train, several only for gpu"
+        )
+    measurements = measure.measure(name, _RUNS.value, _ANNOTATIONS.value, _IMAGES.value, *batch_sizes)
     print(
         json.dumps({key: round(value, 3) if isinstance(value, float) else value for key, value in measurements.items()})
     )
+
+
+def _batch_sizes():
+    """Values of --batch_sizes; empty if the flag is not given."""
+    values = _BATCH_SIZES.value or []
+    if not all(value.isdecimal() and int(value) > 0 for value in values):
+        raise cli.InputError(f"--batch_sizes={','.join(values)}: give positive integers, as in 512,64")
+    return tuple(int(value) for value in values)
 
 
 def _gpu():
     from kpose.benchmark import gpu
 
     sizes = gpu.Sizes(
-        batches=tuple(int(size) for size in _BATCH_SIZES.value),
+        batches=_batch_sizes() or (512, 64),
         steps=_STEPS.value,
         matrix=_MATRIX.value,
         images=_NUM_IMAGES.value,

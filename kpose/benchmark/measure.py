@@ -17,7 +17,7 @@ WITH_IMAGES = {"input": data.input_batches, "write": data.write}
 WITHOUT_IMAGES = {"train": training.train, "serve": serving.serve}
 
 
-def measure(name, runs, annotations=None, images=None):
+def measure(name, runs, annotations=None, images=None, batch_size=None):
     """Runs one benchmark.
 
     Args:
@@ -25,12 +25,15 @@ def measure(name, runs, annotations=None, images=None):
         runs: how often each of the compared functions is timed; medians are reported.
         annotations, images: for input and write: COCO keypoint file and image folder (None:
             synthetic images).
+        batch_size: for train: images of a step (None: its default).
 
     Returns:
         dict of measurements, with the machine; None where the package of a baseline is not
         installed.
     """
     machine = {"benchmark": name, "cpu": _cpu_name(), "cores": os.cpu_count(), "tensorflow": tf.__version__}
+    if name == "train" and batch_size:
+        return machine | training.train(runs, batch_size)
     if name in WITHOUT_IMAGES:
         return machine | WITHOUT_IMAGES[name](runs)
     with data.people(annotations, images) as people:

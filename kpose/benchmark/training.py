@@ -24,6 +24,7 @@ from kpose.train import setup
 NETWORKS = ("deeppose", "resnet18")
 # Mode -> `config.xla`.
 MODES = {"plain": "off", "xla": "on"}
+# Images of a step.
 BATCH_SIZE = 64
 # Number of training steps in one measurement; the median is used.
 STEPS = 3
@@ -31,7 +32,7 @@ STEPS = 3
 MATRIX = 3072
 
 
-def train(runs):
+def train(runs, batch_size=BATCH_SIZE):
     """Images per second of two networks on constant data, in each precision and mode.
 
     In each precision these are timed in alternation: kpose with and without XLA, a bare TensorFlow
@@ -41,25 +42,26 @@ def train(runs):
 
     Args:
         runs: how often each is timed.
+        batch_size: images of a step. At 64, the process and those of PyTorch need 12 GB.
     """
     precisions = ["float32"]
     if devices.choose_precision("auto") == "mixed_bfloat16":
         precisions.append("mixed_bfloat16")
     else:
         logging.warning("mixed_bfloat16: skipped, this machine has no hardware for it")
-    measurements = {"batch_size": BATCH_SIZE}
+    measurements = {"batch_size": batch_size}
     with _torch_workers(not skipped("PyTorch", "torch")) as torch_workers:
         for precision in precisions:
-            _precision(precision, runs, torch_workers, measurements)
+            _precision(precision, runs, batch_size, torch_workers, measurements)
     return measurements
 
 
-def _precision(precision, runs, torch_workers, measurements):
+def _precision(precision, runs, batch_size, torch_workers, measurements):
     """Adds the measurements of all networks in one precision."""
     rate = matrix_rate(runs, precision)
     measurements[f"matrix_gflops_{_short(precision)}"] = rate / 1e9
     for name in NETWORKS:
-        measured = _network(name, precision, runs, rate, torch_workers)
+        measured = _network(name, precision, runs, batch_size, rate, torch_workers)
         measurements |= {f"{name}_{_short(precision)}_{key}": value for key, value in measured.items()}
         shown = ", ".join(f"{key} {value:.3g}" for key, value in measured.items() if value is not None)
         logging.info("%s in %s: %s", name, _short(precision), shown)
@@ -70,12 +72,12 @@ def _short(precision):
     return precision.removeprefix("mixed_")
 
 
-def _network(name, precision, runs, matrix_rate, torch_workers):
-    config = recipe(name, precision)
+def _network(name, precision, runs, batch_size, matrix_rate, torch_workers):
+    config = recipe(name, precision, batch_size=batch_size)
     skeleton = skeleton_of(config, default=skeletons.COCO)
     batch = constant_batch(config, skeleton)
     data = constant_data(batch)
-    engines = {mode: Engine(recipe(name, precision, xla), skeleton, data) for mode, xla in MODES.items()}
+    engines = {mode: Engine(recipe(name, precision, xla, batch_size), skeleton, data) for mode, xla in MODES.items()}
     ways = {mode: lambda engine=engine: engine.seconds(STEPS)[0] for mode, engine in engines.items()}
     seconds = alternate_timed(1, ways)
     best = min(seconds, key=seconds.get)
@@ -85,8 +87,8 @@ def _network(name, precision, runs, matrix_rate, torch_workers):
     ways = {way: run for way, run in ways.items() if run is not None}
     seconds = alternate_timed(runs, ways)
     torch_ways = [way for way in seconds if way.startswith("torch_")]
-    return {f"{way}_images_per_second": BATCH_SIZE / value for way, value in seconds.items()} | {
-        "share_of_matrix_rate": BATCH_SIZE * work_of_training(config, skeleton) / seconds[best] / matrix_rate,
+    return {f"{way}_images_per_second": batch_size / value for way, value in seconds.items()} | {
+        "share_of_matrix_rate": batch_size * work_of_training(config, skeleton) / seconds[best] / matrix_rate,
         "ratio_to_torch": ratio(seconds, min(torch_ways, key=seconds.get), best) if torch_ways else None,
         "engine_overhead": seconds[best] / seconds["bare"] - 1,
     }

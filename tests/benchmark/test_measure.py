@@ -29,3 +29,41 @@ def test_a_benchmark_ends_with_one_json_object(name, monkeypatch, capfd):
             assert measured[f"{network}_whole_p95_ms"] >= measured[f"{network}_whole_p50_ms"] > 0
             assert measured[f"{network}_alone_persons_per_second_at_2"] > 0
             assert (measured[f"{network}_latency_ratio_to_onnx"] is None) == (f"{network}_onnx_p50_ms" not in measured)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("train", "64,32", "give one size for train"),
+        ("write", "64", "give one size for train, several only for gpu"),
+        ("train", "0", "give positive integers"),
+        ("gpu", "512,many", "give positive integers"),
+    ],
+)
+def test_a_batch_size_that_a_benchmark_cannot_use_is_refused(name, value, message, monkeypatch, capfd):
+    status, _, err = run(monkeypatch, capfd, "kpose.benchmark", name, f"--batch_sizes={value}")
+    assert status != 0 and f"--batch_sizes={value}" in err and message in err and "Traceback" not in err
+
+
+def test_train_measures_steps_of_the_given_size(monkeypatch, capfd):
+    from kpose.benchmark import training
+    from tests import tiny
+
+    def tiny_recipe(name):
+        recipe = tiny.make_recipe("unused")
+        recipe.schedule.name, recipe.skeleton = "constant", "coco"
+        return recipe
+
+    monkeypatch.setattr(training.config_lib, "load_recipe", tiny_recipe)
+    monkeypatch.setattr(training, "NETWORKS", ("resnet18",))
+    monkeypatch.setattr(training, "MODES", {"plain": "off"})
+    monkeypatch.setattr(training, "MATRIX", 64)
+    monkeypatch.setattr(training, "STEPS", 1)
+    # PyTorch has its own process, which takes long to start.
+    monkeypatch.setattr(training, "skipped", lambda *packages: True)
+    monkeypatch.setattr(training.devices, "choose_precision", lambda precision: "float32")
+    status, out, err = run(monkeypatch, capfd, "kpose.benchmark", "train", "--runs=1", "--batch_sizes=3")
+    assert status == 0, err
+    measured = json.loads(out.strip().splitlines()[-1])
+    assert measured["batch_size"] == 3 and measured["resnet18_float32_plain_images_per_second"] > 0
+    assert measured["resnet18_float32_ratio_to_torch"] is None
