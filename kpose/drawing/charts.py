@@ -134,8 +134,10 @@ def _curves(axes, rows, curves, factor, form):
         # Only one of training and validation gets a number: the two are often close, and would
         # overlap.
         if name.startswith("val_") or not validated:
-            text, place = form.format(values[-1]), {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
-            axes.annotate(text, points[-1], fontsize=8, color=INK, **place)
+            # The learning rate ends at the axis: its number is above.
+            place = {"xytext": (-4, 6)} if curves is RATES else {"xytext": (6, 0), "va": "center"}
+            text = form.format(values[-1])
+            axes.annotate(text, points[-1], textcoords="offset points", fontsize=8, color=INK, **place)
     axes.set_xlabel("step")
     axes.grid(alpha=0.25, linewidth=0.7)
     # Space for the numbers at the ends of the curves.
