@@ -67,7 +67,7 @@ def get_config():
     config.augment.jitter = 0.3
     config.augment.grey = 0.1
 
-    config.model.weights = "movenet_lightning_v3"
+    config.model.weights = "movenet_lightning_v4"
     config.model.frozen_blocks = 6
 
     config.optimizer.learning_rate = 0.0001

@@ -18,7 +18,7 @@ from kpose.core.errors import InputError
 # In the folder of the package; `import kpose` would be a cycle, because `kpose.load` reads this.
 FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "models_shipped")
 DETECTORS = os.path.join(FOLDER, "detectors")
-DEFAULT = "movenet_lightning_v3"
+DEFAULT = "movenet_lightning_v4"
 # Short names: the faster and the more accurate model. The one of research was also trained on data
 # that are for research only.
 SIZES = {"fast": DEFAULT, "fast-research": f"{DEFAULT}-research", "best": "movenet_thunder_v2"}
