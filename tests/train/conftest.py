@@ -2,11 +2,21 @@
 
 import pytest
 
+from kpose.drawing import charts
 from kpose.train import callbacks
 
 
 class Killed(BaseException):
     """The end of the process, for the code of the training."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_pictures(tiny_run):
+    """No learning curve and no prediction grid, a sixth of a tiny training; `tiny_run` has both."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(charts, "learning_curve", lambda *_: None)
+        patch.setattr(callbacks.PredictionGrid, "on_epoch_end", lambda *_, **__: None)
+        yield
 
 
 @pytest.fixture
