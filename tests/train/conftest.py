@@ -1,9 +1,10 @@
 """Fixtures of the tests of training."""
 
+import types
+
 import pytest
 
-from kpose.drawing import charts
-from kpose.train import callbacks
+from kpose.train import callbacks, history
 
 
 class Killed(BaseException):
@@ -14,7 +15,7 @@ class Killed(BaseException):
 def no_pictures(tiny_run):
     """No learning curve and no prediction grid, a sixth of a tiny training; `tiny_run` has both."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(charts, "learning_curve", lambda *_: None)
+        patch.setattr(history, "charts", types.SimpleNamespace(learning_curve=lambda *_: None))
         patch.setattr(callbacks.PredictionGrid, "on_epoch_end", lambda *_, **__: None)
         yield
 
