@@ -137,7 +137,9 @@ def test_draws_depend_on_seed_and_position_alone():
     assert len({float(draw(seed, position)[0]) for seed in range(4) for position in (0, 1, 2**40)}) == 12
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(
+    "share", [pytest.param(0.0, marks=pytest.mark.slow), 0.5, pytest.param(1.0, marks=pytest.mark.slow)]
+)
 def test_only_the_chosen_samples_change_colour(share):
     """The host computes the chosen samples only, the device computes all."""
     batch = stored_batch(6)
@@ -166,7 +168,10 @@ def test_colours_and_cutout_leave_the_geometry_alone():
     assert ((hidden == flags) | ((flags == 2) & (hidden == 1))).all() and (hidden != flags).any()
 
 
-@pytest.mark.parametrize("name", [*GEOMETRIC, "photometric"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name == "all" else pytest.mark.slow) for name in GEOMETRIC] + ["photometric"],
+)
 def test_host_and_device_agree_within_a_grey_level(name):
     fields = GEOMETRIC.get(name, PHOTOMETRIC) | {"cutout": 0.5}
     batch = stored_batch(6)

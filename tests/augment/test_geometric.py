@@ -16,8 +16,15 @@ from tests import helpers
 from tests.augment.samples import COCO, GEOMETRIC, STORED, WAYS, as_arrays, augmentation, stored_batch
 
 
-@pytest.mark.parametrize("name", GEOMETRIC)
-@pytest.mark.parametrize(("size", "way"), [((96, 96), "on_host"), ((127, 97), "on_host"), ((128, 96), "on_device")])
+@pytest.mark.parametrize(
+    ("size", "way", "name"),
+    [
+        # On the device, each is an XLA program.
+        pytest.param(*case, name, marks=pytest.mark.slow if case[1] == "on_device" and name != "all" else ())
+        for case in (((96, 96), "on_host"), ((127, 97), "on_host"), ((128, 96), "on_device"))
+        for name in GEOMETRIC
+    ],
+)
 def test_a_joint_s_pixel_is_where_its_label_says(name, size, way):
     warped = augmentation(size, stored_share=0.5, **GEOMETRIC[name])
     batch = stored_batch()
@@ -164,7 +171,7 @@ def _wild(stored_share):
     return augmentation((8, 8), stored_share=stored_share, **fields)
 
 
-@pytest.mark.parametrize("stored_share", [1.0, 0.8, 0.5])
+@pytest.mark.parametrize("stored_share", [1.0, pytest.param(0.8, marks=pytest.mark.slow), 0.5])
 @settings(max_examples=12, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_a_label_stays_where_the_stored_crop_shows_the_joint_in_or_near_the_window(stored_share, seed):

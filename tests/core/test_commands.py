@@ -12,20 +12,26 @@ from kpose.core import commands
 from kpose.core.errors import InputError
 from tests import helpers
 
+# A command that ends before it imports anything large.
+COMMAND = "tfrecords_tools.convert_csv"
+ARGUMENTS = {"csv": "no such file.csv", "images": "none", "output": "none.json"}
+
 
 def test_a_quiet_command_that_fails_is_an_error_with_its_last_line(capfd):
-    with pytest.raises(InputError, match=r"python -m kpose.export: .*none/config.json: no such") as error:
-        commands.run("kpose.export", quiet=True, workdir="none")
+    with pytest.raises(
+        InputError, match=r"python -m tfrecords_tools.convert_csv: .*no such file.csv: no such"
+    ) as error:
+        commands.run(COMMAND, quiet=True, **ARGUMENTS)
     helpers.one_line(error)
     assert capfd.readouterr() == ("", "")
 
 
 def test_a_command_is_printed_before_its_own_messages(capfd):
-    with pytest.raises(InputError, match=r"kpose.export: failed with exit status 1 \(see above\)"):
-        commands.run("kpose.export", workdir="no such folder")
+    with pytest.raises(InputError, match=r"tfrecords_tools.convert_csv: failed with exit status 1 \(see above\)"):
+        commands.run(COMMAND, **ARGUMENTS)
     out, err = capfd.readouterr()
-    assert out == "\n$ python -m kpose.export '--workdir=no such folder'\n"
-    assert "no such folder/config.json: no such" in err
+    assert out == f"\n$ python -m {COMMAND} '--csv=no such file.csv' --images=none --output=none.json\n"
+    assert "no such file.csv: no such" in err
 
 
 def test_ctrl_c_waits_until_the_command_has_saved(tmp_path):

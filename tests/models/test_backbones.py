@@ -123,18 +123,25 @@ def test_images_are_scaled_as_the_weights_want_them(small_resnet, backbone, prep
 
 
 @pytest.mark.parametrize("preprocessing", ["keras", pytest.param("torchvision", marks=pytest.mark.slow)])
-def test_saved_networks_load_without_custom_objects_and_without_keras_cv(small_resnet, tmp_path, preprocessing):
+def test_saved_networks_load_without_custom_objects_and_keras_cv_is_imported_only_for_a_new_backbone(
+    small_resnet, tmp_path, preprocessing
+):
     network = backbone_regressor("resnet18", "spatial", (32, 32), head_filters=4, preprocessing=preprocessing)
     path, inputs, outputs = (str(tmp_path / name) for name in ("n.keras", "x.npy", "y.npy"))
     network.save(path)
     np.save(inputs, images(2, 32))
     script = (
-        "import sys, numpy as np, keras, kpose.models.integral\n"
+        "import sys\nfrom kpose.core import cli, startup\nstartup.import_tensorflow()\n"
+        "import numpy as np, keras, kpose.models.integral\n"
         f"network = keras.models.load_model({path!r})\n"
         f"np.save({outputs!r}, network(np.load({inputs!r}))['keypoints'])\n"
-        "assert network.get_layer('backbone') and 'keras_cv' not in sys.modules"
+        "assert network.get_layer('backbone')\n"
+        "from kpose import config, models\nconfig.check(config.default())\n"
+        "assert 'keras_cv' not in sys.modules\n"
+        "models.backbones.features('resnet18', (32, 32))\nassert 'keras_cv' in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("", ""), "keras_cv is imported quietly"
     np.testing.assert_allclose(np.load(outputs), network(images(2, 32))["keypoints"], rtol=1e-5, atol=1e-6)
 
 
@@ -161,17 +168,6 @@ def test_lite_saves_and_loads(tmp_path):
     network.save(str(tmp_path / "n.keras"))
     again = keras.models.load_model(str(tmp_path / "n.keras"))
     np.testing.assert_array_equal(again(images(2, 32))["keypoints"], network(images(2, 32))["keypoints"])
-
-
-def test_keras_cv_is_imported_only_for_a_backbone_and_quietly():
-    script = (
-        "import sys\nfrom kpose.core import cli, startup\nstartup.import_tensorflow()\n"
-        "from kpose import config, models\nconfig.check(config.default())\n"
-        "assert 'keras_cv' not in sys.modules\n"
-        "models.backbones.features('resnet18', (32, 32))\nassert 'keras_cv' in sys.modules"
-    )
-    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ("", "")
 
 
 @pytest.mark.parametrize(
@@ -235,9 +231,9 @@ def train(regressor, epochs, side=32, **options):
 @pytest.mark.parametrize(
     "backbone, head, precision",
     [
-        ("resnet18", "spatial", "float32"),
+        pytest.param("resnet18", "spatial", "float32", marks=pytest.mark.slow),
         pytest.param("resnet18", "pooled", "mixed_bfloat16", marks=pytest.mark.slow),
-        ("efficientnet_lite0", "pooled", "float32"),
+        pytest.param("efficientnet_lite0", "pooled", "float32", marks=pytest.mark.slow),
         pytest.param("efficientnet_lite0", "pooled", "mixed_bfloat16", marks=pytest.mark.slow),
     ],
 )
@@ -245,10 +241,10 @@ def test_a_step_lowers_the_loss(backbone, head, precision):
     check_that_a_step_lowers_the_loss(backbone, head, precision)
 
 
-@pytest.mark.slow
-def test_a_compiled_step_lowers_the_loss(small_resnet):
+@pytest.mark.parametrize("head, xla", [("spatial", False), pytest.param("pooled", True, marks=pytest.mark.slow)])
+def test_a_step_of_a_small_network_lowers_the_loss(small_resnet, head, xla):
     # Not efficientnet_lite0: XLA has no fast depthwise convolution on CPUs.
-    check_that_a_step_lowers_the_loss("resnet18", "pooled", "float32", xla=True)
+    check_that_a_step_lowers_the_loss("resnet18", head, "float32", xla=xla)
 
 
 def check_that_a_step_lowers_the_loss(backbone, head, precision, xla=False):
@@ -267,7 +263,8 @@ def arrays(layer):
 @pytest.mark.parametrize(
     "replicas, xla",
     [
-        (1, False),
+        # The averages of a frozen backbone, below, are tested without XLA.
+        pytest.param(1, False, marks=pytest.mark.slow),
         pytest.param(2, False, marks=pytest.mark.slow),
         (1, True),
         pytest.param(2, True, marks=pytest.mark.slow),

@@ -70,13 +70,21 @@ LITE_PAIRS = {
 }
 
 
-@pytest.mark.parametrize("write", WRITERS)
+STATES = {
+    "resnet18": (resnet_state, RESNET18_PAIRS),
+    "resnet50": (lambda: resnet_state((3, 4, 6, 3), bottleneck=True), RESNET50_PAIRS),
+    "efficientnet_lite0": (lite_state, LITE_PAIRS),
+}
+
+
 @pytest.mark.parametrize(
-    "name, make, pairs",
+    "write, name, make, pairs",
     [
-        ("resnet18", resnet_state, RESNET18_PAIRS),
-        ("resnet50", lambda: resnet_state((3, 4, 6, 3), bottleneck=True), RESNET50_PAIRS),
-        ("efficientnet_lite0", lite_state, LITE_PAIRS),
+        pytest.param(
+            write, name, *state, marks=pytest.mark.slow if write is write_legacy and name != "resnet18" else ()
+        )
+        for write in WRITERS
+        for name, state in STATES.items()
     ],
 )
 def test_a_pytorch_file_fills_every_variable(torch_modules, models, tmp_path, write, name, make, pairs):

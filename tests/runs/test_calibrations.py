@@ -1,5 +1,7 @@
 """Calibrated scores: fitted by one command, and the same in evaluation, prediction and exports."""
 
+import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -9,9 +11,8 @@ import pytest
 
 import kpose
 from kpose.core.errors import InputError
-from kpose.data import records
-from kpose.evaluate import calibrate, crops, on_records
-from kpose.export import converted, saved_model, shipped_model
+from kpose.evaluate import calibrate, on_records
+from kpose.export import converted, saved_model, shipped_model, tflite
 from kpose.models import decoding
 from kpose.models.calibration import Calibration
 from kpose.predict import networks
@@ -61,8 +62,30 @@ def expected(plain, tiny_data):
     return kpose.load(plain).predict(photo(tiny_data), BOXES)
 
 
-@pytest.mark.parametrize("kind", ["checkpoint", "saved_model", "tflite", "shipped"])
-def test_all_predictions_have_the_calibrated_scores(kind, calibrated, expected, tiny_data, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def converted_once():
+    """List of the file that the TensorFlow Lite converter wrote for the weights of `plain`."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def shipped(calibrated, converted_once, tmp_path_factory):
+    """Folder of the shipped model "first": `calibrated`, with a calibrated TensorFlow Lite file."""
+    folder, convert = str(tmp_path_factory.mktemp("shipped")), tflite.convert
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            tflite, "convert", lambda *arguments: converted_once.append(convert(*arguments)) or converted_once[0]
+        )
+        shipped_model.ship(calibrated, "first", output_dir=folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "kind", ["checkpoint", "saved_model", pytest.param("tflite", marks=pytest.mark.slow), "shipped"]
+)
+def test_all_predictions_have_the_calibrated_scores(
+    kind, calibrated, shipped, expected, tiny_data, tmp_path, monkeypatch
+):
     source = calibrated
     if kind == "saved_model":
         source = saved_model.export(calibrated, str(tmp_path / "serving"))
@@ -71,9 +94,8 @@ def test_all_predictions_have_the_calibrated_scores(kind, calibrated, expected, 
     elif kind == "tflite":
         source = converted.export(calibrated, str(tmp_path), "tflite")["path"]
     elif kind == "shipped":
-        shipped_model.ship(calibrated, "tiny", output_dir=str(tmp_path))
-        monkeypatch.setattr(shipped_files, "FOLDER", str(tmp_path))
-        source = "tiny"
+        monkeypatch.setattr(shipped_files, "FOLDER", shipped)
+        source = "first"
     found = kpose.load(source).predict(photo(tiny_data), BOXES)
     assert found.calibrated and found[0].calibrated and not expected.calibrated
     # The shipped model has float16 weights.
@@ -84,7 +106,7 @@ def test_all_predictions_have_the_calibrated_scores(kind, calibrated, expected, 
     # The last box is outside the image.
     assert found.scores[2] == 0 and not found.keypoints[2, :, 2].any()
     if kind == "shipped":
-        assert load_trained("tiny").calibration == MAPS
+        assert load_trained("first").calibration == MAPS
 
 
 def test_evaluate_measures_scores_and_keeps_the_ranking(plain, calibrated, tiny_data, tmp_path, caplog):
@@ -110,9 +132,8 @@ def test_evaluate_measures_scores_and_keeps_the_ranking(plain, calibrated, tiny_
     assert "scores: calibrated on some-*; ECE" in caplog.text
 
 
-def test_a_model_without_scores_has_no_calibration(tiny_run, tiny_data, tmp_path, monkeypatch, capfd):
-    assert on_records.evaluate(tiny_run, tiny_data["val"], output_dir=str(tmp_path))["calibration"] is None
-    assert "<h2>Scores" not in (tmp_path / "report.html").read_text()
+def test_a_model_without_scores_has_no_calibration(tiny_run, tiny_data, monkeypatch, capfd):
+    assert calibrate.table(load_trained(tiny_run), predictions()) is None
     status, _, err = run(
         monkeypatch, capfd, "kpose.evaluate", f"--workdir={tiny_run}", f"--records={tiny_data['val']}", "--calibrate"
     )
@@ -168,33 +189,37 @@ def test_flags_without_effect_are_refused(flag, plain, tiny_data, monkeypatch, c
     assert status != 0 and "has no effect with --calibrate" in err
 
 
-def test_an_evaluation_on_the_records_of_the_fit_warns(plain, tiny_data, tmp_path, caplog):
-    folder = str(tmp_path / "run")
-    shutil.copytree(plain, folder)
-    ids = crops.persons_of_records(records.find(tiny_data["val"]))["annotation_id"]
-    facts = {"records": tiny_data["val"], "annotations": calibrations.checksum_of_ids(ids[::-1])}
-    calibrations.write(load_trained(folder), Calibration(MAPS.joints, MAPS.persons, facts))
+@pytest.mark.parametrize("same", [True, False])
+def test_an_evaluation_on_the_records_of_the_fit_warns(same, calibrated, caplog):
+    persons = predictions()
+    persons |= {"raw": persons["keypoints"][..., 2], "raw_score": persons["score"]}
+    ids = persons["annotation_id"][::-1] if same else persons["annotation_id"][1:]
+    calibration = Calibration(MAPS.joints, MAPS.persons, {"annotations": calibrations.checksum_of_ids(ids)})
+    trained = dataclasses.replace(load_trained(calibrated), calibration=calibration)
     with caplog.at_level("WARNING", logger="absl"):
-        found = on_records.evaluate(folder, tiny_data["val"])
-    assert found["calibration"]["fitted_on_these_persons"] and found["num_persons"] == len(ids)
-    assert "the scores were calibrated on these persons" in caplog.text
+        assert calibrate.table(trained, persons)["fitted_on_these_persons"] == same
+    assert ("the scores were calibrated on these persons" in caplog.text) == same
 
 
 def test_a_calibration_of_other_weights_is_not_used(calibrated, expected, tiny_data, tmp_path, caplog):
+    """As after a training that went on: the file says other weights, those of step 1."""
     folder = str(tmp_path / "run")
     shutil.copytree(calibrated, folder)
-    trainer.train(tiny.make_recipe(tiny_data["train"], steps=4, loss__name="laplace"), folder)
+    path = tmp_path / "run" / "calibration.json"
+    weights = hashlib.sha256(b"other weights").hexdigest()
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"checkpoint": "step-1", "weights": weights}))
     with caplog.at_level("WARNING", logger="absl"):
-        trained = load_trained(folder)
-    assert trained.calibration is None
-    assert "fitted on the weights of step-2, not on those of step-4: the scores are not calibrated" in caplog.text
-    assert not kpose.load(folder).predict(photo(tiny_data), BOXES).calibrated
+        assert not kpose.load(folder).predict(photo(tiny_data), BOXES).calibrated
+    assert "fitted on the weights of step-1, not on those of step-2: the scores are not calibrated" in caplog.text
 
 
-def test_shipping_fits_the_calibration_of_the_shipped_weights(calibrated, tiny_data, tmp_path, monkeypatch, caplog):
-    folder = str(tmp_path)
+def test_shipping_fits_the_calibration_of_the_shipped_weights(
+    calibrated, shipped, tiny_data, tmp_path, monkeypatch, caplog
+):
+    folder = str(tmp_path / "models")
+    shutil.copytree(shipped, folder)
     monkeypatch.setattr(shipped_files, "FOLDER", folder)
-    shipped_model.ship(calibrated, "first", output_dir=folder)
+    monkeypatch.setattr(tflite, "convert", lambda *_: b"not read here: `shipped` has a real one")
     with caplog.at_level("WARNING", logger="absl"):
         shipped_model.ship(calibrated, "mean", output_dir=folder, average_with="first")
     assert load_trained("mean").calibration is None and "the scores of mean are not calibrated" in caplog.text
@@ -202,14 +227,14 @@ def test_shipping_fits_the_calibration_of_the_shipped_weights(calibrated, tiny_d
     shipped_model.ship(calibrated, "fitted", output_dir=folder, average_with="first", calibrate_on=tiny_data["train"])
     found = load_trained("fitted").calibration
     assert found.facts["records"] == "train-*" and found.joints != MAPS.joints
-    card = json.loads((tmp_path / "fitted.json").read_text())
-    assert card["calibration"]["joints"]["meaning"].startswith("probability that")
-    assert kpose.load("fitted").calibrated
+    with open(os.path.join(folder, "fitted.json")) as file:
+        assert json.load(file)["calibration"]["joints"]["meaning"].startswith("probability that")
 
 
-def test_an_export_before_the_calibration_warns(plain, tmp_path, caplog):
+def test_an_export_before_the_calibration_warns(plain, shipped, converted_once, tmp_path, monkeypatch, caplog):
     folder = str(tmp_path / "run")
     shutil.copytree(plain, folder)
+    monkeypatch.setattr(tflite, "convert", lambda *_: converted_once[0])
     converted.export(folder, None, "tflite")
     calibrations.write(load_trained(folder), MAPS)
     with caplog.at_level("WARNING", logger="absl"):

@@ -77,53 +77,51 @@ def test_the_shipped_model_is_refused_when_damaged(tmp_path, monkeypatch):
         networks.open_network("other")
 
 
-def test_a_shipped_model_predicts_as_its_run(tiny_run, tmp_path, monkeypatch):
-    shipped_model.ship(tiny_run, "tiny_v1", {"note": "of a test"}, str(tmp_path))
-    monkeypatch.setattr(shipped_files, "FOLDER", str(tmp_path))
-    _, network = shipped_lib.load_network("tiny_v1")
-    trained = workdir.load_trained(tiny_run).network
+@pytest.fixture(scope="module")
+def shipped(tiny_run, tmp_path_factory):
+    """Folder of the shipped model "tiny_v1"."""
+    folder = tmp_path_factory.mktemp("shipped")
+    shipped_model.ship(tiny_run, "tiny_v1", {"note": "of a test"}, str(folder))
+    return folder
+
+
+def test_a_shipped_model_predicts_as_its_run(shipped, tiny_run, tiny_data, monkeypatch):
+    assert sorted(os.listdir(shipped)) == ["tiny_v1.json", "tiny_v1.npz", "tiny_v1.tflite"]
+    monkeypatch.setattr(shipped_files, "FOLDER", str(shipped))
+    trained = workdir.load_trained(tiny_run)
+    card = json.loads((shipped / "tiny_v1.json").read_text())
+    assert card["note"] == "of a test" and card["recipe"]["name"] == "tiny"
+    _, skeleton, network, _ = shipped_lib.load("tiny_v1")
+    assert skeleton is skeletons.COCO and len(card["skeleton"]["joints"]) == 17
     images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
     # The weights are stored in float16.
-    np.testing.assert_allclose(network(images)["keypoints"], trained(images)["keypoints"], atol=5e-3)
-    card = json.loads((tmp_path / "tiny_v1.json").read_text())
-    assert card["note"] == "of a test" and card["recipe"]["name"] == "tiny"
-    assert shipped_lib.load("tiny_v1")[1] is skeletons.COCO and len(card["skeleton"]["joints"]) == 17
-
-
-def test_the_command_writes_a_model_that_kpose_loads(tiny_run, tiny_data, tmp_path, monkeypatch, capfd):
-    folder, facts = tmp_path / "models", tmp_path / "facts.json"
-    facts.write_text('{"trained_on": "synthetic images"}')
-    arguments = (f"--workdir={tiny_run}", "--name=tiny_v2", f"--output_dir={folder}", f"--facts={facts}")
-    status, _, err = run(monkeypatch, capfd, "kpose.export.shipped_model", *arguments)
-    assert status == 0, err
-    assert sorted(os.listdir(folder)) == ["tiny_v2.json", "tiny_v2.npz", "tiny_v2.tflite"]
-    assert json.loads((folder / "tiny_v2.json").read_text())["trained_on"] == "synthetic images"
-    monkeypatch.setattr(shipped_files, "FOLDER", str(folder))
+    np.testing.assert_allclose(network(images)["keypoints"], trained.network(images)["keypoints"], atol=5e-3)
     photo, box = os.path.join(tiny_data["folder"], "images", "val", "000000000001.jpg"), [[10, 10, 80, 90]]
-    found = kpose.load("tiny_v2").predict(photo, box)
-    expected = kpose.load(saved_model.export(tiny_run, str(tmp_path / "serving"))).predict(photo, box)
-    # The shipped model has float16 weights.
-    np.testing.assert_allclose(found.keypoints, expected.keypoints, atol=0.05)
+    found = kpose.load("tiny_v1").predict(photo, box)
+    np.testing.assert_allclose(found.keypoints, kpose.load(tiny_run).predict(photo, box).keypoints, atol=0.05)
 
 
-def test_a_run_is_averaged_with_a_shipped_model(tiny_run, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(shipped_files, "FOLDER", str(tmp_path))
-    shipped_model.ship(tiny_run, "zero", output_dir=str(tmp_path))
-    weights = dict(np.load(tmp_path / "zero.npz"))
+def test_the_command_averages_a_run_with_a_shipped_model(shipped, tiny_run, tmp_path, monkeypatch, capfd):
+    folder, facts = tmp_path / "models", tmp_path / "facts.json"
+    shutil.copytree(shipped, folder)
+    monkeypatch.setattr(shipped_files, "FOLDER", str(folder))
+    weights = dict(np.load(folder / "tiny_v1.npz"))
     # A shipped model whose weights are all zero.
-    np.savez(tmp_path / "zero.npz", **{name: np.zeros_like(array) for name, array in weights.items()})
-    card = json.loads((tmp_path / "zero.json").read_text())
-    card["sha256"]["npz"] = hashlib.sha256((tmp_path / "zero.npz").read_bytes()).hexdigest()
-    (tmp_path / "zero.json").write_text(json.dumps(card))
-    arguments = (f"--workdir={tiny_run}", "--name=mean", f"--output_dir={tmp_path}", "--share=0.25")
-    status, _, err = run(monkeypatch, capfd, "kpose.export.shipped_model", *arguments, "--average_with=zero")
+    np.savez(folder / "tiny_v1.npz", **{name: np.zeros_like(array) for name, array in weights.items()})
+    card = json.loads((folder / "tiny_v1.json").read_text())
+    card["sha256"]["npz"] = hashlib.sha256((folder / "tiny_v1.npz").read_bytes()).hexdigest()
+    (folder / "tiny_v1.json").write_text(json.dumps(card))
+    facts.write_text('{"trained_on": "synthetic images"}')
+    arguments = (f"--workdir={tiny_run}", "--name=mean", f"--output_dir={folder}", f"--facts={facts}", "--share=0.25")
+    status, _, err = run(monkeypatch, capfd, "kpose.export.shipped_model", *arguments, "--average_with=tiny_v1")
     assert status == 0, err
-    for name, array in np.load(tmp_path / "mean.npz").items():
+    for name, array in np.load(folder / "mean.npz").items():
         np.testing.assert_allclose(array, weights[name] / 4, rtol=2e-3, atol=1e-6)
-    card = json.loads((tmp_path / "mean.json").read_text())
-    assert (card["averaged_with"], card["share_of_run"]) == ("zero", 0.25)
+    card = json.loads((folder / "mean.json").read_text())
+    assert (card["averaged_with"], card["share_of_run"]) == ("tiny_v1", 0.25)
+    assert card["trained_on"] == "synthetic images" and networks.open_network("mean").name == "mean"
     status, _, err = run(monkeypatch, capfd, "kpose.export.shipped_model", *arguments, "--average_with=none")
-    assert status != 0 and "--average_with=none: the shipped models are mean, zero" in err
+    assert status != 0 and "--average_with=none: the shipped models are mean, tiny_v1" in err
 
 
 @pytest.mark.parametrize(
@@ -136,6 +134,7 @@ def test_a_run_is_averaged_with_a_shipped_model(tiny_run, tmp_path, monkeypatch,
 )
 def test_bad_names_and_facts_are_refused(name, facts, message, tiny_run, tmp_path, monkeypatch, capfd):
     (tmp_path / "facts.json").write_text(facts)
+    monkeypatch.setattr(shipped_model, "_contents", lambda _: {"npz": b"", "tflite": b""})
     arguments = (
         f"--workdir={tiny_run}",
         f"--name={name}",

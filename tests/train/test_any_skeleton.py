@@ -20,33 +20,35 @@ from kpose.train import setup, trainer
 from tests import hands, helpers, tiny
 
 
-def chain(folder, caplog, **figures):
-    """Records, training, evaluation, export and predictions with boxes; returns a dict of results."""
+def chain(folder, caplog, kind, **figures):
+    """Records, training, evaluation, export (`kind`) and predictions with boxes; returns a dict of results."""
     train, _, _ = hands.make_records(folder, "train", 16, **figures)
     val, annotations, images = hands.make_records(folder, "val", 8, **figures)
-    workdir, serving = os.path.join(folder, "run"), os.path.join(folder, "serving")
+    workdir, exported = os.path.join(folder, "run"), {}
     config = tiny.make_recipe(train, f"手={val}", skeleton="auto", augment__half_body=0.5, stop_after=2)
     with caplog.at_level("INFO", logger="absl"):
         trainer.train(config, workdir)
         metrics = on_records.evaluate(workdir, val, annotations)
-        saved_model.export(workdir, serving)
-        predict_files.predict(serving, images, annotations, os.path.join(folder, "predictions"))
+        if kind == "tflite":
+            exported = converted.export(workdir, folder, kind, records_pattern=val)
+            model = exported["path"]
+        else:
+            model = saved_model.export(workdir, os.path.join(folder, "serving"))
+        predict_files.predict(model, images, annotations, os.path.join(folder, "predictions"))
         results = os.path.join(folder, "predictions", "keypoints.json")
         detected = on_detections.evaluate(results, annotations, os.path.join(folder, "results"))
     return {
         "workdir": workdir,
-        "val": val,
         "annotations": annotations,
         "metrics": metrics,
         "detected": detected,
         "text": caplog.text,
-        "folder": folder,
-        "serving": serving,
+        "exported": exported,
     }
 
 
 def test_a_hand_goes_from_drawn_images_to_predictions(tmp_path, caplog):
-    found = chain(str(tmp_path), caplog, sigmas=None)
+    found = chain(str(tmp_path), caplog, "tflite", sigmas=None)
     metrics, rows, text = found["metrics"], read_history(found["workdir"]), found["text"]
     assert load_skeleton(found["workdir"]).joints == hands.JOINTS
 
@@ -100,7 +102,7 @@ def test_a_hand_goes_from_drawn_images_to_predictions(tmp_path, caplog):
     table = two_runs.compare(found["workdir"], found["workdir"])
     lines = two_runs.describe(table)
     assert not any("PCP" in line for line in lines) and "OKS AP with sigmas: default 0.067" in lines
-    exported = converted.export(found["workdir"], found["folder"], "tflite", records_pattern=found["val"])
+    exported = found["exported"]
     assert exported["pcp"] is None and exported["pdj"] == pytest.approx(exported["pdj_keras"], abs=1e-6)
 
 
@@ -118,20 +120,18 @@ def test_one_point_and_five_hundred_points_work_with_any_names(count, tmp_path, 
         spiral = np.stack([np.cos(turns), np.sin(turns)], -1) * np.linspace(6, 35, count)[:, None]
         return spiral + 48 + rng.uniform(-8, 8, 2)
 
-    found = chain(str(tmp_path), caplog, joints=NAMES[count], bones=(), points=points)
+    found = chain(str(tmp_path), caplog, "saved_model", joints=NAMES[count], bones=(), points=points)
     assert found["detected"]["num_persons"] == 8 and found["metrics"]["oks_ap"] is not None
     assert list(found["metrics"]["joint_errors"]) == list(NAMES[count])
     page = open(os.path.join(found["workdir"], "evaluation", "report.html"), encoding="utf-8").read()
     assert NAMES[count][-1] in page
 
 
-def test_limbs_with_chinese_names_and_spaces_are_in_history_tensorboard_and_report(tmp_path):
+def test_limbs_with_chinese_names_and_spaces_are_in_history_and_tensorboard(tmp_path):
     limbs = {"拇指 bones": [["thumb1", "thumb2"], ["thumb3", "thumb4"]], "$": [["pinky_finger1", "pinky_finger2"]]}
-    train, annotations, _ = hands.make_records(str(tmp_path), "train", 8, limbs=limbs)
+    train, _, _ = hands.make_records(str(tmp_path), "train", 8, limbs=limbs)
     workdir = str(tmp_path / "运行 1")
     trainer.train(tiny.make_recipe(train, train, skeleton="auto", steps=1), workdir)
-    metrics = on_records.evaluate(workdir, train, annotations)
-    assert list(metrics["pcp"]["strict"]) == ["拇指 bones", "$", "average"]
     assert "val_pcp_strict" in read_history(workdir)[-1]
     tags = set()
     folder = os.path.join(workdir, "tensorboard", "validation")
@@ -142,7 +142,7 @@ def test_limbs_with_chinese_names_and_spaces_are_in_history_tensorboard_and_repo
 
 
 def test_a_metric_for_which_nothing_is_labelled_is_missing_and_not_zero(tmp_path, caplog):
-    limbs = {"thumbs": [["thumb1", "thumb2"]]}
+    limbs = {"拇指 bones": [["thumb1", "thumb2"]], "$": [["thumb2", "thumb3"]]}
     unlabelled = [hands.JOINTS.index("thumb2")]
     train, annotations, _ = hands.make_records(str(tmp_path), "train", 8, limbs=limbs, unlabelled=unlabelled)
     workdir = str(tmp_path / "run")
@@ -152,7 +152,10 @@ def test_a_metric_for_which_nothing_is_labelled_is_missing_and_not_zero(tmp_path
     assert f"no record of {train} labels thumb2" in caplog.text
     row = read_history(workdir)[-1]
     assert "val_pcp_strict" not in row and {"val_oks_ap", "val_pdj_0.2"} <= row.keys()
-    assert metrics["pcp"]["strict"] == {"thumbs": None, "average": None} and metrics["pck"]["thumb2"] is None
+    assert (
+        metrics["pcp"]["strict"] == {"拇指 bones": None, "$": None, "average": None}
+        and metrics["pck"]["thumb2"] is None
+    )
     assert "0.0%" not in " ".join(line for line in summary.describe(metrics) if "PCP" in line)
 
 

@@ -21,14 +21,15 @@ AGREE = {"float32": 1e-5, "mixed_bfloat16": 0.08, "mixed_float16": 0.02}
 CLOSE = {"float32": 1e-5, "mixed_bfloat16": 0.1, "mixed_float16": 0.1}
 # Limits for losses and metrics.
 HISTORY = {"float32": 5e-5, "mixed_bfloat16": 0.05, "mixed_float16": 0.1}
-# These cells cover every value once; the other cells are marked slow.
+# These cells cover every value; one device with float32 is what they are compared with. The other
+# cells are marked slow.
 FAST = [
-    matrix.Cell("one_device", "float32", False, 4),
-    matrix.Cell("one_device", "mixed_bfloat16", True, 1),
+    matrix.Cell("one_device", "mixed_bfloat16", True, 4),
     matrix.Cell("two_replicas", "float32", True, 4),
     matrix.Cell("two_replicas", "mixed_float16", False, 4),
 ]
-FAST_WORKERS = [matrix.Cell("two_workers", "mixed_bfloat16", True, 4)]
+# Not compiled, so that BatchNorm is synchronised between the workers.
+FAST_WORKERS = [matrix.Cell("two_workers", "mixed_bfloat16", False, 4)]
 
 
 @functools.cache

@@ -1,5 +1,7 @@
 """Damaged files, a full disk, signals, NaN: saved steps stay, and the log names the cause."""
 
+import contextlib
+import errno
 import glob
 import json
 import os
@@ -21,6 +23,7 @@ from kpose.data import pipeline
 from kpose.evaluate import on_records
 from kpose.runs import checkpoints
 from kpose.runs.starts import note_start
+from kpose.runs.workdir import read_history, write_history
 from kpose.train import callbacks, nonfinite, trainer
 from tests import helpers, tiny
 from tests.train.test_regressor import BATCH, make_data, make_regressor, train
@@ -62,6 +65,14 @@ def _damage(path, how):
         os.remove(index)
 
 
+@pytest.fixture(scope="module")
+def whole(tiny_data, tmp_path_factory):
+    """Workdir of an uninterrupted training of 8 steps, with the checkpoints of steps 4, 6 and 8."""
+    workdir = str(tmp_path_factory.mktemp("whole"))
+    trainer.train(_recipe(tiny_data, 8), workdir)
+    return workdir
+
+
 @pytest.mark.parametrize(
     "how",
     [
@@ -69,15 +80,14 @@ def _damage(path, how):
         for how in ("cut", "flipped", "no data", "no index")
     ],
 )
-def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_it_used(how, tiny_data, tmp_path, caplog):
-    whole, hurt = str(tmp_path / "whole"), str(tmp_path / "hurt")
-    trainer.train(_recipe(tiny_data, 8), whole)
-    trainer.train(_recipe(tiny_data, 6), hurt)
+def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_it_used(how, whole, tiny_data, tmp_path, caplog):
+    hurt = str(tmp_path / "hurt")
+    shutil.copytree(whole, hurt)
     newest = checkpoints.latest(hurt)
     _damage(newest, how)
     with caplog.at_level("WARNING"):
         trainer.train(_recipe(tiny_data, 8), hurt)
-    assert f"{newest}: damaged" in caplog.text and "continuing from" in caplog.text and "step-4" in caplog.text
+    assert f"{newest}: damaged" in caplog.text and "continuing from" in caplog.text and "step-6" in caplog.text
     assert_same_weights(whole, hurt)
     left = [os.path.basename(path) for path in checkpoints._listed(os.path.join(hurt, checkpoints.FOLDER))]
     assert left == ["step-4", "step-6", "step-8"], "the one before is still listed"
@@ -85,12 +95,13 @@ def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_it_used(how, tin
         assert glob.glob(f"{newest}.*.damaged"), "the damaged files are kept for inspection"
 
 
-def test_without_any_whole_checkpoint_it_does_not_begin_anew(tiny_data, tmp_path):
-    trainer.train(_recipe(tiny_data, 4), str(tmp_path))
-    for path in glob.glob(str(tmp_path / "checkpoints" / "*.index")):
+def test_without_any_whole_checkpoint_it_does_not_begin_anew(whole, tiny_data, tmp_path):
+    workdir = str(tmp_path / "run")
+    shutil.copytree(whole, workdir)
+    for path in glob.glob(os.path.join(workdir, "checkpoints", "*.index")):
         _damage(path.removesuffix(".index"), "cut")
     with pytest.raises(InputError, match="cannot be restored .*no earlier one can.*another --workdir") as error:
-        trainer.train(_recipe(tiny_data, 6), str(tmp_path))
+        trainer.train(_recipe(tiny_data, 10), workdir)
     helpers.one_line(error)
 
 
@@ -161,14 +172,34 @@ def test_absolute_paths_of_a_moved_run_are_its_own_checkpoints(tmp_path):
     assert not glob.glob(str(moved / "checkpoints" / "step-8*"))
 
 
-def test_what_a_killed_save_left_behind_is_removed(tiny_data, tmp_path):
-    trainer.train(_recipe(tiny_data, 2), str(tmp_path))
-    folder = tmp_path / "checkpoints"
+def test_what_a_killed_save_left_behind_is_removed(tmp_path):
+    regressor, folder = make_regressor(), tmp_path / "checkpoints"
+    checkpoints.Checkpoints(str(tmp_path), regressor, keep=3).save(2, 2)
     (folder / "step-4_temp").mkdir()
     (folder / "step-4_temp" / "part-00000-of-00001.data-00000-of-00001").write_bytes(b"half")
     (folder / "step-9.index").write_bytes(b"no part of any checkpoint that is known")
-    trainer.train(_recipe(tiny_data, 3), str(tmp_path))
+    saver = checkpoints.Checkpoints(str(tmp_path), regressor, keep=3)
+    assert saver.restore() == (2, 2)
+    saver.save(3, 3)
     assert sorted({name.split(".")[0] for name in os.listdir(folder)}) == ["checkpoint", "step-2", "step-3"]
+
+
+def test_a_killed_training_goes_on_where_it_was(whole, tiny_data, tmp_path):
+    """kill -9 after step 7, between two checkpoints; the tests marked slow kill at random steps."""
+    killed, path = str(tmp_path / "killed"), str(tmp_path / "config.json")
+    config_lib.save(_recipe(tiny_data, 8), path)
+    script = (
+        "import os; from kpose import config; from kpose.train import callbacks, trainer\n"
+        "def end(self, batch, logs=None):\n"
+        "    if self.model.steps.done == 7: os.kill(os.getpid(), 9)\n"
+        "callbacks.SaveOnTermination.on_train_batch_end = end\n"
+        f"trainer.train(config.load({path!r}), {killed!r})"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], stderr=subprocess.DEVNULL, timeout=300, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert checkpoints.latest(killed).endswith("step-6")
+    trainer.train(_recipe(tiny_data, 8), killed)
+    assert_same_weights(whole, killed)
 
 
 @pytest.mark.slow
@@ -206,10 +237,37 @@ def _start_and_wait(config, workdir, folder):
     return process
 
 
-@pytest.mark.parametrize(
-    ("number", "name", "status"),
-    [pytest.param(signal.SIGTERM, "SIGTERM", 0, id="SIGTERM"), pytest.param(signal.SIGINT, "Ctrl-C", 1, id="Ctrl-C")],
-)
+SIGNALS = [
+    pytest.param(signal.SIGTERM, "SIGTERM", 0, id="SIGTERM"),
+    pytest.param(signal.SIGINT, "Ctrl-C", 1, id="Ctrl-C"),
+]
+
+
+@pytest.mark.parametrize(("number", "name", "status"), SIGNALS)
+def test_a_signal_saves_the_step_that_is_done(number, name, status, whole, tiny_data, tmp_path, monkeypatch, caplog):
+    """At a step without a checkpoint. After Ctrl-C a script ends too, after SIGTERM `train` returns."""
+    ended = str(tmp_path)
+    original = callbacks.SaveOnTermination.on_train_batch_end
+
+    def send(self, batch, logs=None):
+        if self.model.steps.done == 3:
+            os.kill(os.getpid(), number)
+        original(self, batch, logs)
+
+    monkeypatch.setattr(callbacks.SaveOnTermination, "on_train_batch_end", send)
+    with caplog.at_level("INFO", logger="absl"):
+        with pytest.raises(KeyboardInterrupt) if status else contextlib.nullcontext():
+            trainer.train(_recipe(tiny_data, 8), ended)
+    assert f"stopped by {name} at step 3 of 8, checkpoint saved: run the same command again to continue" in caplog.text
+    assert checkpoints.latest(ended).endswith("step-3")
+    if not status:
+        monkeypatch.undo()
+        trainer.train(_recipe(tiny_data, 8), ended)
+        assert_same_weights(whole, ended)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "name", "status"), SIGNALS)
 def test_a_signal_saves_and_the_same_command_goes_on(number, name, status, tiny_data, tmp_path):
     whole, ended = str(tmp_path / "whole"), str(tmp_path / "ended")
     process = _start_and_wait(_recipe(tiny_data, 100_000, checkpoint_every=90_000), ended, str(tmp_path))
@@ -296,9 +354,18 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_is_whole(tiny_data, tmp
     assert_same_weights(whole, full)
 
 
-@pytest.mark.parametrize(
-    "limit, what", [(300, "config.json"), pytest.param(6000, "tensorboard", marks=pytest.mark.slow)]
-)
+def test_a_full_disk_at_the_start_is_one_line(tiny_data, tmp_path, monkeypatch):
+    def fill(_, path):
+        raise OSError(errno.ENOSPC, "No space left on device", path)
+
+    monkeypatch.setattr(config_lib, "save", fill)
+    with pytest.raises(InputError, match="run/config.json: cannot be written .No space left on device.") as error:
+        trainer.train(_recipe(tiny_data, 4), str(tmp_path / "run"))
+    assert "free some space and run the same command again" in helpers.one_line(error)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit, what", [(300, "config.json"), (6000, "tensorboard")])
 def test_a_full_disk_is_one_line_whatever_is_written(limit, what, tiny_data, tmp_path):
     def starve():
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -311,21 +378,19 @@ def test_a_full_disk_is_one_line_whatever_is_written(limit, what, tiny_data, tmp
     assert what in line or "run: cannot be written" in line
 
 
-def test_an_evaluation_that_a_kill_has_cost_is_made_up_for(tiny_data, tmp_path):
+def test_an_evaluation_that_a_kill_has_cost_is_made_up_for(tiny_run, tiny_data, tmp_path):
     """The last checkpoint exists, but not its row of history.csv and not the best checkpoint."""
-    workdir = str(tmp_path)
-    config = tiny.make_recipe(tiny_data["train"], tiny_data["val"], steps=4)
-    expected = trainer.train(config, workdir)
-    os.remove(tmp_path / "history.csv")
-    shutil.rmtree(tmp_path / "checkpoints" / "best")
-    logs = trainer.train(config, workdir)
+    workdir = tmp_path / "run"
+    shutil.copytree(tiny_run, workdir)
+    (first, expected), best = read_history(tiny_run), workdir / "checkpoints" / "best"
+    write_history(str(workdir), [first])
+    shutil.rmtree(best)
+    logs = trainer.train(tiny.make_recipe(tiny_data["train"], tiny_data["val"]), str(workdir))
     assert expected.keys() - {"images_per_second"} == logs.keys()
     for name in logs:
         assert logs[name] == pytest.approx(expected[name], rel=1e-5), name
-    assert checkpoints.latest(workdir, best=True).endswith("best/step-4")
-    before = (tmp_path / "history.csv").read_text()
-    trainer.train(config, workdir)
-    assert (tmp_path / "history.csv").read_text() == before, "once is enough"
+    assert read_history(str(workdir)) == [first, logs]
+    assert checkpoints.latest(str(workdir), best=True).endswith("best/step-6")
 
 
 @pytest.mark.slow
@@ -370,7 +435,11 @@ def poisoned(monkeypatch):
 
 @pytest.mark.parametrize(
     "replicas, steps_per_execution, precision",
-    [(1, 1, "float32"), pytest.param(2, 3, "float32", marks=pytest.mark.slow), (1, 1, "mixed_float16")],
+    [
+        pytest.param(1, 1, "float32", marks=pytest.mark.slow),
+        pytest.param(2, 3, "float32", marks=pytest.mark.slow),
+        (1, 1, "mixed_float16"),
+    ],
 )
 def test_a_nan_stops_and_names_step_record_and_place(
     replicas, steps_per_execution, precision, poisoned, tiny_data, tmp_path

@@ -161,7 +161,7 @@ def test_every_loss_trains_alike_compiled_and_on_two_replicas(name):
     np.testing.assert_allclose(found_loss, expected_loss, rtol=0.05)
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("replicas", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_evaluation_uses_the_moving_average_of_the_weights(replicas):
     data = make_data()
     regressor = make_regressor(replicas, ema=0.5, network=lambda: make_network(batch_norm=False))
@@ -212,7 +212,7 @@ def test_one_step_is_the_closed_form_of_gradient_descent():
     data = make_data()
     regressor = make_regressor(network=linear, optimizer=lambda: keras.optimizers.SGD(1e-3), replicas=2)
     kernel, bias = (v.numpy().astype(np.float64) for v in regressor.network.trainable_variables)
-    train(regressor, data, steps=1, steps_per_epoch=1)
+    train(regressor, data, steps=1, steps_per_epoch=1, validation=False)
 
     x = data["image"][:BATCH].reshape(BATCH, -1) / 255.0
     mask = np.repeat(data["keypoints"][:BATCH, :, 2] > 0, 2, axis=1)
@@ -233,7 +233,7 @@ def test_sum_and_mean_losses_differ_by_the_global_batch_on_any_number_of_replica
             optimizer=lambda: keras.optimizers.SGD(learning_rate),
             network=lambda: make_network(batch_norm=False),
         )
-        train(regressor, data, steps=2, steps_per_epoch=2)
+        train(regressor, data, steps=2, steps_per_epoch=2, validation=False)
         return weights(regressor)
 
     by_sum = moved("sum", 1e-4, replicas=1)
@@ -251,10 +251,10 @@ def test_xla_really_compiles():
 
     data = make_data()
     plain = make_regressor(loss=Uncompilable(), network=lambda: make_network(batch_norm=False))
-    assert np.isfinite(train(plain, data, steps=1, steps_per_epoch=1)["loss"]).all()
+    assert np.isfinite(train(plain, data, steps=1, steps_per_epoch=1, validation=False)["loss"]).all()
     compiled = make_regressor(xla=True, loss=Uncompilable(), network=lambda: make_network(batch_norm=False))
     with pytest.raises(tf.errors.InvalidArgumentError, match="(?i)compil|XLA|unsupported"):
-        train(compiled, data, steps=1, steps_per_epoch=1)
+        train(compiled, data, steps=1, steps_per_epoch=1, validation=False)
 
 
 @pytest.mark.parametrize("replicas", [1, 2])

@@ -86,23 +86,24 @@ def test_a_damaged_score_of_the_best_checkpoint_is_set_aside(content, tmp_path, 
     assert json.loads(path.read_text()) == {"step": 4, "score": 0.5} and len(written) == 1
 
 
-def test_a_run_with_damaged_files_is_continued_and_evaluated(tiny_data, tmp_path):
-    workdir = str(tmp_path)
+def test_a_run_with_damaged_files_is_continued_and_evaluated(tiny_run, tiny_data, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_run, folder)
+    workdir = str(folder)
     names = ("history.csv", "starts.json", "checkpoints/best/best.json")
 
     def damage():
         for name in names:
-            (tmp_path / name).write_bytes(b"\xff\x00 garbled")
+            (folder / name).write_bytes(b"\xff\x00 garbled")
 
-    trainer.train(tiny.make_recipe(tiny_data["train"], tiny_data["val"], steps=4), workdir)
     damage()
-    trainer.train(tiny.make_recipe(tiny_data["train"], tiny_data["val"], steps=6), workdir)
-    assert [row["step"] for row in read_history(workdir)][-1] == 6
-    assert all(os.path.exists(tmp_path / f"{name}.damaged") for name in names)
+    trainer.train(tiny.make_recipe(tiny_data["train"], tiny_data["val"], steps=8), workdir)
+    assert [row["step"] for row in read_history(workdir)][-1] == 8
+    assert all(os.path.exists(folder / f"{name}.damaged") for name in names)
     assert checkpoints.latest(workdir, best=True)
     damage()
     assert on_records.evaluate(workdir, tiny_data["val"])["num_persons"]
-    assert (tmp_path / "evaluation" / "report.html").exists()
+    assert (folder / "evaluation" / "report.html").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Early stopping: the step at which a training ends, with and without interruptions."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -23,43 +24,48 @@ def _recipe(data, **fields):
 
 
 @pytest.fixture(scope="module")
-def full_run(tiny_data, tmp_path_factory):
-    """The history of a training that runs all its steps: [(step, validation loss)]."""
-    workdir = str(tmp_path_factory.mktemp("full"))
-    trainer.train(_recipe(tiny_data), workdir)
+def stopped(tiny_data, tmp_path_factory):
+    """Workdir of a training that early stopping has ended."""
+    workdir = str(tmp_path_factory.mktemp("stopped"))
+    trainer.train(_recipe(tiny_data, stop_after=2), workdir)
+    return workdir
+
+
+def _losses(workdir):
     return [(row["step"], row["val_loss"]) for row in read_history(workdir)]
 
 
-def _expected_stop(full_run, stop_after):
+def _expected_stop(losses, stop_after):
     """The step at which early stopping must end the training, by the definition."""
-    for number in range(len(full_run)):
-        losses = [loss for _, loss in full_run[: number + 1]]
-        if number - int(np.argmin(losses)) >= stop_after:
-            return full_run[number][0]
-    return full_run[-1][0]
+    for number in range(len(losses)):
+        until = [loss for _, loss in losses[: number + 1]]
+        if number - int(np.argmin(until)) >= stop_after:
+            return losses[number][0]
+    return losses[-1][0]
 
 
-def test_a_training_stops_when_the_validation_loss_does_not_get_lower(full_run, tiny_data, tmp_path, caplog):
-    stop = _expected_stop(full_run, 2)
-    assert full_run[2][0] < stop < full_run[-1][0], "the losses do not test anything"
-    config = _recipe(tiny_data, stop_after=2)
+def test_a_training_stops_when_the_validation_loss_does_not_get_lower(stopped, tiny_data, tmp_path, caplog):
+    workdir = str(tmp_path / "run")
+    shutil.copytree(stopped, workdir)
+    before, rows = _losses(workdir), read_history(workdir)
+    stop = before[-1][0]
+    assert checkpoints.latest(workdir).endswith(f"step-{stop}")
+
+    # The same command changes nothing, and says why.
     with caplog.at_level("INFO", logger="absl"):
-        logs = trainer.train(config, str(tmp_path))
-    assert logs["step"] == stop and checkpoints.latest(str(tmp_path)).endswith(f"step-{stop}")
-    rows = read_history(str(tmp_path))
-    assert [(row["step"], row["val_loss"]) for row in rows] == full_run[: len(rows)]
+        assert trainer.train(_recipe(tiny_data, stop_after=2), workdir)["step"] == stop
     (line,) = (r.getMessage() for r in caplog.records if "stopped at step" in r.getMessage())
     best = min(rows, key=lambda row: row["val_loss"])
     assert f"stopped at step {stop} of 36: no lower validation loss in 2 evaluations" in line
     assert f"the lowest is {best['val_loss']:.4g} at step {best['step']} (epoch {best['epoch']})" in line
+    assert _losses(workdir) == before
 
-    # The same command changes nothing; without the field the training continues.
-    caplog.clear()
-    with caplog.at_level("INFO", logger="absl"):
-        assert trainer.train(config, str(tmp_path))["step"] == stop
-    assert f"stopped at step {stop} of 36" in caplog.text
-    assert trainer.train(_recipe(tiny_data, stop_after=0), str(tmp_path))["step"] == 36
-    assert [(row["step"], row["val_loss"]) for row in read_history(str(tmp_path))] == full_run
+    # Without the field the training continues. All its losses say where it had to stop.
+    assert trainer.train(_recipe(tiny_data, stop_after=0), workdir)["step"] == 36
+    losses = _losses(workdir)
+    assert losses[: len(before)] == before
+    assert losses[2][0] < stop < losses[-1][0], "the losses do not test anything"
+    assert stop == _expected_stop(losses, 2)
 
 
 @pytest.mark.parametrize(
@@ -70,17 +76,15 @@ def test_a_training_stops_when_the_validation_loss_does_not_get_lower(full_run, 
         pytest.param(5, "on_train_batch_end", marks=pytest.mark.slow),
     ],
 )
-def test_a_killed_training_stops_where_an_uninterrupted_one_does(back, event, full_run, kill_at, tiny_data, tmp_path):
+def test_a_killed_training_stops_where_an_uninterrupted_one_does(back, event, stopped, kill_at, tiny_data, tmp_path):
     """Killed some steps before the end, or in the evaluation that ends the training."""
-    stop = _expected_stop(full_run, 2)
-    whole, killed = str(tmp_path / "whole"), str(tmp_path / "killed")
-    trainer.train(_recipe(tiny_data, stop_after=2), whole)
+    stop, killed = _losses(stopped)[-1][0], str(tmp_path)
     kill_at(stop - back, event)
     with pytest.raises(Killed):
         trainer.train(_recipe(tiny_data, stop_after=2), killed)
     trainer.train(_recipe(tiny_data, stop_after=2), killed)
-    assert read_history(killed)[-1]["step"] == stop
-    assert_same_weights(whole, killed)
+    assert _losses(killed) == _losses(stopped)
+    assert_same_weights(stopped, killed)
 
 
 def test_without_validation_records_the_field_has_no_effect_and_is_reported(tiny_data, tmp_path, caplog):

@@ -10,7 +10,7 @@ from kpose.core.errors import InputError
 from kpose.data import pipeline
 from kpose.models.movenet import movenet
 from kpose.models.weights import movenet_tfjs
-from kpose.runs import workdir
+from kpose.runs import checkpoints, workdir
 from kpose.runs.shipped import load_network
 from kpose.runs.shipped_files import DEFAULT
 from kpose.train import losses, setup, teacher, trainer
@@ -66,7 +66,11 @@ def test_a_run_teaches_what_its_network_predicts(tiny_data, tmp_path):
     """In the training step, after the augmentation on the device."""
     folder = str(tmp_path / "teacher")
     fields = {"model__name": "movenet", "model__input_size": (64, 64), "model__width": 0.25, "loss__name": "l1"}
-    trainer.train(tiny.make_recipe(tiny_data["train"], steps=1, **fields), folder)
+    # The folder of a run before its first step.
+    config = tiny.make_recipe(tiny_data["train"], steps=1, **fields)
+    setup.write_start(config, setup.training_set_of(config, skeletons.COCO), {}, folder)
+    regressor = setup.build_regressor(config, skeletons.COCO, devices.start(config), total_steps=1)
+    checkpoints.Checkpoints(folder, regressor, keep=1).save(1, 1)
     network = workdir.load_trained(folder).network
     augmentation = {"augment__on": "device", "augment__flip": 1.0}
     given = {"teacher__weights": folder, "teacher__min_score": 0.0, "teacher__everywhere": True}
@@ -106,7 +110,7 @@ def test_a_recipe_trains_with_it_and_the_saved_network_does_not_contain_it(teach
     logs = {}
     for name, share in (("with", 1.0), ("without", 0.0)):
         fields = _fields(teacher_file, share=share, everywhere=True)
-        config = tiny.make_recipe(tiny_data["train"], tiny_data["val"], steps=1, **fields)
+        config = tiny.make_recipe(tiny_data["train"], steps=1, **fields)
         logs[name] = trainer.train(config, str(tmp_path / name))
     found, plain = (workdir.load_trained(folder).network for folder in (str(tmp_path / "with"), tiny_run))
     assert [v.shape for v in found.variables] == [v.shape for v in plain.variables]

@@ -5,10 +5,6 @@ import glob
 import json
 import os
 import re
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -16,12 +12,14 @@ import tensorflow as tf
 from PIL import Image
 
 from kpose import config as config_lib
+from kpose.core import skeletons
 from kpose.core.errors import InputError
 from kpose.data import records
+from kpose.data.training_set import with_aspect
 from kpose.evaluate import on_records, summary
 from kpose.runs import checkpoints
-from kpose.runs.workdir import load_config, load_mean_pose
-from kpose.train import trainer
+from kpose.runs.workdir import load_config, load_mean_pose, read_history, resolve_recipe
+from kpose.train import setup, trainer
 from tests import tiny
 
 
@@ -76,27 +74,22 @@ def _summaries(workdir, run):
     return found
 
 
-def test_a_profile_is_kept_of_the_steps_that_were_asked_for(tiny_data, tmp_path, caplog):
+def test_the_log_says_what_runs_and_a_profile_is_kept_of_the_steps_that_were_asked_for(tiny_data, tmp_path, caplog):
     with caplog.at_level("INFO", logger="absl"):
-        trainer.train(tiny.make_recipe(tiny_data["train"], steps=6), str(tmp_path), profile=(2, 4))
-    assert "profile of steps 2 to 4" in caplog.text
-    (trace,) = tmp_path.glob("tensorboard/train/plugins/profile/*/*.xplane.pb")
-    assert trace.stat().st_size > 10_000
-    with pytest.raises(InputError, match="--profile=4:4"):
-        trainer.train(tiny.make_recipe(tiny_data["train"]), str(tmp_path / "other"), profile=(4, 4))
-
-
-def test_the_summary_says_what_runs_and_what_it_takes(tiny_data, tmp_path, caplog):
-    with caplog.at_level("INFO", logger="absl"):
-        trainer.train(tiny.make_recipe(tiny_data["train"]), str(tmp_path))
+        trainer.train(tiny.make_recipe(tiny_data["train"]), str(tmp_path), profile=(2, 4))
     for words in (
         r"1 replica on CPU:0, float32, not compiled",
         r"network integral: input 32 x 32, 0.0 million parameters, [\d.e-]+ GFLOP per image, about [\d.e-]+ per",
         r"24 training records|\d+ training records, batch 8 \(8 per replica\)",
         r"first step after [\d.]+ s",
         r"peak memory [\d.]+ GB of the process",
+        r"profile of steps 2 to 4",
     ):
         assert re.search(words, caplog.text), words
+    (trace,) = tmp_path.glob("tensorboard/train/plugins/profile/*/*.xplane.pb")
+    assert trace.stat().st_size > 10_000
+    with pytest.raises(InputError, match="--profile=4:4"):
+        trainer.train(tiny.make_recipe(tiny_data["train"]), str(tmp_path / "other"), profile=(4, 4))
 
 
 @pytest.mark.slow
@@ -110,38 +103,13 @@ def test_stopped_and_started_again_a_run_ends_bit_for_bit_as_the_uninterrupted_o
     assert any("seeds" in name for name in final_weights(whole)), "the state of dropout is saved too"
 
 
-def test_a_run_killed_in_mid_training_goes_on_where_it_was(tiny_data, tmp_path):
-    killed, whole = str(tmp_path / "killed"), str(tmp_path / "whole")
-    steps = 40
-    config = tiny.make_recipe(tiny_data["train"], steps=100_000, checkpoint_every=5, keep_checkpoints=2)
-    path = str(tmp_path / "config.json")
-    config_lib.save(config, path)
-    script = (
-        f"from kpose import config; from kpose.train import trainer; trainer.train(config.load({path!r}), {killed!r})"
-    )
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 120
-        while len(glob.glob(os.path.join(killed, "checkpoints", "step-*.index"))) < 2:
-            assert process.poll() is None and time.monotonic() < deadline, "the training did not get going"
-            time.sleep(0.01)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    done = int(checkpoints.latest(killed).rsplit("-", 1)[1])
-    assert done % 5 == 0
-    steps = done + 7
-    trainer.train(tiny.make_recipe(tiny_data["train"], steps=steps, checkpoint_every=5, keep_checkpoints=2), killed)
-    trainer.train(tiny.make_recipe(tiny_data["train"], steps=steps, checkpoint_every=5, keep_checkpoints=2), whole)
-    assert_same_weights(whole, killed)
-
-
 def test_a_finished_run_started_again_changes_nothing(tiny_data, tiny_run):
-    before = final_weights(tiny_run)
+    before, rows = final_weights(tiny_run), read_history(tiny_run)
     logs = trainer.train(tiny.make_recipe(tiny_data["train"], tiny_data["val"]), tiny_run)
     assert logs["step"] == 6 and "val_pcp_strict" in logs
     after = final_weights(tiny_run)
     assert all(np.array_equal(before[name], after[name]) for name in before)
+    assert read_history(tiny_run) == rows
 
 
 @pytest.mark.slow
@@ -235,31 +203,24 @@ def test_records_without_the_recipe_s_padding_are_refused(tiny_data, tmp_path):
 
 def test_a_run_of_an_older_version_keeps_its_weighting_of_rle(tiny_data, tmp_path):
     """`loss.weighting` is "auto" in the recipe; config.json of a run holds what the run uses."""
-    path = tmp_path / "config.json"
+    path, workdir = tmp_path / "config.json", str(tmp_path)
 
-    def recipe(**fields):
-        return tiny.make_recipe(tiny_data["train"], loss__name="rle", loss__flow_units=4, **fields)
+    def start(**fields):
+        """What a training does with config.json before its first step."""
+        recipe = tiny.make_recipe(tiny_data["train"], loss__name="rle", loss__flow_units=4, **fields)
+        config = with_aspect(resolve_recipe(recipe, workdir))
+        setup.claim_workdir(config, workdir, skeletons.COCO)
+        setup.write_start(config, setup.training_set_of(config, skeletons.COCO), {}, workdir)
+        return json.loads(path.read_text())
 
-    trainer.train(recipe(steps=2), str(tmp_path))
-    saved = json.loads(path.read_text())
+    saved = start(steps=2)
     assert saved["loss"]["weighting"] == "authors"
     del saved["loss"]["weighting"]
     path.write_text(json.dumps(saved))
-    assert load_config(str(tmp_path)).loss.weighting == "kpose_0.1"
+    assert load_config(workdir).loss.weighting == "kpose_0.1"
     with pytest.raises(InputError, match="loss.weighting: 'kpose_0.1' -> 'authors'"):
-        trainer.train(recipe(steps=4, loss__weighting="authors"), str(tmp_path))
-    trainer.train(recipe(steps=4), str(tmp_path))
-    assert json.loads(path.read_text())["loss"]["weighting"] == "kpose_0.1"
-
-
-def test_a_damaged_checkpoint_is_one_clear_error(tiny_data, tmp_path):
-    workdir = str(tmp_path)
-    trainer.train(tiny.make_recipe(tiny_data["train"], steps=2), workdir)
-    data = glob.glob(os.path.join(workdir, "checkpoints", "*.data-*"))[0]
-    with open(data, "r+b") as file:
-        file.truncate(100)
-    with pytest.raises(InputError, match="cannot be restored"):
-        trainer.train(tiny.make_recipe(tiny_data["train"], steps=4), workdir)
+        start(steps=4, loss__weighting="authors")
+    assert start(steps=4)["loss"]["weighting"] == "kpose_0.1"
 
 
 def test_a_training_that_diverges_ends_with_a_clear_error_and_no_bad_checkpoint(tiny_data, tmp_path):
