@@ -1,5 +1,10 @@
 """Options, devices and fixtures of all tests."""
 
+import contextlib
+import functools
+import os
+import shutil
+
 import pytest
 
 from kpose.core import startup
@@ -53,3 +58,83 @@ def tiny_run(tiny_data, tmp_path_factory):
     workdir = str(tmp_path_factory.mktemp("run"))
     trainer.train(tiny.make_recipe(tiny_data["train"], tiny_data["val"]), workdir)
     return workdir
+
+
+@pytest.fixture(scope="session")
+def tiny_evaluation(tiny_run, tiny_data, tmp_path_factory):
+    """(folder, metrics) of the evaluation of the tiny run on its validation records."""
+    from kpose.evaluate import on_records
+
+    folder = str(tmp_path_factory.mktemp("evaluation"))
+    return folder, on_records.evaluate(tiny_run, tiny_data["val"], tiny_data["val_annotations"], folder)
+
+
+@pytest.fixture(scope="session")
+def model_dir(tiny_run, tmp_path_factory):
+    """The folder of the tiny run's exported versions, of which there is one.
+
+    `Model` loads it once: the later ones share its network, because loading it takes seconds.
+    """
+    from kpose.export import saved_model
+    from kpose.predict import model, networks
+
+    folder = str(tmp_path_factory.mktemp("serving"))
+    assert saved_model.export(tiny_run, folder) == os.path.join(folder, "1")
+    opened = functools.cache(networks.open_network)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            model, "open_network", lambda source: (opened if source == folder else networks.open_network)(source)
+        )
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def quick_exports(model_dir):
+    """A context in which exports contain a copy of the graph of `model_dir`.
+
+    Tracing and writing the graph takes seconds. Everything else of an export is done.
+    """
+    from kpose.export import saved_model
+
+    def copy(_, folder):
+        for name in ("saved_model.pb", "fingerprint.pb"):
+            shutil.copyfile(os.path.join(model_dir, "1", name), os.path.join(folder, name))
+        shutil.copytree(os.path.join(model_dir, "1", "variables"), os.path.join(folder, "variables"))
+
+    @contextlib.contextmanager
+    def context():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(saved_model, "_save", copy)
+            yield
+
+    return context
+
+
+@pytest.fixture(scope="session")
+def lite_export(tiny_run, tiny_data, tmp_path_factory):
+    """What `converted.export` returns for the tiny run as a .tflite file in float32."""
+    from kpose.export import converted
+
+    return converted.export(tiny_run, str(tmp_path_factory.mktemp("lite")), "tflite", "none", tiny_data["val"])
+
+
+@pytest.fixture
+def no_conversion(lite_export, monkeypatch):
+    """The network of `lite_export` is the result of each conversion, which takes seconds."""
+    from kpose.export import tflite
+
+    with open(lite_export["path"], "rb") as file:
+        content = file.read()
+    # Without the description, an archive at the end.
+    monkeypatch.setattr(tflite, "convert", lambda *_: content[: content.rindex(b"PK\x03\x04")])
+
+
+@pytest.fixture
+def without_report(monkeypatch):
+    """Evaluations write neither a report nor pictures, which take half of their time."""
+    import numpy as np
+
+    from kpose.evaluate import pictures, report
+
+    monkeypatch.setattr(report, "write", lambda *_, **__: None)
+    monkeypatch.setattr(pictures, "draw", lambda *_: (np.zeros((1, 1, 3), np.uint8), {}))

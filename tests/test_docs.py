@@ -156,7 +156,7 @@ def test_every_extra_and_make_target_exists():
         assert f"\n{target}:" in makefile, target
 
 
-def test_the_snippets_of_the_python_page(tmp_path, monkeypatch):
+def test_the_snippets_of_the_python_page(tmp_path, monkeypatch, without_report):
     docs_data.make_data(str(tmp_path))
     monkeypatch.chdir(tmp_path)
     load_recipe = config_lib.load_recipe

@@ -20,7 +20,10 @@ def convert(server, quantize="none"):
     Raises:
         InputError: the converter fails.
     """
-    return convert_function(server, server.serve_images.get_concrete_function(*server.crop_inputs(None)), quantize)
+    # Not the server itself: with it, the graphs of its other signatures would be traced and written too.
+    owner = tf.Module()
+    owner.variables_of_network = server.variables_of_network
+    return convert_function(owner, server.serve_images.get_concrete_function(*server.crop_inputs(None)), quantize)
 
 
 def convert_function(owner, function, quantize="none"):

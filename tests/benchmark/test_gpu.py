@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from kpose.benchmark import gpu, gpu_worker
 
 _FAKE = """
@@ -63,6 +65,7 @@ def test_a_part_has_its_environment_and_a_profile_lists_its_operations(tmp_path,
     assert "  - 1.500 ms, 20 x Conv2D" in (out / "gpu.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_profile_of_training_steps_names_their_operations():
     request = {"network": "deeppose", "precision": "float32", "xla": "off", "batch_size": 1}
     found = gpu_worker.profile(request | {"steps": 1, "rows": 1000})

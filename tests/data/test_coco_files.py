@@ -124,6 +124,7 @@ def test_the_same_person_however_it_is_written(kind, tmp_path):
     assert labels.images[person.image_id].size == (120, 140)
 
 
+@pytest.mark.usefixtures("without_report")
 @pytest.mark.parametrize("kind", SAME)
 def test_perfect_results_have_an_ap_of_1_whatever_the_ids(kind, tmp_path):
     data = changed(SAME[kind])
@@ -225,6 +226,7 @@ def two_folders():
     return data
 
 
+@pytest.mark.usefixtures("without_report")
 @pytest.mark.parametrize("name", ["{}/f.png", "data/{}/f.png", "C:\\photos\\{}\\f.png", "http://host/{}/%66.png"])
 def test_names_match_by_as_much_of_the_path_as_both_have(name, tmp_path):
     data = two_folders()

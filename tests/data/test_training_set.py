@@ -1,6 +1,7 @@
 """Mixtures, workers and the cache: the same samples in all cases."""
 
 import collections
+import functools
 
 import numpy as np
 import pytest
@@ -42,6 +43,12 @@ def three(tmp_path_factory):
 
 
 def _batches(patterns, take, weights=(), cache=False, padding=1.0, **changes):
+    return _cached_batches(tuple(patterns), take, weights, cache, padding, **changes)
+
+
+@functools.lru_cache(maxsize=16)
+def _cached_batches(patterns, take, weights, cache, padding, **changes):
+    """Batches, which several tests read and none changes: the pipeline's graph takes seconds."""
     training_set = find_training_set(",".join(patterns), COCO, padding, weights)
     settings = {"input_size": (64, 64), "batch_size": 8, "seed": 1, "normals": True}
     if cache:
@@ -62,9 +69,7 @@ def _source(region):
     return {0: 0, 2: 1, 3: 2}[round(float(region[0])) % 4]
 
 
-@pytest.mark.parametrize(
-    ("weights", "expected"), [((), (9, 6, 5)), ((1, 1, 2), (5, 5, 10)), ((0.1, 0.1, 0.8), (2, 2, 16))]
-)
+@pytest.mark.parametrize(("weights", "expected"), [((), (9, 6, 5)), ((0.1, 0.1, 0.8), (2, 2, 16))])
 def test_every_batch_holds_the_data_sets_by_their_weights(three, weights, expected):
     counts = []
     for batch in _batches(three, 20, weights, batch_size=20):
@@ -84,7 +89,7 @@ def test_each_data_set_of_a_mixture_goes_through_its_own_epochs(three):
             assert len(set(mine[start : start + count])) == count
 
 
-@pytest.mark.parametrize(("start_step", "cache"), [(1, False), (13, False), (5, True)])
+@pytest.mark.parametrize(("start_step", "cache"), [(13, False), (5, True)])
 def test_a_mixture_resumes_where_it_stopped(three, start_step, cache):
     whole = _batches(three, 16, (3, 2, 1), cache)
     _assert_same(whole[start_step:], _batches(three, 16 - start_step, (3, 2, 1), cache, start_step=start_step))
@@ -92,7 +97,7 @@ def test_a_mixture_resumes_where_it_stopped(three, start_step, cache):
 
 def test_joints_of_other_skeletons_go_by_their_names(three):
     seen = 0
-    for batch in _batches(three, 6):
+    for batch in _batches(three, 8):
         for region, keypoints in zip(batch["region"], batch["keypoints"], strict=True):
             if _source(region) != 2:
                 continue
@@ -132,10 +137,10 @@ def test_the_mean_pose_is_over_all_records(three):
     [(2, True), pytest.param(2, False, marks=pytest.mark.slow), pytest.param(4, False, marks=pytest.mark.slow)],
 )
 def test_workers_share_the_global_batches_without_loss_or_repetition(three, workers, cache):
-    whole = _batches(three, 6, cache=cache)
-    parts = [_batches(three, 6, cache=cache, worker=index, workers=workers) for index in range(workers)]
+    whole = _batches(three, 8, cache=cache)
+    parts = [_batches(three, 8, cache=cache, worker=index, workers=workers) for index in range(workers)]
     together = [
-        {name: np.concatenate([part[step][name] for part in parts]) for name in whole[step]} for step in range(6)
+        {name: np.concatenate([part[step][name] for part in parts]) for name in whole[step]} for step in range(8)
     ]
     _assert_same(whole, together)
 
@@ -145,9 +150,10 @@ def test_a_batch_that_workers_cannot_share_is_refused(three):
         _batches(three, 1, workers=3)
 
 
-@pytest.mark.parametrize(("sets", "stored_crops"), [(slice(0, 1), False), (slice(1, 2), True), (slice(0, 3), False)])
+@pytest.mark.parametrize(("sets", "stored_crops"), [(slice(1, 2), True), (slice(0, 3), False)])
 def test_the_cache_changes_nothing(three, sets, stored_crops):
-    plain, cached = (_batches(three[sets], 6, cache=cache, stored_crops=stored_crops) for cache in (False, True))
+    changes = {"stored_crops": True} if stored_crops else {}
+    plain, cached = (_batches(three[sets], 8, cache=cache, **changes) for cache in (False, True))
     _assert_same(plain, cached)
 
 

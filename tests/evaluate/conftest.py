@@ -2,20 +2,15 @@
 
 import pytest
 
-from kpose.evaluate import on_records
-from kpose.train import trainer
-from tests import tiny
+from kpose.evaluate import on_records, report
 
 
 @pytest.fixture(scope="session")
-def evaluations(tiny_run, tiny_data, tmp_path_factory):
-    """(folders, metrics): two runs evaluated on the same persons."""
-    folder = tmp_path_factory.mktemp("evaluations")
-    other = str(folder / "run")
-    trainer.train(tiny.make_recipe(tiny_data["train"], steps=2), other)
-    folders = [str(folder / name) for name in ("one", "two")]
-    metrics = [
-        on_records.evaluate(workdir, tiny_data["val"], tiny_data["val_annotations"], where)
-        for workdir, where in zip((tiny_run, other), folders, strict=True)
-    ]
-    return folders, metrics
+def evaluations(tiny_evaluation, tiny_run, tiny_data, tmp_path_factory):
+    """(folders, metrics): two evaluations of the same persons, the second one with the flip test."""
+    folder = str(tmp_path_factory.mktemp("flipped"))
+    with pytest.MonkeyPatch.context() as patch:
+        # Its report is not read, and takes half of the time.
+        patch.setattr(report, "write", lambda *_, **__: None)
+        other = on_records.evaluate(tiny_run, tiny_data["val"], tiny_data["val_annotations"], folder, flip_test=True)
+    return [tiny_evaluation[0], folder], [tiny_evaluation[1], other]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import zipfile
 
 import numpy as np
@@ -12,7 +13,6 @@ from kpose.core.errors import InputError
 from kpose.core.skeletons import COCO
 from kpose.data import coco_files, image_files
 from kpose.evaluate import crops, on_detections, on_records
-from kpose.export import saved_model
 from kpose.export.graph import KeypointServer
 from kpose.predict import files as predict_files
 from kpose.runs.workdir import load_trained
@@ -58,11 +58,12 @@ def read_results(folder):
     return keys, np.reshape([r["keypoints"] for r in results], (-1, 17, 3)), np.array([r["score"] for r in results])
 
 
-def test_an_evaluation_on_images_predicts_what_kpose_predict_does(photos, tiny_run, tmp_path):
+def test_an_evaluation_on_images_predicts_what_kpose_predict_does(
+    photos, tiny_run, model_dir, tmp_path, without_report
+):
     images, annotations = photos
     metrics = on_records.evaluate(tiny_run, None, annotations, str(tmp_path / "evaluation"), images=images)
-    served = saved_model.export(tiny_run, str(tmp_path / "serving"))
-    predict_files.predict(served, images, annotations, str(tmp_path / "predicted"), overlays=False)
+    predict_files.predict(model_dir, images, annotations, str(tmp_path / "predicted"), overlays=False)
     own, predicted = (read_results(tmp_path / name) for name in ("evaluation", "predicted"))
     assert own[0] == predicted[0] and len(own[0]) == 6
     np.testing.assert_allclose(own[1][..., :2], predicted[1][..., :2], atol=0.01)
@@ -78,7 +79,7 @@ def test_an_evaluation_on_images_predicts_what_kpose_predict_does(photos, tiny_r
     assert metrics["num_persons"] == 6 and metrics["num_images"] == metrics["bootstrap"]["num_images"] == 3
 
 
-def test_a_flip_test_on_images_is_that_of_the_server(photos, tiny_run, tmp_path):
+def test_a_flip_test_on_images_is_that_of_the_server(photos, tiny_run, tmp_path, without_report):
     images, annotations = photos
     on_records.evaluate(tiny_run, None, annotations, str(tmp_path), flip_test=True, images=images)
     trained = load_trained(tiny_run)
@@ -94,15 +95,17 @@ def test_a_flip_test_on_images_is_that_of_the_server(photos, tiny_run, tmp_path)
         np.testing.assert_allclose(scores[places], answer["scores"], atol=1e-4)
 
 
-def test_records_name_the_persons_and_images_give_the_pixels(tiny_run, tiny_data, tmp_path):
+def test_records_name_the_persons_and_images_give_the_pixels(
+    tiny_run, tiny_data, tiny_evaluation, tmp_path, without_report
+):
     """The command, with the images in a .zip file; the records hold crops of 48 x 48 pixels."""
     folder, archive = os.path.join(tiny_data["folder"], "images", "val"), str(tmp_path / "val.zip")
     with zipfile.ZipFile(archive, "w") as file:
         for name in os.listdir(folder):
             file.write(os.path.join(folder, name), f"val/{name}")
-    found = {}
+    shutil.copytree(tiny_evaluation[0], tmp_path / "stored")
+    found = {"stored": tiny_evaluation[1]}
     for name, changes in {
-        "stored": {"records_pattern": tiny_data["val"]},
         "both": {"records_pattern": tiny_data["val"], "images": archive},
         "images": {"images": folder},
     }.items():

@@ -83,7 +83,7 @@ def test_an_evaluation_compared_with_itself_differs_nowhere(evaluations):
     assert table["oks_ap"]["interval"] == table["pcp_strict"]["interval"] == [0, 0]
 
 
-def test_evaluations_of_other_persons_are_not_compared(evaluations, tiny_run, tiny_data, tmp_path):
+def test_evaluations_of_other_persons_are_not_compared(evaluations, tiny_run, tiny_data, tmp_path, without_report):
     on_records.evaluate(tiny_run, tiny_data["train"], output_dir=str(tmp_path / "train"))
     with pytest.raises(InputError, match="on different persons .*evaluate both on the same records"):
         two_runs.compare(evaluations[0][0], str(tmp_path / "train"))

@@ -15,19 +15,24 @@ from kpose.export import converted, description
 @pytest.mark.parametrize(
     "quantize, largest", [("none", 0.05), pytest.param("float16", 1.0, marks=pytest.mark.slow), ("int8", 4.0)]
 )
-def test_tflite_predicts_as_keras_and_quantised_files_are_smaller(quantize, largest, tiny_run, tiny_data, tmp_path):
-    found = converted.export(tiny_run, str(tmp_path), "tflite", quantize, tiny_data["val"])
-    assert found["path"] == os.path.join(str(tmp_path), "model.tflite") and found["largest_difference"] < largest
+def test_tflite_predicts_as_keras_and_quantised_files_are_smaller(
+    quantize, largest, lite_export, tiny_run, tiny_data, tmp_path
+):
+    found, folder = lite_export, os.path.dirname(lite_export["path"])
+    if quantize != "none":
+        folder = str(tmp_path)
+        found = converted.export(tiny_run, folder, "tflite", quantize, tiny_data["val"])
+    assert found["path"] == os.path.join(folder, "model.tflite") and found["largest_difference"] < largest
     assert os.path.getsize(found["path"]) == found["bytes"]
     assert abs(found["pcp"] - found["pcp_keras"]) < 0.1
     facts = description.read(found["path"])
     assert skeleton_files.of_saved(facts["skeleton"]) is skeletons.COCO
     assert (facts["input_size"], facts["padding"], facts["aspect"]) == ([32, 32], 1.0, 0.0)
     if quantize != "none":
-        assert found["bytes"] < 0.9 * converted.export(tiny_run, str(tmp_path), "tflite")["bytes"]
+        assert found["bytes"] < 0.9 * lite_export["bytes"]
 
 
-def test_quantising_without_records_warns_that_pcp_was_not_measured(tiny_run, tmp_path, caplog):
+def test_quantising_without_records_warns_that_pcp_was_not_measured(tiny_run, no_conversion, tmp_path, caplog):
     found = converted.export(tiny_run, str(tmp_path), "tflite", "int8")
     assert "pcp" not in found and "was not measured: name validation records with --records" in caplog.text
 
@@ -62,7 +67,7 @@ def test_the_description_of_an_onnx_file_names_the_missing_package(tmp_path, mon
         description.read(str(path))
 
 
-def test_a_file_that_differs_from_keras_is_not_written(tiny_run, tmp_path, monkeypatch):
+def test_a_file_that_differs_from_keras_is_not_written(tiny_run, no_conversion, tmp_path, monkeypatch):
     monkeypatch.setattr(converted, "TOLERANCE", -1.0)
     with pytest.raises(InputError, match="differ from those of Keras by .* not written"):
         converted.export(tiny_run, str(tmp_path), "tflite")

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -19,7 +20,7 @@ from kpose.core.errors import InputError
 from kpose.data import crops, resampling
 from kpose.data.image_files import open_image
 from kpose.evaluate import on_records
-from kpose.export import graph, model_folder, requests, saved_model
+from kpose.export import model_folder, requests, saved_model
 from kpose.models import decoding
 from kpose.predict import files
 from kpose.predict.model import Model
@@ -28,17 +29,13 @@ from tests import helpers, tiny
 
 
 @pytest.fixture(scope="module")
-def evaluation(tiny_run, tiny_data, tmp_path_factory):
-    folder = str(tmp_path_factory.mktemp("evaluation"))
-    table = on_records.evaluate(tiny_run, tiny_data["val"], tiny_data["val_annotations"], folder)
-    return folder, table
+def evaluation(tiny_evaluation):
+    return tiny_evaluation
 
 
 @pytest.fixture(scope="module")
-def model_dir(tiny_run, tmp_path_factory):
-    folder = str(tmp_path_factory.mktemp("serving"))
-    assert saved_model.export(tiny_run, folder) == os.path.join(folder, "1")
-    return folder
+def signatures(exported):
+    return exported.signatures
 
 
 def load(path):
@@ -86,7 +83,7 @@ def test_mean_pose_pcp_is_that_of_a_model_that_always_predicts_the_mean_pose(eva
     assert evaluation[1]["mean_pose_pcp"] == tables.pcp_table(truth, placed, skeletons.COCO)
 
 
-def test_without_annotations_there_is_no_ap_and_flip_test_is_recorded(tiny_run, tiny_data, tmp_path):
+def test_without_annotations_there_is_no_ap_and_flip_test_is_recorded(tiny_run, tiny_data, tmp_path, without_report):
     table = on_records.evaluate(tiny_run, tiny_data["val"], output_dir=str(tmp_path), flip_test=True)
     assert table["oks_ap"] is None and table["flip_test"] is True
 
@@ -135,14 +132,17 @@ def test_the_graph_and_the_record_writer_cut_the_same_pixels(tiny_data, padding,
         assert gap.max() <= 2 and gap.mean() < 0.2
 
 
-def test_an_export_with_flip_test_predicts_as_the_network_with_it(tiny_run, model_dir, tmp_path):
+def test_an_export_with_flip_test_predicts_as_the_network_with_it(tiny_run, signatures, tmp_path, monkeypatch):
     network = workdir.load_trained(tiny_run).network
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.float32)
     region = np.float32([[0, 0, 32, 32]] * 2)
-    version = saved_model.export(tiny_run, str(tmp_path), flip_test=True)
+    # The server that would be written. Writing it takes seconds, and changes no number.
+    servers = []
+    monkeypatch.setattr(saved_model, "_save", lambda server, folder: servers.append(server))
+    saved_model.export(tiny_run, str(tmp_path), flip_test=True)
     flipped, plain = (
-        tf.saved_model.load(folder).signatures["serving_images"](images=tf.constant(images))["keypoints"].numpy()
-        for folder in (version, os.path.join(model_dir, "1"))
+        ask(images=tf.constant(images))["keypoints"].numpy()
+        for ask in (servers[0].signatures["serving_images"], signatures["serving_images"])
     )
     expected = decoding.predict(network, images, region, skeletons.COCO, flip_test=True)[0]
     np.testing.assert_allclose(flipped, expected, atol=1e-3)
@@ -208,8 +208,8 @@ print(answer["keypoints"].shape, answer["scores"].shape, answer["keypoints"].dty
     assert done.stdout.strip() == "(2, 17, 3) (2,) float32", done.stderr
 
 
-def test_the_default_signature_has_the_documented_inputs_and_outputs(model_dir):
-    signature = tf.saved_model.load(os.path.join(model_dir, "1")).signatures["serving_default"]
+def test_the_default_signature_has_the_documented_inputs_and_outputs(signatures):
+    signature = signatures["serving_default"]
     inputs = {
         name: (spec.dtype.name, spec.shape.as_list()) for name, spec in signature.structured_input_signature[1].items()
     }
@@ -244,9 +244,8 @@ def test_the_graph_refuses_bad_boxes(model_dir, boxes, message):
         model.predict(np.zeros((20, 20, 3), np.uint8), boxes)
 
 
-def test_the_graph_refuses_different_counts_and_bytes_that_are_no_image(model_dir):
-    model = tf.saved_model.load(model_folder.version_folder(model_dir))
-    signature = model.signatures["serving_default"]
+def test_the_graph_refuses_different_counts_and_bytes_that_are_no_image(signatures):
+    signature = signatures["serving_default"]
     image = tf.io.encode_png(np.zeros((20, 20, 3), np.uint8)).numpy()
     with pytest.raises(tf.errors.InvalidArgumentError, match="differ in number"):
         signature(image_bytes=tf.constant([image]), boxes=tf.ones([2, 4]))
@@ -254,9 +253,12 @@ def test_the_graph_refuses_different_counts_and_bytes_that_are_no_image(model_di
         signature(image_bytes=tf.constant([b"GIF? no"]), boxes=tf.ones([1, 4]))
 
 
-def test_each_export_is_a_new_version_and_a_failed_export_leaves_nothing(tiny_run, tmp_path, monkeypatch):
+def test_each_export_is_a_new_version_and_a_failed_export_leaves_nothing(
+    tiny_run, quick_exports, tmp_path, monkeypatch
+):
     folder = str(tmp_path)
-    assert [saved_model.export(tiny_run, folder) for _ in range(2)] == [os.path.join(folder, v) for v in "12"]
+    with quick_exports():
+        assert [saved_model.export(tiny_run, folder) for _ in range(2)] == [os.path.join(folder, v) for v in "12"]
 
     def fails(*_, **__):
         raise OSError("disk full")
@@ -267,18 +269,20 @@ def test_each_export_is_a_new_version_and_a_failed_export_leaves_nothing(tiny_ru
     assert sorted(name for name in os.listdir(folder) if os.path.isdir(os.path.join(folder, name))) == ["1", "2"]
 
 
-def test_exports_at_the_same_time_get_different_versions(tiny_run, tmp_path, monkeypatch):
+def test_exports_at_the_same_time_get_different_versions(tiny_run, quick_exports, tmp_path, monkeypatch):
     """A second export starts while the first is written, and takes its number."""
-    folder, save, others = str(tmp_path), tf.saved_model.save, []
+    folder, others = str(tmp_path), []
+    with quick_exports():
+        save = saved_model._save
 
-    def save_while_another_export_runs(*arguments, **options):
-        save(*arguments, **options)
-        if not others:
-            others.append(None)
-            others[0] = saved_model.export(tiny_run, folder)
+        def save_while_another_export_runs(*arguments):
+            save(*arguments)
+            if not others:
+                others.append(None)
+                others[0] = saved_model.export(tiny_run, folder)
 
-    monkeypatch.setattr(tf.saved_model, "save", save_while_another_export_runs)
-    assert saved_model.export(tiny_run, folder) == os.path.join(folder, "2")
+        monkeypatch.setattr(saved_model, "_save", save_while_another_export_runs)
+        assert saved_model.export(tiny_run, folder) == os.path.join(folder, "2")
     assert others == [os.path.join(folder, "1")]
     names = {name for name in os.listdir(folder) if os.path.isdir(os.path.join(folder, name))}
     assert names == {"1", "2"}
@@ -288,7 +292,7 @@ def test_exports_at_the_same_time_get_different_versions(tiny_run, tmp_path, mon
     )
 
 
-def test_leftovers_of_a_killed_export_are_removed(tiny_run, tmp_path):
+def test_leftovers_of_a_killed_export_are_removed(tiny_run, quick_exports, tmp_path):
     """Those of a running export stay; a version is larger than all others, whatever the time is."""
     killed, older, running = (tmp_path / f"writing-{name}" for name in ("killed", "older", "running"))
     script = (
@@ -300,7 +304,7 @@ def test_leftovers_of_a_killed_export_are_removed(tiny_run, tmp_path):
         folder.mkdir()
         (folder / "saved_model.pb").touch()
     assert (killed / "saved_model.pb").exists() and (killed / "lock").exists()
-    with locks.locked(str(running), ""):
+    with locks.locked(str(running), ""), quick_exports():
         assert saved_model.export(tiny_run, str(tmp_path)) == str(tmp_path / "2000000001")
     left = {path.name for path in tmp_path.iterdir() if path.is_dir()}
     assert left == {"2000000000", "2000000001", "writing-running"}
@@ -343,9 +347,8 @@ def test_a_run_without_checkpoints_is_an_error(tiny_data, tmp_path):
         saved_model.export(str(tmp_path), str(tmp_path / "serving"))
 
 
-def test_pixels_and_their_file_give_the_same_keypoints(model_dir, tiny_data):
+def test_pixels_and_their_file_give_the_same_keypoints(signatures, tiny_data):
     path = os.path.join(images_of(tiny_data), "000000000001.jpg")
-    signatures = tf.saved_model.load(os.path.join(model_dir, "1")).signatures
     boxes = tf.constant([[5.0, 5.0, 60.0, 90.0], [30.0, 10.0, 40.0, 40.0]])
     with open(path, "rb") as file:
         expected = signatures["serving_people"](image_bytes=tf.constant([file.read()]), boxes=boxes)
@@ -361,16 +364,13 @@ def test_pixels_and_their_file_give_the_same_keypoints(model_dir, tiny_data):
             signatures["serving_pixels"](image=image, boxes=some)
 
 
-def test_an_export_of_an_older_version_is_an_error(tiny_run, tmp_path, monkeypatch):
-    signatures = graph.KeypointServer.signatures
-    monkeypatch.setattr(
-        graph.KeypointServer,
-        "signatures",
-        property(lambda self: {k: v for k, v in signatures.fget(self).items() if k != "serving_pixels"}),
-    )
-    version = saved_model.export(tiny_run, str(tmp_path))
+def test_an_export_of_an_older_version_is_an_error(model_dir, tmp_path):
+    version, older = model_folder.version_folder(model_dir), tf.Module()
+    older.serve = tf.function(lambda images: {"keypoints": images}, [tf.TensorSpec([None], name="images")])
+    shutil.copytree(version, tmp_path / "1", ignore=shutil.ignore_patterns("saved_model.pb", "variables"))
+    tf.saved_model.save(older, str(tmp_path / "1"), signatures={"serving_images": older.serve})
     with pytest.raises(InputError, match="exported by an older kpose: export it again") as error:
-        Model(version)
+        Model(str(tmp_path / "1"))
     helpers.one_line(error)
 
 

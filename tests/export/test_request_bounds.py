@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from kpose.core import limits
 from kpose.data import resampling
-from kpose.export import image_work, saved_model
+from kpose.export import image_work
 from tests import attack_files
 from tests.export.test_requests import _ask
 
@@ -16,8 +16,8 @@ BOX = [5.0, 4.0, 30.0, 40.0]
 
 
 @pytest.fixture(scope="module")
-def model(tiny_run, tmp_path_factory):
-    return tf.saved_model.load(saved_model.export(tiny_run, str(tmp_path_factory.mktemp("serving"))))
+def model(exported):
+    return exported
 
 
 def _cpu_seconds(ask):

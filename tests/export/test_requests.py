@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from kpose.core.errors import InputError
-from kpose.export import graph, saved_model
+from kpose.export import graph
 from kpose.predict import networks
 from kpose.runs import workdir
 
@@ -20,8 +20,8 @@ BOX = [5.0, 4.0, 30.0, 40.0]
 
 
 @pytest.fixture(scope="module")
-def model(tiny_run, tmp_path_factory):
-    return tf.saved_model.load(saved_model.export(tiny_run, str(tmp_path_factory.mktemp("serving"))))
+def model(exported):
+    return exported
 
 
 def _ask(model, image_bytes, boxes, signature="serving_default"):

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import urllib.request
 
 import grpc
@@ -29,10 +30,8 @@ BOXES = np.float32([[5, 4, 30, 40], [20, 10, 50, 50]])
 
 
 @pytest.fixture(scope="module")
-def base(tiny_run, tmp_path_factory):
-    folder = str(tmp_path_factory.mktemp("serving"))
-    saved_model.export(tiny_run, folder)
-    return folder
+def base(model_dir):
+    return model_dir
 
 
 class _Server(prediction_service_pb2_grpc.PredictionServiceServicer):
@@ -198,7 +197,8 @@ def test_there_is_a_warm_up_request_of_every_batch_size_and_it_runs(base, server
     assert sizes == list(tf_serving.BATCH_SIZES)
 
 
-def test_tf_serving_can_read_the_configuration_and_it_is_not_overwritten(base, tiny_run):
+def test_tf_serving_can_read_the_configuration_and_it_is_not_overwritten(base, quick_exports, tiny_run, tmp_path):
+    base = shutil.copytree(base, tmp_path / "kpose")
     with open(os.path.join(base, "models.config")) as file:
         models = text_format.Parse(file.read(), model_server_config_pb2.ModelServerConfig())
     (model,) = models.model_config_list.config
@@ -222,7 +222,8 @@ def test_tf_serving_can_read_the_configuration_and_it_is_not_overwritten(base, t
     changed = os.path.join(base, "models.config")
     with open(changed, "a") as file:
         file.write("# mine\n")
-    saved_model.export(tiny_run, base)
+    with quick_exports():
+        saved_model.export(tiny_run, str(base))
     with open(changed) as file:
         assert file.read().endswith("# mine\n")
 
@@ -235,11 +236,12 @@ def _models(folder):
 
 
 @pytest.fixture(scope="module")
-def named(tiny_run, tmp_path_factory):
+def named(quick_exports, tiny_run, tmp_path_factory):
     """A folder with two models of different names; the first one has two versions."""
     folder = str(tmp_path_factory.mktemp("named"))
-    for name in ("people", "hands", "people"):
-        saved_model.export(tiny_run, folder, name=name)
+    with quick_exports():
+        for name in ("people", "hands", "people"):
+            saved_model.export(tiny_run, folder, name=name)
     return folder
 
 

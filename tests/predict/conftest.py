@@ -4,16 +4,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kpose.export import saved_model
-
-
-@pytest.fixture(scope="session")
-def model_dir(tiny_run, tmp_path_factory):
-    """The folder of an exported tiny model."""
-    folder = str(tmp_path_factory.mktemp("serving"))
-    saved_model.export(tiny_run, folder)
-    return folder
-
 
 @pytest.fixture
 def photos(tmp_path):

@@ -29,8 +29,14 @@ BOXES = np.float32([[20, 10, 60, 80], [-20.5, 30, 70, 100.25], [-30, -40, 200, 2
 
 
 @pytest.fixture(scope="module")
-def lite_file(tiny_run, tmp_path_factory):
-    return converted.export(tiny_run, str(tmp_path_factory.mktemp("lite")), "tflite")["path"]
+def lite_file(lite_export):
+    return lite_export["path"]
+
+
+@pytest.fixture(scope="module")
+def served(model_dir):
+    """The network of the SavedModel, opened once: it takes seconds."""
+    return networks.open_network(model_dir)
 
 
 def same(found, expected, atol=0.05):
@@ -40,8 +46,8 @@ def same(found, expected, atol=0.05):
     np.testing.assert_allclose(found[1], expected[1], atol=1e-3)
 
 
-def test_a_run_its_exports_and_its_lite_file_answer_alike(tiny_run, model_dir, lite_file):
-    expected = networks.open_network(model_dir).predict(PIXELS, BOXES)
+def test_a_run_its_exports_and_its_lite_file_answer_alike(tiny_run, served, model_dir, lite_file):
+    expected = served.predict(PIXELS, BOXES)
     assert expected[0].shape == (4, 17, 3) and expected[0].dtype == expected[1].dtype == np.float32
     for source in (os.path.join(model_dir, "1"), tiny_run, lite_file):
         network = networks.open_network(source)
@@ -121,11 +127,12 @@ def test_a_cascade_of_stretched_crops_gets_their_aspects(tiny_run, tiny_data, tm
     same(*(networks.open_network(source).predict(PIXELS, BOXES) for source in (path, str(tmp_path / "run"))))
 
 
-def test_the_code_of_the_docs_reads_a_lite_file_without_kpose(tiny_run, tmp_path, monkeypatch):
+def test_the_code_of_the_docs_reads_a_lite_file_without_kpose(lite_file, tmp_path, monkeypatch):
     (block,) = (b.text for b in docs_data.blocks("docs/serving.md") if "zipfile" in b.text)
     assert "kpose" not in re.sub(r"kpose\.json", "", block)
     monkeypatch.chdir(tmp_path)
-    converted.export(tiny_run, "runs/coco_integral", "tflite")
+    os.makedirs("runs/coco_integral")
+    shutil.copy(lite_file, "runs/coco_integral")
     smooth = Image.fromarray(PIXELS[::5, ::4]).resize((500, 560), Image.Resampling.BICUBIC)
     smooth.save("photo.jpg")
     found = {}
@@ -185,10 +192,10 @@ def test_scores_and_aspects_in_numpy_are_those_of_the_graph():
         ([1, 2, 0, 5], r"boxes item 2 has no width or no height \(x, y, width, height\)"),
     ],
 )
-def test_bad_boxes_have_the_same_message_for_every_network(box, message, lite_file, model_dir):
-    for source in (lite_file, model_dir):
+def test_bad_boxes_have_the_same_message_for_every_network(box, message, lite_file, served):
+    for network in (networks.open_network(lite_file), served):
         with pytest.raises(InputError, match=f"^{message}") as error:
-            networks.open_network(source).predict(PIXELS, np.float32([BOXES[0], BOXES[1], box]))
+            network.predict(PIXELS, np.float32([BOXES[0], BOXES[1], box]))
         helpers.one_line(error)
 
 

@@ -32,7 +32,9 @@ def _real_labels(split):
     return read_labels(str(path), skeletons.COCO)
 
 
-@pytest.mark.parametrize(("split", "persons", "zero_coordinate"), [("train", 4037, 3), ("val", 159, 0)])
+@pytest.mark.parametrize(
+    ("split", "persons", "zero_coordinate"), [pytest.param("train", 4037, 3, marks=pytest.mark.slow), ("val", 159, 0)]
+)
 def test_fully_visible_persons_of_coco(split, persons, zero_coordinate):
     annotations = _real_labels(split)
     selected, dropped = select_persons(annotations, "fully_visible")
@@ -43,6 +45,7 @@ def test_fully_visible_persons_of_coco(split, persons, zero_coordinate):
     assert (labels[..., 2] == 2).all() and (labels[..., :2] > 0).all()
 
 
+@pytest.mark.slow
 def test_mean_pose_of_cocos_fully_visible_persons():
     """Strict PCP of the mean pose of the training persons on the validation persons."""
     selected = {split: select_persons(_real_labels(split), "fully_visible")[0] for split in ("train", "val")}

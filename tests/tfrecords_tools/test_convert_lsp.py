@@ -276,7 +276,7 @@ def test_images_in_a_zip_file_give_the_same_coco_file_as_in_a_folder(tmp_path):
     [
         ("lsp", "person_keypoints_lsp_train.json", 1, 1000),
         ("lsp", "person_keypoints_lsp_test.json", 1001, 2000),
-        ("lspet", "person_keypoints_lspet.json", 1, None),
+        pytest.param("lspet", "person_keypoints_lspet.json", 1, None, marks=pytest.mark.slow),
     ],
 )
 def test_the_real_sets_agree_with_reference_labels(name, reference, first, last, tmp_path):

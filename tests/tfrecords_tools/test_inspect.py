@@ -15,6 +15,7 @@ from kpose.core.errors import InputError
 from kpose.data import records
 from kpose.drawing.sheets import CAPTION_HEIGHT, GUTTER, TITLE_HEIGHT, legend
 from tests import hands, helpers
+from tests.core.test_cli import run
 from tfrecords_tools.inspect.sheets import inspect, inspect_augmentation
 from tfrecords_tools.write_coco import writer
 
@@ -101,7 +102,7 @@ def test_the_sheet_shows_the_wanted_number_of_persons(wanted, shown, made, tmp_p
 
 def test_seeds_choose_other_persons(made, tmp_path):
     sheets = []
-    for index, seed in enumerate((0, 0, 1, 2, 3)):
+    for index, seed in enumerate((0, 0, 1)):
         path = tmp_path / f"{index}.png"
         inspect(made, str(path), persons=2, seed=seed)
         sheets.append(path.read_bytes())
@@ -150,10 +151,10 @@ def test_command_prints_and_writes_beside_the_records(made):
             os.remove(sheet)
 
 
-def test_command_without_records_is_one_line(tmp_path):
-    done = _run(f"--records={tmp_path}/train-*")
-    assert done.returncode == 1 and done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1 and "no records match" in done.stderr
+def test_command_without_records_is_one_line(tmp_path, monkeypatch, capfd):
+    status, out, err = run(monkeypatch, capfd, "tfrecords_tools.inspect", f"--records={tmp_path}/train-*")
+    assert status == 1 and out == ""
+    assert len(err.splitlines()) == 1 and "no records match" in err
 
 
 def test_a_sheet_of_what_the_network_sees_in_training(made, tmp_path):
