@@ -73,6 +73,7 @@ BLOCKS = {
         ("tfrecords_tools.write_coco", "names no annotations"),
         ("kpose.train", "names records that only the maintainers have"),
         ("kpose.export.shipped_model", "writes into the package; tests/runs/test_calibrations.py writes elsewhere"),
+        ("kpose.export.shipped_model", "the same; tests/runs/test_shipped.py averages a tiny run"),
         ("kpose.train", "begins with a run that only the maintainers have"),
         ("kpose.export.shipped_model", "the same; tests/runs/test_shipped.py writes elsewhere"),
         ("kpose.export.shipped_detector", "needs a file of a package of npm; tests/export/test_shipped_detector.py"),
