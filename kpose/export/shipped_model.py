@@ -94,6 +94,24 @@ def ship(workdir, name, facts=None, output_dir=None, best=False, average_with=No
     config = trained.config
     if config.model.name == "cascade":
         raise InputError(f"{workdir}: a cascade cannot be shipped, because it needs the networks of several runs")
+    card = {
+        "name": name,
+        "sha256": {},
+        "outputs": list(OUTPUTS_OF_LOSS.get(config.loss.name, ())),
+        "checkpoint": os.path.basename(trained.origin),
+    }
+    if average_with:
+        card |= {"averaged_with": average_with, "share_of_run": share}
+    card["calibration"] = None
+    recipe = {
+        "mean_pose": [[round(float(value), 5) for value in place] for place in trained.mean_pose],
+        "recipe": config.to_dict(),
+        "skeleton": skeleton_files.to_fields(trained.skeleton),
+    }
+    # Before the calibration and the conversion, which take long.
+    for key in facts or ():
+        if key in card or key in recipe:
+            raise InputError(f"--facts: the card has an entry {key!r} already: choose another name")
     if average_with:
         _average(trained, average_with, share)
         # The calibration of the run is for its own weights.
@@ -102,25 +120,11 @@ def ship(workdir, name, facts=None, output_dir=None, best=False, average_with=No
         trained = dataclasses.replace(trained, calibration=_calibrated(trained, calibrate_on))
     if trained.calibration is None:
         logging.warning("the scores of %s are not calibrated: --calibrate_on=RECORDS fits a calibration", name)
-    contents = _contents(trained)
-    card = {
-        "name": name,
-        "sha256": {suffix: hashlib.sha256(content).hexdigest() for suffix, content in contents.items()},
-        "outputs": list(OUTPUTS_OF_LOSS.get(config.loss.name, ())),
-        "checkpoint": os.path.basename(trained.origin),
-    }
-    if average_with:
-        card |= {"averaged_with": average_with, "share_of_run": share}
-    if trained.calibration is not None:
+        del card["calibration"]
+    else:
         card["calibration"] = trained.calibration.to_fields()
-    recipe = {
-        "mean_pose": [[round(float(value), 5) for value in place] for place in trained.mean_pose],
-        "recipe": config.to_dict(),
-        "skeleton": skeleton_files.to_fields(trained.skeleton),
-    }
-    for key in facts or ():
-        if key in card or key in recipe:
-            raise InputError(f"--facts: the card has an entry {key!r} already: choose another name")
+    contents = _contents(trained)
+    card["sha256"] = {suffix: hashlib.sha256(content).hexdigest() for suffix, content in contents.items()}
     stem = os.path.join(output_dir or shipped_files.FOLDER, name)
     for suffix, content in contents.items():
         with files.replacing(f"{stem}.{suffix}", "wb") as file:
