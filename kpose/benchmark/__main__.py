@@ -50,10 +50,6 @@ _NUM_IMAGES = flags.DEFINE_integer("num_images", 800, "For gpu: number of drawn 
 def main(name):
     if name == "gpu":
         return _gpu()
-    startup.keep_freed_memory()
-    startup.import_tensorflow()
-    from kpose.benchmark import measure
-
     if bool(_ANNOTATIONS.value) != bool(_IMAGES.value):
         raise cli.InputError("--annotations and --images must be given together: give both or neither")
     batch_sizes = _batch_sizes()
@@ -61,6 +57,10 @@ def main(name):
         raise cli.InputError(
             f"--batch_sizes={','.join(_BATCH_SIZES.value)}: give one size for train, several only for gpu"
         )
+    startup.keep_freed_memory()
+    startup.import_tensorflow()
+    from kpose.benchmark import measure
+
     measurements = measure.measure(name, _RUNS.value, _ANNOTATIONS.value, _IMAGES.value, *batch_sizes)
     print(
         json.dumps({key: round(value, 3) if isinstance(value, float) else value for key, value in measurements.items()})

@@ -32,10 +32,9 @@ def measure(name, runs, annotations=None, images=None, batch_size=None):
         installed.
     """
     machine = {"benchmark": name, "cpu": _cpu_name(), "cores": os.cpu_count(), "tensorflow": tf.__version__}
-    if name == "train" and batch_size:
-        return machine | training.train(runs, batch_size)
     if name in WITHOUT_IMAGES:
-        return machine | WITHOUT_IMAGES[name](runs)
+        sizes = {"batch_size": batch_size} if batch_size else {}
+        return machine | WITHOUT_IMAGES[name](runs, **sizes)
     with data.people(annotations, images) as people:
         return machine | {"people": "the caller's" if images else "drawn"} | WITH_IMAGES[name](runs, *people)
 

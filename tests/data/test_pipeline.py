@@ -129,7 +129,7 @@ def test_the_same_seed_gives_the_same_batches_and_another_seed_others(exact):
     assert not np.array_equal(other[0]["draws"], first[0]["draws"])
 
 
-@pytest.mark.parametrize("start_step", [2, 11])
+@pytest.mark.parametrize("start_step", [*(pytest.param(step, marks=pytest.mark.slow) for step in (1, 3, 7)), 2, 11])
 def test_a_resumed_stream_continues_where_it_stopped(exact, start_step):
     """An epoch of 11 records ends inside the third batch of 4; the fifth epoch starts at step 11."""
     whole = _train(exact[0], 14)

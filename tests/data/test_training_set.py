@@ -69,7 +69,10 @@ def _source(region):
     return {0: 0, 2: 1, 3: 2}[round(float(region[0])) % 4]
 
 
-@pytest.mark.parametrize(("weights", "expected"), [((), (9, 6, 5)), ((0.1, 0.1, 0.8), (2, 2, 16))])
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [((), (9, 6, 5)), pytest.param((1, 1, 2), (5, 5, 10), marks=pytest.mark.slow), ((0.1, 0.1, 0.8), (2, 2, 16))],
+)
 def test_every_batch_holds_the_data_sets_by_their_weights(three, weights, expected):
     counts = []
     for batch in _batches(three, 20, weights, batch_size=20):
@@ -89,7 +92,9 @@ def test_each_data_set_of_a_mixture_goes_through_its_own_epochs(three):
             assert len(set(mine[start : start + count])) == count
 
 
-@pytest.mark.parametrize(("start_step", "cache"), [(13, False), (5, True)])
+@pytest.mark.parametrize(
+    ("start_step", "cache"), [pytest.param(1, False, marks=pytest.mark.slow), (13, False), (5, True)]
+)
 def test_a_mixture_resumes_where_it_stopped(three, start_step, cache):
     whole = _batches(three, 16, (3, 2, 1), cache)
     _assert_same(whole[start_step:], _batches(three, 16 - start_step, (3, 2, 1), cache, start_step=start_step))
@@ -150,7 +155,10 @@ def test_a_batch_that_workers_cannot_share_is_refused(three):
         _batches(three, 1, workers=3)
 
 
-@pytest.mark.parametrize(("sets", "stored_crops"), [(slice(1, 2), True), (slice(0, 3), False)])
+@pytest.mark.parametrize(
+    ("sets", "stored_crops"),
+    [pytest.param(slice(0, 1), False, marks=pytest.mark.slow), (slice(1, 2), True), (slice(0, 3), False)],
+)
 def test_the_cache_changes_nothing(three, sets, stored_crops):
     changes = {"stored_crops": True} if stored_crops else {}
     plain, cached = (_batches(three[sets], 8, cache=cache, **changes) for cache in (False, True))
