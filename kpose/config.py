@@ -28,7 +28,7 @@ def default():
     config.precision = "auto"  # auto, float32, mixed_bfloat16, mixed_float16.
     config.xla = "auto"  # auto (on for accelerators), on, off.
     config.replicas = 0  # 0: all accelerators. On a CPU: number of logical devices.
-    config.steps_per_execution = 1  # Steps in one call from Python.
+    config.steps_per_execution = 0  # Steps in one call from Python; 0: 16 on accelerators, 1 on CPUs.
     config.checkpoint_every = 1000  # Steps between checkpoints; one is always written at the end of training.
     config.keep_checkpoints = 3  # Number of newest checkpoints to keep.
     config.evaluate_every = 1  # Epochs between evaluations on data.val; the last epoch is always evaluated.
@@ -202,7 +202,7 @@ RANGES = {
     "steps": (0, None),
     "batch_size": (1, None),
     "replicas": (0, None),
-    "steps_per_execution": (1, None),
+    "steps_per_execution": (0, None),
     "checkpoint_every": (1, None),
     "keep_checkpoints": (1, None),
     "evaluate_every": (1, None),

@@ -76,6 +76,7 @@ BLOCKS = {
         ("kpose.export.shipped_model", "the same; tests/runs/test_shipped.py averages a tiny run"),
         ("kpose.train", "begins with a run that only the maintainers have"),
         ("kpose.export.shipped_model", "the same; tests/runs/test_shipped.py writes elsewhere"),
+        ("kpose.train", "names records that only the maintainers have"),
         ("kpose.export.shipped_detector", "needs a file of a package of npm; tests/export/test_shipped_detector.py"),
     ),
     "docs/own_data.md": (

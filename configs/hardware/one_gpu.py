@@ -1,7 +1,7 @@
 """`deeppose_rle` on one GPU with 16 GB of memory or more.
 
-Larger batches, augmentation on the GPU, and 20 steps per call from Python. `precision` and `xla`
-stay "auto": bfloat16 from compute capability 8 on, compiled with XLA.
+Larger batches, and augmentation on the GPU. `precision`, `xla` and `steps_per_execution` choose by
+themselves: bfloat16 from compute capability 8 on, compiled with XLA, 16 steps per call from Python.
 
 Paper: as `deeppose_rle`.
 Reaches: not measured. This recipe has not been run on a GPU yet.
@@ -22,6 +22,5 @@ def get_config():
     config.batch_size = 256
     # For Adam, the learning rate scales with the square root of the batch size: four times the batch.
     config.optimizer.learning_rate *= 2
-    config.steps_per_execution = 20
     config.augment.on = "device"
     return config

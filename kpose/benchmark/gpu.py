@@ -43,14 +43,12 @@ class Part:
         module: the worker's module.
         requests: list of dicts, in order.
         needs_data: whether the drawn records must be there first.
-        environment: dict of environment variables of the process.
     """
 
     name: str
     module: str
     requests: list
     needs_data: bool = False
-    environment: dict = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +84,7 @@ def parts(sizes, folder):
         for network in ("resnet18", "deeppose"):
             found += [_training(network, precision, sizes), _torch(network, precision, sizes)]
         if precision == _PRECISIONS[0]:
-            # MoveNet's first step took 127 s on an H100: with and without the search for cuDNN's fastest algorithm.
-            found += [_without_autotuning(sizes), _training("movenet", precision, sizes)]
+            found.append(_training("movenet", precision, sizes))
     modes = (("off", 1), ("on", 1), ("off", 2), ("on", 2))
     for precision in ("float32", "mixed_bfloat16", "mixed_float16"):
         # About 1.5 persons an image: an epoch has nine steps. Even, for two replicas.
@@ -97,7 +94,7 @@ def parts(sizes, folder):
         found.append(Part(f"recipe-{_short(precision)}", _KPOSE, requests, needs_data=True))
     same = {"folder": folder, "batch_size": sizes.batches[0], "time": _TIME, "steps": sizes.steps}
     for place in ("device", "host"):
-        fed = {"task": "fed", "augment": place, "precision": "mixed_bfloat16", "xla": "on", "steps_per_execution": 1}
+        fed = {"task": "fed", "augment": place, "precision": "mixed_bfloat16", "xla": "on", "steps_per_execution": sizes.together}
         found.append(Part(f"input-{place}", _KPOSE, [same | fed], needs_data=True))
     found.append(Part("decoding", _KPOSE, [same | {"task": "decoding"}], needs_data=True))
     return found
@@ -123,17 +120,6 @@ def _profile(network, precision, sizes):
     """The request of a profile of steps without XLA, at the first batch size."""
     mode = {"network": network, "precision": precision, "xla": "off", "batch_size": sizes.batches[0]}
     return {"task": "profile", "steps": min(_PROFILED_STEPS, sizes.steps or _PROFILED_STEPS), "rows": 30} | mode
-
-
-def _without_autotuning(sizes):
-    """The `Part` of MoveNet's first step without cuDNN's search for the fastest algorithm."""
-    part = _training("movenet", _PRECISIONS[0], sizes)
-    return dataclasses.replace(
-        part,
-        name=f"{part.name}-no-autotuning",
-        requests=part.requests[:1],
-        environment={"TF_CUDNN_USE_AUTOTUNE": "0"},
-    )
 
 
 def _torch(network, precision, sizes):
@@ -195,7 +181,7 @@ def _draw(results, folder, records, images, limit):
 
 def _run(part, results, log, python, deadline):
     """Runs one part, until its end or `deadline` (of `time.monotonic`)."""
-    with workers.Worker(part.module, log, python, part.environment) as worker:
+    with workers.Worker(part.module, log, python) as worker:
         for request in part.requests:
             asked = {name: value for name, value in request.items() if name not in ("task", "folder", "time")}
             started = time.monotonic()

@@ -1,6 +1,6 @@
 """Worker that times an ONNX file in ONNX Runtime (`workers.serve`).
 
-It has a process of its own, so that its threads cannot take the cores from what is timed next.
+It has a process of its own, so that it can be stopped while something else is timed.
 
 Request: {"path", "batch_size", "size"} and optionally "repeats"; answer: see `handle`.
 """

@@ -30,19 +30,19 @@ def profile(engine, steps, rows):
         elapsed = time.perf_counter() - started
         tf.profiler.experimental.stop()
         path = glob.glob(os.path.join(folder, "**", "*.xplane.pb"), recursive=True)[0]
-        times = _times(path)
+        times, on_card = _times(path)
     total = sum(seconds for seconds, _ in times.values())
     longest = sorted(times.items(), key=lambda item: -item[1][0])[:rows]
     count = steps + 1
     return {
         "seconds": elapsed / count,
-        "busy": total / elapsed if tf.config.list_physical_devices("GPU") else None,
+        "busy": total / elapsed if on_card else None,
         "operations": [(name, 1e3 * seconds / count, number / count) for name, (seconds, number) in longest],
     }
 
 
 def _times(path):
-    """dict name -> (seconds, number) of the kernels of a card; without a card, of operations."""
+    """dict name -> (seconds, number) of the kernels of a card, and True; without them of operations, and False."""
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
     with open(path, "rb") as file:
@@ -61,4 +61,4 @@ def _times(path):
                 name = re.sub(r"_\d+$", "", plane.event_metadata[event.metadata_id].name)[:120]
                 seconds, number = found[name]
                 found[name] = seconds + event.duration_ps / 1e12, number + 1
-    return dict(found)
+    return dict(found), on_card

@@ -31,7 +31,8 @@ def serve(runs):
     """Two networks at 224 x 224: keypoints from an image of 480 x 640 with boxes, and from crops.
 
     `throughput_ratio_to_onnx` is above 1, and `latency_ratio_to_onnx` below 1, where kpose is
-    faster. ONNX Runtime has a process of its own (`onnx_worker`).
+    faster. ONNX Runtime has a process of its own (`onnx_worker`), which is stopped while kpose is
+    timed: after a run its threads wait busily for the next one.
 
     Args:
         runs: how often each is timed.
@@ -99,7 +100,7 @@ def _onnx(server, folder):
     """The `workers.Worker` of ONNX Runtime, with a server's network in a file of the folder."""
     with open(os.path.join(folder, ONNX_FILE), "wb") as file:
         file.write(converted.to_onnx(server)[0])
-    with workers.Worker("kpose.benchmark.onnx_worker", os.path.join(folder, "onnx.log")) as worker:
+    with workers.Worker("kpose.benchmark.onnx_worker", os.path.join(folder, "onnx.log"), paused=True) as worker:
         yield worker
 
 

@@ -30,10 +30,13 @@ class Worker:
         log: path of the file for all other output of the process.
         python: list of words that start Python; None: this Python.
         environment: dict of further environment variables.
+        paused: stop the process between requests, so that threads that wait busily take no core
+            from what is timed next.
     """
 
-    def __init__(self, module, log, python=None, environment=None):
+    def __init__(self, module, log, python=None, environment=None, paused=False):
         self.log = log
+        self._paused = paused
         self._answers = queue.Queue()
         with open(log, "ab") as output:
             self._process = subprocess.Popen(
@@ -64,6 +67,7 @@ class Worker:
             WorkerError: the handler raised, the process ended, or the time is over. Only in the
                 first case the worker can be asked again (`alive`).
         """
+        self._signal(signal.SIGCONT)
         with contextlib.suppress(OSError):
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
@@ -72,6 +76,7 @@ class Worker:
         except queue.Empty:
             self.close()
             raise WorkerError(f"no answer after {seconds:.0f} s: {self.last_lines()}") from None
+        self._signal(signal.SIGSTOP)
         if line is None:
             self.close()
             raise WorkerError(f"the process ended with status {self._process.wait()}: {self.last_lines()}")
@@ -79,6 +84,10 @@ class Worker:
         if "error" in answer:
             raise WorkerError(answer["error"])
         return answer
+
+    def _signal(self, number):
+        if self._paused and self.alive:
+            self._process.send_signal(number)
 
     @property
     def alive(self):
@@ -92,6 +101,7 @@ class Worker:
 
     def close(self):
         """Ends the process and its children."""
+        self._signal(signal.SIGCONT)
         with contextlib.suppress(OSError):
             self._process.stdin.close()
         # A worker without a request ends at the end of its input.

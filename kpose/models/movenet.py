@@ -15,7 +15,13 @@ from keras import layers, ops
 
 from kpose.core.errors import InputError
 from kpose.models.backbones import STRIDE
-from kpose.models.layers import BatchNormalization, doubling, extra_outputs
+from kpose.models.layers import (
+    BatchNormalization,
+    Conv2DBeforeNorm,
+    DepthwiseConv2DBeforeNorm,
+    doubling,
+    extra_outputs,
+)
 
 # MobileNetV2: expansion, channels, number of blocks, stride of the first block (table 2 of the
 # paper).
@@ -275,7 +281,10 @@ def _block(x, expansion, channels, strides, index, norm):
     y = x
     if expansion > 1:
         y = _conv(y, expansion * x.shape[-1], f"{name}_expand", activation="relu6", norm=norm)
-    y = layers.DepthwiseConv2D(3, strides, padding="same", name=f"{name}_depthwise", **_fused("relu6", norm))(y)
+    if norm:
+        y = DepthwiseConv2DBeforeNorm(3, strides, padding="same", name=f"{name}_depthwise")(y)
+    else:
+        y = layers.DepthwiseConv2D(3, strides, padding="same", activation="relu6", name=f"{name}_depthwise")(y)
     y = _normalised(y, f"{name}_depthwise", "relu6", norm)
     y = _conv(y, channels, f"{name}_project", norm=norm)
     return layers.Add(name=f"{name}_add")([x, y]) if strides == 1 and x.shape[-1] == channels else y
@@ -287,13 +296,11 @@ def _separable(x, channels, name, norm):
 
 
 def _conv(x, channels, name, kernel=1, strides=1, activation=None, dtype=None, norm=False):
-    x = layers.Conv2D(channels, kernel, strides, "same", name=name, dtype=dtype, **_fused(activation, norm))(x)
+    if norm:
+        x = Conv2DBeforeNorm(channels, kernel, strides, "same", name=name, dtype=dtype)(x)
+    else:
+        x = layers.Conv2D(channels, kernel, strides, "same", activation=activation, name=name, dtype=dtype)(x)
     return _normalised(x, name, activation, norm)
-
-
-def _fused(activation, norm):
-    """Arguments of a convolution: its activation, if no BatchNorm comes between."""
-    return {} if norm else {"activation": activation}
 
 
 def _normalised(x, name, activation, norm):

@@ -51,28 +51,45 @@ def looped(step):
     """A `tf.function` that runs a step on several batches.
 
     Args:
-        step: function (batch, number of the step).
+        step: function (batch, number of the step, int64).
 
     Returns:
-        Function (iterator, number of steps, first step) -> seconds of waiting for batches.
+        Function (iterator, number of steps, first step) -> seconds of waiting for batches, float64.
     """
 
     @tf.function(reduce_retracing=True, autograph=False)
     def execute(iterator, steps, first):
         def body(i, waited):
-            requested = tf.timestamp()
+            with on_host():
+                requested = tf.timestamp()
             with tf.control_dependencies([requested]):
                 batch = next(iterator)
-            with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
+            with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)), on_host():
                 got = tf.timestamp()
                 waited += got - requested
             # Without this, a single thread could run the step before it reads the time.
-            step(_after(got, batch), first + tf.cast(i, tf.int64))
+            step(_after(got, batch), tf.cast(first + i, tf.int64))
             return i + 1, waited
 
-        return tf.while_loop(lambda i, _: i < steps, body, [tf.constant(0), tf.constant(0.0, tf.float64)])[1]
+        with on_host():
+            nothing = tf.constant(0.0, tf.float64)
+        return tf.while_loop(lambda i, _: i < steps, body, [tf.constant(0), nothing])[1]
 
-    return execute
+    def run(iterator, steps, first):
+        with on_host():
+            numbers = tf.constant(steps, tf.int32), tf.constant(first, tf.int32)
+        # Not in that context, or the step itself would run on the host.
+        return execute(iterator, *numbers)
+
+    return run
+
+
+def on_host():
+    """A context for scalars that stay in the memory of the host.
+
+    A copy to a card would wait until the card has finished all steps before.
+    """
+    return tf.device("/CPU:0")
 
 
 def _after(event, values):

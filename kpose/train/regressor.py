@@ -20,9 +20,8 @@ import keras
 import tensorflow as tf
 
 from kpose.models.decoding import region_inputs, to_pixels
-from kpose.train import grouped_update, replicas, validation_ap
+from kpose.train import executions, grouped_update, replicas, validation_ap
 from kpose.train.epoch_metrics import EpochMetrics
-from kpose.train.executions import TrainingSteps, looped
 
 # Dynamic loss scaling for float16 (Micikevicius et al., "Mixed Precision Training", ICLR 2018).
 INITIAL_LOSS_SCALE = 2.0**15
@@ -144,7 +143,7 @@ class Regressor(keras.Model):
             callbacks, **kwargs: as for `keras.Model.fit`. Callbacks read the step from
                 `self.model.steps.done`.
         """
-        self.steps = TrainingSteps(start_step, steps_per_epoch, total_steps, self.steps_per_execution)
+        self.steps = executions.TrainingSteps(start_step, steps_per_epoch, total_steps, self.steps_per_execution)
         return super().fit(
             x,
             steps_per_epoch=steps_per_epoch,
@@ -178,7 +177,7 @@ class Regressor(keras.Model):
         """Sets `train_function`, which runs one execution; `fit` calls it."""
         if self.train_function is not None and not force:
             return
-        execute = looped(self._train_step)
+        execute = executions.looped(self._train_step)
 
         def train_function(iterator):
             first = self.steps.done
@@ -187,7 +186,9 @@ class Regressor(keras.Model):
             if steps:
                 # The profiler needs the number of the step.
                 with tf.profiler.experimental.Trace("train", step_num=first, _r=1):
-                    self.data_wait += execute(iterator, tf.constant(steps), tf.constant(first, tf.int64))
+                    waited = execute(iterator, steps, first)
+                with executions.on_host():
+                    self.data_wait += waited
             return self.get_metrics_result()
 
         self.train_function = train_function
@@ -196,12 +197,12 @@ class Regressor(keras.Model):
         """Sets `test_function`, which runs one execution; `evaluate` calls it."""
         if self.test_function is not None and not force:
             return
-        execute = looped(self._test_step)
+        execute = executions.looped(self._test_step)
 
         def test_function(iterator):
             steps = min(self.steps_per_execution, self._test_steps_left)
             self._test_steps_left -= steps
-            execute(iterator, tf.constant(steps), tf.constant(0, tf.int64))
+            execute(iterator, steps, 0)
             results = self.get_metrics_result()
             return {name: value for name, value in results.items() if name != self.gradient_norm_tracker.name}
 

@@ -220,7 +220,7 @@ def build_regressor(config, skeleton, run, total_steps, workdir=None, stored_sha
         )
         regressor.compile(
             optimizers.build(config.optimizer, config.schedule, total_steps),
-            steps_per_execution=config.steps_per_execution,
+            steps_per_execution=run.steps_per_execution(config),
         )
     return regressor
 

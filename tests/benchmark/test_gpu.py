@@ -16,8 +16,6 @@ def handle(request):
         os.abort()
     if request["do"] == "hang":
         time.sleep(60)
-    if request["do"] == "read":
-        return {"seen": os.environ.get("KPOSE_SEEN")}
     if request["do"] == "profile":
         return {"seconds": 0.1, "busy": 0.5, "operations": [("Conv2D", 1.5, 20.0)]}
     if request["do"] == "raise":
@@ -52,16 +50,15 @@ def test_results_before_a_crash_a_hang_and_an_error_are_kept(tmp_path, monkeypat
     assert (out / "gpu.md").read_text().count("| 7 |") == 3
 
 
-def test_a_part_has_its_environment_and_a_profile_lists_its_operations(tmp_path, monkeypatch):
+def test_a_profile_lists_its_operations(tmp_path, monkeypatch):
     (tmp_path / "fake_worker.py").write_text(_FAKE)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
-    requests = [{"do": "read"}, {"do": "profile", "batch_size": 4}]
-    parts = [gpu.Part("first", "fake_worker", requests, environment={"KPOSE_SEEN": "yes"})]
+    parts = [gpu.Part("first", "fake_worker", [{"do": "profile", "batch_size": 4}])]
     out = tmp_path / "out"
-    rows = gpu.measure(parts, str(out), None, None, limit=60, part_limit=30, images=1)
-    assert rows[0]["seen"] == "yes" and rows[1]["operations"] == [["Conv2D", 1.5, 20.0]]
+    (row,) = gpu.measure(parts, str(out), None, None, limit=60, part_limit=30, images=1)
+    assert row["operations"] == [["Conv2D", 1.5, 20.0]]
     # The time of a profiled step is no rate.
-    assert "images_per_second" not in rows[1]
+    assert "images_per_second" not in row
     assert "  - 1.500 ms, 20 x Conv2D" in (out / "gpu.md").read_text()
 
 

@@ -1,5 +1,7 @@
 """Devices, precision and the line that describes them."""
 
+import types
+
 import keras
 import pytest
 
@@ -31,6 +33,14 @@ def test_the_summary_says_what_really_runs():
     run = devices.start(tiny.make_recipe("", replicas=2))
     assert run.describe() == "2 replicas on CPU:0, CPU:1, float32, not compiled, BatchNorm synchronised"
     assert devices.start(tiny.make_recipe("")).describe() == "1 replica on CPU:0, float32, not compiled"
+
+
+@pytest.mark.parametrize("kind, chosen", [("GPU", 16), ("CPU", 1)])
+def test_accelerators_run_several_steps_in_a_call_unless_the_recipe_gives_a_number(kind, chosen):
+    extended = types.SimpleNamespace(worker_devices=(f"/replica:0/task:0/device:{kind}:0",))
+    run = devices.Runtime(types.SimpleNamespace(extended=extended), "float32", False, False)
+    assert run.steps_per_execution(tiny.make_recipe("", steps_per_execution=0)) == chosen
+    assert run.steps_per_execution(tiny.make_recipe("", steps_per_execution=5)) == 5
 
 
 def test_replicas_that_cannot_be_had_are_refused():

@@ -1,9 +1,13 @@
-"""Freed memory is reused, not returned to the system."""
+"""Memory: freed blocks are reused, and tensors for a card are page-locked."""
 
 import subprocess
 import sys
 
 import pytest
+import tensorflow as tf
+from tensorflow.python.eager import context
+
+from kpose.core import startup
 
 SCRIPT = """
 import resource
@@ -28,3 +32,14 @@ def test_large_blocks_are_used_again():
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
     fresh, kept = map(int, done.stdout.split())
     assert fresh > 100 and kept < fresh / 10
+
+
+def test_the_setting_for_page_locked_memory_reaches_tensorflow_and_keeps_what_is_set(monkeypatch):
+    """With a GPU `import_tensorflow` sets it. The setting is private: this fails if TensorFlow moves it."""
+    monkeypatch.setattr(context.context(), "_config", None)
+    startup._page_lock_batches(tf)
+    assert context.context().config.gpu_options.force_gpu_compatible
+    own = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=3)
+    monkeypatch.setattr(context.context(), "_config", own)
+    startup._page_lock_batches(tf)
+    assert context.context()._config is own

@@ -11,6 +11,7 @@ from kpose import config as config_lib
 from kpose import models
 from kpose.core import skeletons
 from kpose.core.errors import InputError
+from kpose.models import layers
 from kpose.models.folding import fold_batch_norm
 from kpose.models.movenet import GuidedExpectation, measure_batch_norm, movenet
 from kpose.models.weights import movenet_tfjs
@@ -143,3 +144,35 @@ def test_an_added_batch_norm_leaves_the_network_as_it_is_until_it_is_trained(net
     before = norm.get_weights()
     measure_batch_norm(normalised, [images])
     np.testing.assert_array_equal(np.concatenate(norm.get_weights()), np.concatenate(before))
+
+
+def test_a_bias_before_batch_norm_changes_nothing_in_training_and_has_no_gradient(monkeypatch):
+    """The other gradients are those of the layers of Keras."""
+    rng = np.random.default_rng(0)
+    images = rng.uniform(0, 255, (4, 64, 64, 3)).astype(np.float32)
+    network = movenet((64, 64), width=0.25, batch_norm=True)
+    names = {layer.name for layer in network.layers}
+    before_norm = [v for v in network.trainable_variables if f"{v.path.split('/')[0]}_norm" in names]
+    biases = [v for v in before_norm if v.path.endswith("bias")]
+    others = [v for v in network.trainable_variables if not any(v is bias for bias in biases)]
+    assert len(before_norm) == 2 * len(biases) > 100
+
+    def found():
+        with tf.GradientTape(persistent=True) as tape:
+            loss = tf.reduce_sum(tf.square(network(images, training=True)["keypoints"] - 0.2))
+        return loss, tape.gradient(loss, others), tape.gradient(loss, biases)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(layers.Conv2DBeforeNorm, "call", keras.layers.Conv2D.call)
+        patch.setattr(layers.DepthwiseConv2DBeforeNorm, "call", keras.layers.DepthwiseConv2D.call)
+        expected_loss, expected, of_biases = found()
+    largest = max(float(tf.reduce_max(tf.abs(g))) for g in expected)
+    assert all(float(tf.reduce_max(tf.abs(g))) < 1e-4 * largest for g in of_biases)
+    loss, gradients, nothing = found()
+    assert nothing == [None] * len(biases)
+    np.testing.assert_allclose(loss, expected_loss, rtol=1e-6)
+    for gradient, other in zip(gradients, expected, strict=True):
+        np.testing.assert_allclose(gradient, other, rtol=1e-4, atol=1e-6 * largest)
+    for bias in biases:
+        bias.assign(bias + rng.normal(0, 0.5, bias.shape))
+    np.testing.assert_allclose(found()[0], loss, rtol=1e-3)
