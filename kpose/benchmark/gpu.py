@@ -93,8 +93,9 @@ def parts(sizes, folder):
         requests = [same | {"xla": xla, "replicas": replicas} for xla, replicas in modes]
         found.append(Part(f"recipe-{_short(precision)}", _KPOSE, requests, needs_data=True))
     same = {"folder": folder, "batch_size": sizes.batches[0], "time": _TIME, "steps": sizes.steps}
+    mode = {"precision": "mixed_bfloat16", "xla": "on", "steps_per_execution": sizes.together}
     for place in ("device", "host"):
-        fed = {"task": "fed", "augment": place, "precision": "mixed_bfloat16", "xla": "on", "steps_per_execution": sizes.together}
+        fed = {"task": "fed", "augment": place} | mode
         found.append(Part(f"input-{place}", _KPOSE, [same | fed], needs_data=True))
     found.append(Part("decoding", _KPOSE, [same | {"task": "decoding"}], needs_data=True))
     return found

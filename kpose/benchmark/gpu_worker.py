@@ -129,8 +129,6 @@ _FAILED = {}
 @functools.lru_cache(maxsize=1)
 def _engine(network, precision, xla, batch_size):
     """(`training.Engine`, seconds of its first step, operations for one image)."""
-    import tensorflow as tf
-
     from kpose.benchmark import training
     from kpose.core import skeletons
     from kpose.data.training_set import skeleton_of
@@ -141,7 +139,7 @@ def _engine(network, precision, xla, batch_size):
     batches = training.constant_data(training.constant_batch(config, skeleton))
     if _on_gpu():
         # A copy in each step, because the memory of a constant is not page-locked, as batches of records are.
-        batches = batches.map(_copied, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
+        batches = batches.map(_copied, num_parallel_calls=4).prefetch(2)
     engine = training.Engine(config, skeleton, batches)
     return engine, engine.first_call(), training.work_of_training(config, skeleton)
 
