@@ -106,6 +106,8 @@ def quick_exports(model_dir):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(saved_model, "_save", copy)
             yield
+            # A later undo of a patch that was made meanwhile would bring it back for all other tests.
+            assert saved_model._save is copy
 
     return context
 

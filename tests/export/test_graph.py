@@ -269,10 +269,11 @@ def test_each_export_is_a_new_version_and_a_failed_export_leaves_nothing(
     assert sorted(name for name in os.listdir(folder) if os.path.isdir(os.path.join(folder, name))) == ["1", "2"]
 
 
-def test_exports_at_the_same_time_get_different_versions(tiny_run, quick_exports, tmp_path, monkeypatch):
+def test_exports_at_the_same_time_get_different_versions(tiny_run, quick_exports, tmp_path):
     """A second export starts while the first is written, and takes its number."""
     folder, others = str(tmp_path), []
-    with quick_exports():
+    # The patch of the test ends before that of the fixture.
+    with quick_exports(), pytest.MonkeyPatch.context() as patch:
         save = saved_model._save
 
         def save_while_another_export_runs(*arguments):
@@ -281,7 +282,7 @@ def test_exports_at_the_same_time_get_different_versions(tiny_run, quick_exports
                 others.append(None)
                 others[0] = saved_model.export(tiny_run, folder)
 
-        monkeypatch.setattr(saved_model, "_save", save_while_another_export_runs)
+        patch.setattr(saved_model, "_save", save_while_another_export_runs)
         assert saved_model.export(tiny_run, folder) == os.path.join(folder, "2")
     assert others == [os.path.join(folder, "1")]
     names = {name for name in os.listdir(folder) if os.path.isdir(os.path.join(folder, name))}
