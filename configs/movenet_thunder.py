@@ -12,8 +12,9 @@ Paper: as `movenet`.
 Reaches: strict PCP 78.0% on the 816 labelled persons of devval (a part of COCO), 85.4% on the LSP
 test half, after 351 of its 800 steps; the third run 80.1% and 86.7% (docs/model_card.md).
 Ground-truth boxes, no flip test.
-Time: 4 minutes for 800 steps at 888 images/s on an H200, without XLA, on constant data. Two CPU
-cores train about 5 images/s while other work runs.
+Time: 4 minutes for 311 steps on an H200 beside two other trainings, without XLA. On constant data and
+in batches of 128 it trained 888 images/s there. Two CPU cores train about 5 images/s while other work
+runs.
 
 The weights (Apache-2.0) come as for `movenet`; the file is models/movenet-thunder.json. On a GPU
 add --config.precision=mixed_bfloat16 --config.augment.on=device. On a CPU, smaller batches need a
