@@ -156,8 +156,9 @@ class Engine:
     """
 
     def __init__(self, config, skeleton, data, stored_share=1.0):
-        self.config, self.data = config, data
+        self.config = config
         run = devices.start(config)
+        self.data = run.distribute(lambda worker, workers: data)
         self.regressor = setup.build_regressor(config, skeleton, run, total_steps=1, stored_share=stored_share)
 
     def set_steps_per_execution(self, steps):

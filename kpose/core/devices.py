@@ -77,8 +77,10 @@ class Runtime:
             make_batches: function (worker, workers) -> `tf.data.Dataset` of the worker's part of
                 each global batch.
         """
+        # With one batch ahead, the copy of each batch would begin when the card waits for it already.
+        ahead = tf.distribute.InputOptions(experimental_per_replica_buffer_size=2)
         if self.workers == 1:
-            return make_batches(0, 1)
+            return self.strategy.experimental_distribute_dataset(make_batches(0, 1), ahead)
         mine = self.strategy.num_replicas_in_sync // self.workers
 
         def for_this_worker(context):
@@ -86,7 +88,7 @@ class Runtime:
             size = next(iter(batches.element_spec.values())).shape[0]
             return batches if mine == 1 else batches.rebatch(size // mine)
 
-        return self.strategy.distribute_datasets_from_function(for_this_worker)
+        return self.strategy.distribute_datasets_from_function(for_this_worker, ahead)
 
     def gather(self, number):
         """The integers of all workers, in the order of the workers.

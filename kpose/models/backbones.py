@@ -15,7 +15,7 @@ from keras import layers
 from kpose.core import startup
 from kpose.core.errors import InputError
 from kpose.models.integral import top_down
-from kpose.models.layers import BatchNormalization, SoftArgmax, extra_outputs
+from kpose.models.layers import WITH_XLA_FORM, BatchNormalization, Conv2D, SoftArgmax, extra_outputs
 from kpose.models.weights import sources
 
 HEADS = ("pooled", "spatial")
@@ -139,7 +139,7 @@ def backbone_regressor(
     else:
         # No level 0 (half of the input's resolution): the head does not need maps of that size.
         x, top = top_down([None, *maps], head_filters, head_level, batch_norm_momentum, synchronized)
-        x = layers.Conv2D(num_joints, 1, dtype="float32", name="maps")(x)
+        x = Conv2D(num_joints, 1, dtype="float32", name="maps")(x)
         keypoints = SoftArgmax(name="keypoints")(x)
         pooled = layers.GlobalAveragePooling2D(dtype="float32", name="pooled")(top) if outputs else None
     answer = {"keypoints": keypoints} | extra_outputs(pooled, num_joints, outputs, _small)
@@ -203,7 +203,7 @@ def features(name, input_size, preprocessing="keras", batch_norm_momentum=0.9, s
         if isinstance(layer, layers.BatchNormalization):
             # keras_cv has no arguments for these.
             return BatchNormalization(**options | {"momentum": batch_norm_momentum, "synchronized": synchronized})
-        return type(layer).from_config(options)
+        return WITH_XLA_FORM.get(type(layer), type(layer)).from_config(options)
 
     return keras.models.clone_model(model, clone_function=clone)
 

@@ -19,7 +19,7 @@ from keras import layers, ops
 
 from kpose.core.checks import check_numbers, choice
 from kpose.core.errors import InputError
-from kpose.models.layers import BatchNormalization, Scale
+from kpose.models.layers import BatchNormalization, Conv2D, Scale
 
 # Smallest side of sub-images, as a fraction of the longer side of the region: a person seen from
 # above has a very short torso.
@@ -67,7 +67,7 @@ def cascade(
     for index, channels in enumerate(filters):
         for part, strides in (("a", 2), ("b", 1)):
             name = f"conv{index + 1}{part}"
-            x = layers.Conv2D(
+            x = Conv2D(
                 channels, 3, strides, padding="same", use_bias=False, kernel_initializer="he_normal", name=name
             )(x)
             x = BatchNormalization(momentum=batch_norm_momentum, synchronized=synchronized, name=f"{name}_norm")(x)

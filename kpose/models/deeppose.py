@@ -12,7 +12,7 @@ from keras import layers
 
 from kpose.core.checks import check_numbers
 from kpose.core.errors import InputError
-from kpose.models.layers import BatchNormalization, extra_outputs
+from kpose.models.layers import BatchNormalization, Conv2D, MaxPooling2D, extra_outputs
 
 # Indices of the convolutions that are followed by a pool.
 POOLED = (0, 1, 4)
@@ -86,7 +86,7 @@ def deeppose(
             name=f"batch_norm{index + 1}",
         )(x)
         if index in POOLED:
-            x = layers.MaxPooling2D(3, 2, name=f"pool{index + 1}")(x)
+            x = MaxPooling2D(3, 2, name=f"pool{index + 1}")(x)
     x = layers.Flatten(name="flatten")(x)
     for index, units in enumerate(hidden):
         x = layers.Dense(units, activation="relu", kernel_initializer=initial(), name=f"fc{index + 1}")(x)
@@ -133,7 +133,7 @@ def build_deeppose(config, skeleton, outputs, synchronized, base):
 
 
 def _convolution(x, index, channels, kernel, strides):
-    return layers.Conv2D(
+    return Conv2D(
         channels,
         kernel,
         strides=strides,

@@ -11,7 +11,7 @@ from keras import layers
 
 from kpose.core.checks import check_numbers
 from kpose.core.errors import InputError
-from kpose.models.layers import BatchNormalization, SoftArgmax, doubling, extra_outputs
+from kpose.models.layers import BatchNormalization, Conv2D, SoftArgmax, doubling, extra_outputs
 
 
 def integral(
@@ -52,7 +52,7 @@ def integral(
         levels.append(x)
     x, top = top_down(levels, head_filters, head_level, batch_norm_momentum, synchronized)
     # The head is always in float32: a softmax of bfloat16 maps has errors of several percent.
-    maps = layers.Conv2D(num_joints, 1, dtype="float32", name="maps")(x)
+    maps = Conv2D(num_joints, 1, dtype="float32", name="maps")(x)
     answer = {"keypoints": SoftArgmax(name="keypoints")(maps)}
     pooled = layers.GlobalAveragePooling2D(name="pooled")(top) if outputs else None
     return keras.Model(images, answer | extra_outputs(pooled, num_joints, outputs), name="integral")
@@ -113,7 +113,7 @@ def build_integral(config, skeleton, outputs, synchronized, base):
 
 
 def _conv(x, channels, name, batch_norm_momentum, synchronized, kernel=3, strides=1):
-    x = layers.Conv2D(
+    x = Conv2D(
         channels, kernel, strides, padding="same", use_bias=False, kernel_initializer="he_normal", name=name
     )(x)
     x = BatchNormalization(momentum=batch_norm_momentum, synchronized=synchronized, name=f"{name}_norm")(x)

@@ -9,7 +9,10 @@ visibility  [B, K]: an estimate of whether the joint is labelled or visible; the
 """
 
 import keras
+import tensorflow as tf
 from keras import layers, ops
+
+from kpose.models import xla_operations
 
 
 @keras.saving.register_keras_serializable("kpose")
@@ -31,8 +34,6 @@ class BatchNormalization(layers.BatchNormalization):
         exact = keras.backend.standardize_dtype(inputs.dtype) == "float32"
         if (exact and not learning) or not self._fits_the_kernel(inputs, mask):
             return super().call(inputs, training=training, mask=mask)
-        import tensorflow as tf
-
         gamma, beta, mean, variance = (
             tf.cast(v, "float32") for v in (self.gamma, self.beta, self.moving_mean, self.moving_variance)
         )
@@ -66,6 +67,55 @@ class BatchNormalization(layers.BatchNormalization):
         )
 
 
+@keras.saving.register_keras_serializable("kpose")
+class Conv2D(layers.Conv2D):
+    """Conv2D of Keras, which XLA compiles in the form of `xla_operations.convolution`."""
+
+    def convolution_op(self, inputs, kernel):
+        found = None
+        if xla_operations.active() and self.groups == 1 and _plain(self, inputs):
+            found = xla_operations.convolution(inputs, tf.convert_to_tensor(kernel), self.strides[0], self.padding)
+        return super().convolution_op(inputs, kernel) if found is None else found
+
+
+@keras.saving.register_keras_serializable("kpose")
+class DepthwiseConv2D(layers.DepthwiseConv2D):
+    """DepthwiseConv2D of Keras, which XLA compiles in the form of `xla_operations.depthwise`."""
+
+    def call(self, inputs):
+        outputs = self.without_bias(inputs)
+        if self.use_bias:
+            outputs = ops.add(outputs, ops.reshape(self.bias, (1, 1, 1, -1)))
+        return self.activation(outputs)
+
+    def without_bias(self, inputs):
+        """The convolution alone."""
+        if xla_operations.active() and self.depth_multiplier == 1 and _plain(self, inputs):
+            return xla_operations.depthwise(inputs, tf.convert_to_tensor(self.kernel), self.strides[0], self.padding)
+        return ops.depthwise_conv(inputs, self.kernel, self.strides, self.padding, self.data_format, self.dilation_rate)
+
+
+@keras.saving.register_keras_serializable("kpose")
+class MaxPooling2D(layers.MaxPooling2D):
+    """MaxPooling2D of Keras, which XLA compiles in the form of `xla_operations.max_pool`."""
+
+    def call(self, inputs):
+        if xla_operations.active() and len(set(self.pool_size)) == 1 and _plain(self, inputs):
+            return xla_operations.max_pool(inputs, self.pool_size[0], self.strides[0], self.padding)
+        return super().call(inputs)
+
+
+def _plain(layer, inputs):
+    """Whether `xla_operations` has a form for a layer and its inputs."""
+    return (
+        layer.data_format == "channels_last"
+        and len(set(layer.strides)) == 1
+        and set(getattr(layer, "dilation_rate", (1,))) == {1}
+        and layer.padding in ("same", "valid")
+        and None not in inputs.shape[1:]
+    )
+
+
 class _ConstantBias:
     """A convolution before BatchNorm: its bias has no gradient.
 
@@ -80,7 +130,7 @@ class _ConstantBias:
 
 
 @keras.saving.register_keras_serializable("kpose")
-class Conv2DBeforeNorm(_ConstantBias, layers.Conv2D):
+class Conv2DBeforeNorm(_ConstantBias, Conv2D):
     """Conv2D of Keras [B, H, W, C] without activation, whose bias has no gradient."""
 
     def without_bias(self, inputs):
@@ -88,11 +138,16 @@ class Conv2DBeforeNorm(_ConstantBias, layers.Conv2D):
 
 
 @keras.saving.register_keras_serializable("kpose")
-class DepthwiseConv2DBeforeNorm(_ConstantBias, layers.DepthwiseConv2D):
+class DepthwiseConv2DBeforeNorm(_ConstantBias, DepthwiseConv2D):
     """DepthwiseConv2D of Keras [B, H, W, C] without activation, whose bias has no gradient."""
 
-    def without_bias(self, inputs):
-        return ops.depthwise_conv(inputs, self.kernel, self.strides, self.padding, self.data_format, self.dilation_rate)
+
+# Layers of Keras -> the same with a form for XLA.
+WITH_XLA_FORM = {
+    layers.Conv2D: Conv2D,
+    layers.DepthwiseConv2D: DepthwiseConv2D,
+    layers.MaxPooling2D: MaxPooling2D,
+}
 
 
 @keras.saving.register_keras_serializable("kpose")

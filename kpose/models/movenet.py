@@ -17,7 +17,9 @@ from kpose.core.errors import InputError
 from kpose.models.backbones import STRIDE
 from kpose.models.layers import (
     BatchNormalization,
+    Conv2D,
     Conv2DBeforeNorm,
+    DepthwiseConv2D,
     DepthwiseConv2DBeforeNorm,
     doubling,
     extra_outputs,
@@ -284,14 +286,14 @@ def _block(x, expansion, channels, strides, index, norm):
     if norm:
         y = DepthwiseConv2DBeforeNorm(3, strides, padding="same", name=f"{name}_depthwise")(y)
     else:
-        y = layers.DepthwiseConv2D(3, strides, padding="same", activation="relu6", name=f"{name}_depthwise")(y)
+        y = DepthwiseConv2D(3, strides, padding="same", activation="relu6", name=f"{name}_depthwise")(y)
     y = _normalised(y, f"{name}_depthwise", "relu6", norm)
     y = _conv(y, channels, f"{name}_project", norm=norm)
     return layers.Add(name=f"{name}_add")([x, y]) if strides == 1 and x.shape[-1] == channels else y
 
 
 def _separable(x, channels, name, norm):
-    x = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name=f"{name}_depthwise")(x)
+    x = DepthwiseConv2D(3, padding="same", use_bias=False, name=f"{name}_depthwise")(x)
     return _conv(x, channels, f"{name}_pointwise", activation="relu", norm=norm)
 
 
@@ -299,7 +301,7 @@ def _conv(x, channels, name, kernel=1, strides=1, activation=None, dtype=None, n
     if norm:
         x = Conv2DBeforeNorm(channels, kernel, strides, "same", name=name, dtype=dtype)(x)
     else:
-        x = layers.Conv2D(channels, kernel, strides, "same", activation=activation, name=name, dtype=dtype)(x)
+        x = Conv2D(channels, kernel, strides, "same", activation=activation, name=name, dtype=dtype)(x)
     return _normalised(x, name, activation, norm)
 
 

@@ -54,7 +54,8 @@ def looped(step):
         step: function (batch, number of the step, int64).
 
     Returns:
-        Function (iterator, number of steps, first step) -> seconds of waiting for batches, float64.
+        Function (iterator, number of steps, first step) -> microseconds of waiting for batches, int32:
+        TensorFlow keeps loop variables of other dtypes on the card, and the host would wait for them.
     """
 
     @tf.function(reduce_retracing=True, autograph=False)
@@ -66,14 +67,12 @@ def looped(step):
                 batch = next(iterator)
             with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)), on_host():
                 got = tf.timestamp()
-                waited += got - requested
+                waited += tf.cast(1e6 * (got - requested), tf.int32)
             # Without this, a single thread could run the step before it reads the time.
             step(_after(got, batch), tf.cast(first + i, tf.int64))
             return i + 1, waited
 
-        with on_host():
-            nothing = tf.constant(0.0, tf.float64)
-        return tf.while_loop(lambda i, _: i < steps, body, [tf.constant(0), nothing])[1]
+        return tf.while_loop(lambda i, _: i < steps, body, [tf.constant(0), tf.constant(0)])[1]
 
     def run(iterator, steps, first):
         with on_host():

@@ -100,7 +100,7 @@ def build(optimizer, schedule, total_steps):
     return built
 
 
-class _Grouped:
+class Grouped:
     """An optimiser of Keras that updates small variables together (`grouped_update`).
 
     Attributes:
@@ -110,6 +110,32 @@ class _Grouped:
     """
 
     joints_factor = 1.0
+    # A boolean scalar during `apply_if`.
+    _condition = None
+
+    def apply_if(self, condition, grads, trainable_variables):
+        """As `apply`, but changes nothing if a condition is false.
+
+        Unlike `tf.cond`, it does not let the host wait for the condition.
+
+        Args:
+            condition: boolean scalar.
+            grads, trainable_variables: as for `apply`. If the condition is false, gradients need not
+                be finite.
+        """
+        self._condition = condition
+        try:
+            self.apply(grads, trainable_variables)
+        finally:
+            self._condition = None
+        # `apply` has counted one.
+        self.iterations.assign_sub(tf.cast(tf.logical_not(condition), self.iterations.dtype))
+
+    def _scaled(self, values, factor):
+        """`values * factor`; zeros if there is a condition and it is false."""
+        if self._condition is None:
+            return values * factor
+        return tf.math.multiply_no_nan(values, factor * tf.cast(self._condition, tf.float32))
 
     def _apply_weight_decay(self, variables):
         """Does nothing: the decay is a part of the update."""
@@ -127,7 +153,7 @@ class _Grouped:
             if decay[first]:
                 # Decoupled weight decay (Loshchilov and Hutter, ICLR 2019), at the common rate, of
                 # the weights before the step, as in Keras.
-                change -= weights * (self.weight_decay * rate)
+                change -= self._scaled(weights, self.weight_decay * rate)
             return change, *slots
 
         slots = [[kept[index].value for index in indices] for kept in self._slots()]
@@ -145,7 +171,7 @@ class _Grouped:
         return self.joints_factor if joints else 1.0
 
 
-class SGD(_Grouped, keras.optimizers.SGD):
+class SGD(Grouped, keras.optimizers.SGD):
     """SGD of Keras with momentum, with grouped updates."""
 
     def _slots(self):
@@ -156,14 +182,16 @@ class SGD(_Grouped, keras.optimizers.SGD):
 
     def _rule(self, factor, rate, *values):
         *momentum, gradient = values
-        change = gradient * (-rate * factor)
-        if momentum:
-            change += momentum[0] * self.momentum
-            return change, change
-        return (change,)
+        change = self._scaled(gradient, -rate * factor)
+        if not momentum:
+            return (change,)
+        moved = change + self._scaled(momentum[0], self.momentum)
+        if self._condition is None:
+            return moved, moved
+        return moved, tf.where(self._condition, moved, momentum[0])
 
 
-class AdamW(_Grouped, keras.optimizers.AdamW):
+class AdamW(Grouped, keras.optimizers.AdamW):
     """AdamW of Keras (Loshchilov and Hutter, ICLR 2019), with grouped updates."""
 
     def _slots(self):
@@ -174,9 +202,9 @@ class AdamW(_Grouped, keras.optimizers.AdamW):
         return rate * tf.sqrt(1.0 - self.beta_2**step) / (1.0 - self.beta_1**step)
 
     def _rule(self, factor, rate, mean, square, gradient):
-        mean += (gradient - mean) * (1.0 - self.beta_1)
-        square += (tf.square(gradient) - square) * (1.0 - self.beta_2)
-        return mean * (-rate * factor) / (tf.sqrt(square) + self.epsilon), mean, square
+        mean += self._scaled(gradient - mean, 1.0 - self.beta_1)
+        square += self._scaled(tf.square(gradient) - square, 1.0 - self.beta_2)
+        return self._scaled(mean, -rate * factor) / (tf.sqrt(square) + self.epsilon), mean, square
 
 
 def build_schedule(schedule, learning_rate, total_steps):

@@ -16,11 +16,14 @@ variables. The norm of the gradient, and whether it is finite, are computed afte
 The module has a little more than 400 lines, because the parts of one step are read together.
 """
 
+import functools
+
 import keras
 import tensorflow as tf
 
+from kpose.models import xla_operations
 from kpose.models.decoding import region_inputs, to_pixels
-from kpose.train import executions, grouped_update, replicas, validation_ap
+from kpose.train import executions, grouped_update, optimizers, replicas, validation_ap
 from kpose.train.epoch_metrics import EpochMetrics
 
 # Dynamic loss scaling for float16 (Micikevicius et al., "Mixed Precision Training", ICLR 2018).
@@ -188,7 +191,7 @@ class Regressor(keras.Model):
                 with tf.profiler.experimental.Trace("train", step_num=first, _r=1):
                     waited = execute(iterator, steps, first)
                 with executions.on_host():
-                    self.data_wait += waited
+                    self.data_wait += tf.cast(waited, tf.float64) / 1e6
             return self.get_metrics_result()
 
         self.train_function = train_function
@@ -334,22 +337,43 @@ class Regressor(keras.Model):
             factor = tf.minimum(1.0, self.clip_norm / tf.maximum(norm, 1e-12))
             gradients = [g * factor for g in gradients]
 
-        def apply():
+        # On each replica, because the host adds up what the replicas have.
+        counted = tf.where(finite, norm, 0.0), tf.cast(finite, tf.float32)
+        self.distribute_strategy.run(self.gradient_norm_tracker.update_state, args=counted)
+        if self._waits():
+            tf.cond(finite, lambda: self._change(gradients, state), lambda: None)
+        else:
+            self._change(gradients, state, finite)
+        return finite
+
+    def _waits(self):
+        """Whether the host waits for the gradients before the update.
+
+        On a card this would leave the card idle between two steps. On a CPU it costs nothing, and saves
+        the update from checking each value.
+        """
+        on_cpu = all("CPU" in device for device in self.distribute_strategy.extended.worker_devices)
+        return on_cpu or not isinstance(self.optimizer, optimizers.Grouped)
+
+    def _change(self, gradients, state, finite=None):
+        """Updates all variables; if `finite` is a scalar that is False, to the values that they have."""
+        if finite is None:
             self.optimizer.apply(gradients, self.trained_variables)
-            self._average()
-            for index, value in state.items():
-                self.network.non_trainable_variables[int(index)].value.assign(value)
-            self.gradient_norm_tracker.update_state(norm)
-            return tf.constant(True)
+        else:
+            self.optimizer.apply_if(finite, gradients, self.trained_variables)
+        self._average(finite)
+        for index, value in state.items():
+            variable = self.network.non_trainable_variables[int(index)].value
+            variable.assign(value if finite is None else tf.where(finite, value, variable))
 
-        return tf.cond(finite, apply, lambda: tf.constant(False))
-
-    def _average(self):
+    def _average(self, finite=None):
         if not self.ema:
             return
         # The decay is smaller at the start, so that the initial weights have little effect.
         step = tf.cast(self.optimizer.iterations.value, tf.float32)
         decay = tf.minimum(self.ema, (1.0 + step) / (10.0 + step))
+        if finite is not None:
+            decay = tf.where(finite, decay, 1.0)
         grouped_update.update(
             self.distribute_strategy,
             grouped_update.groups_of([v.shape for v in self.averages], [None] * len(self.averages)),
@@ -417,7 +441,16 @@ class Regressor(keras.Model):
 
     def _compiled(self, function):
         # Without XLA the function is traced in place, where BatchNorm can synchronise the replicas.
-        return tf.function(function, jit_compile=True, autograph=False) if self.xla else function
+        if not self.xla:
+            return function
+
+        # The name of the function names the program of XLA.
+        @functools.wraps(function)
+        def traced(*arguments):
+            with xla_operations.tracing():
+                return function(*arguments)
+
+        return tf.function(traced, jit_compile=True, autograph=False)
 
 
 def _inputs(network, batch):

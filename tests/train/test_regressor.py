@@ -10,7 +10,7 @@ from kpose.core import devices, skeletons
 from kpose.metrics import keras_metrics, tables
 from kpose.models import decoding, layers
 from kpose.models.layers import BatchNormalization
-from kpose.train import losses, setup
+from kpose.train import losses, optimizers, setup
 from kpose.train.regressor import Regressor
 
 JOINTS = skeletons.COCO.num_joints
@@ -309,6 +309,30 @@ def test_a_loss_that_is_no_number_is_an_accident_and_no_overflow(precision):
     assert (int(regressor.nonfinite_step.numpy()), int(regressor.skipped_steps.numpy())) == (1, 1)
     assert float(regressor.loss_scale.numpy()) == scale
     assert int(regressor.optimizer.iterations.numpy()) == 2 and np.isfinite(weights(regressor)).all()
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_card_that_does_not_wait_for_the_gradients_trains_the_same(monkeypatch, optimizer, replicas):
+    """On a card the update masks a step that is not finite; on a CPU a condition skips it."""
+    data = make_data()
+    data["keypoints"][BATCH, 0] = [np.nan, 0, 2]
+    make = {
+        "sgd": lambda: optimizers.SGD(1e-3, momentum=0.9, weight_decay=0.1),
+        "adamw": lambda: optimizers.AdamW(1e-3, weight_decay=0.1),
+    }[optimizer]
+    found = {}
+    for waits in (True, False):
+        monkeypatch.setattr(Regressor, "_waits", lambda self, waits=waits: waits)
+        regressor = make_regressor(replicas, optimizer=make, ema=0.9)
+        history = train(regressor, data, steps=6, steps_per_epoch=3, validation=False)
+        averages = np.concatenate([np.ravel(v.numpy()) for v in regressor.averages])
+        slots = np.concatenate([np.ravel(v.numpy()) for v in regressor.optimizer.variables])
+        found[waits] = weights(regressor), averages, slots, *history.values()
+        assert int(regressor.skipped_steps.numpy()) == 2 and int(regressor.optimizer.iterations.numpy()) == 4
+    for masked, skipped in zip(found[False], found[True], strict=True):
+        assert np.isfinite(masked).all()
+        np.testing.assert_allclose(masked, skipped, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
