@@ -81,10 +81,9 @@ def parts(sizes, folder):
     """
     found = [Part("card", _KPOSE, [{"task": "card", "matrix": sizes.matrix}])]
     for precision in _PRECISIONS:
-        for network in ("resnet18", "deeppose"):
+        networks = ("resnet18", "deeppose", "movenet") if precision == _PRECISIONS[0] else ("resnet18", "deeppose")
+        for network in networks:
             found += [_training(network, precision, sizes), _torch(network, precision, sizes)]
-        if precision == _PRECISIONS[0]:
-            found.append(_training("movenet", precision, sizes))
     modes = (("off", 1), ("on", 1), ("off", 2), ("on", 2))
     for precision in ("float32", "mixed_bfloat16", "mixed_float16"):
         # About 1.5 persons an image: an epoch has nine steps. Even, for two replicas.

@@ -9,6 +9,9 @@ import tempfile
 from kpose.core.errors import InputError
 
 
+_OWN_PRODUCTS = "xla_gpu_enable_triton_gemm"
+
+
 def import_tensorflow():
     """Imports TensorFlow and finds its devices. Its messages are shown only if that fails.
 
@@ -22,6 +25,11 @@ def import_tensorflow():
     # BatchNorm in [B, H, W, C] on a GPU: without it TensorFlow transposes each 16-bit input and
     # gradient (ResNet-18 in bfloat16 on an H100: 10,128 images/s instead of 5,540).
     os.environ.setdefault("TF_USE_CUDNN_BATCHNORM_SPATIAL_PERSISTENT", "1")
+    # Matrix products of XLA on a card by its library alone: without it, XLA compiles and times its own
+    # kernels for each of the hundreds of products of a MoveNet, whose first step then took 287 s and not 153.
+    flags = os.environ.get("XLA_FLAGS", "")
+    if _OWN_PRODUCTS not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --{_OWN_PRODUCTS}=false".strip()
     quiet = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "0"
     if "tensorflow" in sys.modules:
         return
