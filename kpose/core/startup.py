@@ -8,7 +8,6 @@ import tempfile
 
 from kpose.core.errors import InputError
 
-
 _OWN_PRODUCTS = "xla_gpu_enable_triton_gemm"
 
 

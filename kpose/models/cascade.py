@@ -67,9 +67,9 @@ def cascade(
     for index, channels in enumerate(filters):
         for part, strides in (("a", 2), ("b", 1)):
             name = f"conv{index + 1}{part}"
-            x = Conv2D(
-                channels, 3, strides, padding="same", use_bias=False, kernel_initializer="he_normal", name=name
-            )(x)
+            x = Conv2D(channels, 3, strides, padding="same", use_bias=False, kernel_initializer="he_normal", name=name)(
+                x
+            )
             x = BatchNormalization(momentum=batch_norm_momentum, synchronized=synchronized, name=f"{name}_norm")(x)
             x = layers.ReLU(name=f"{name}_relu")(x)
     x = layers.Flatten(name="flatten")(x)

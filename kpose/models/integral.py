@@ -113,8 +113,6 @@ def build_integral(config, skeleton, outputs, synchronized, base):
 
 
 def _conv(x, channels, name, batch_norm_momentum, synchronized, kernel=3, strides=1):
-    x = Conv2D(
-        channels, kernel, strides, padding="same", use_bias=False, kernel_initializer="he_normal", name=name
-    )(x)
+    x = Conv2D(channels, kernel, strides, padding="same", use_bias=False, kernel_initializer="he_normal", name=name)(x)
     x = BatchNormalization(momentum=batch_norm_momentum, synchronized=synchronized, name=f"{name}_norm")(x)
     return layers.ReLU(name=f"{name}_relu")(x)
