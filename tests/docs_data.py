@@ -138,6 +138,7 @@ BLOCKS = {
         ("docker compose --profile gpu", _SERVER),
         ("kpose.export --workdir=runs/coco_integral --output_dir=serving --name", "names a run of hands"),
         ("docker compose --profile batching", _SERVER),
+        ("TF_ONEDNN_ASSUME_FROZEN_WEIGHTS=1 tensorflow_model_server", _SERVER),
         ("import tensorflow", RUN),
         ("import base64", _SERVER),
         ("import grpc", _SERVER),

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from kpose import config as config_lib
-from kpose.benchmark import workers
+from kpose.benchmark import saved_model_worker, workers
 from kpose.benchmark.timing import alternate_timed, ratio, seconds_of, skipped
 from kpose.core import devices, skeletons
 from kpose.data.training_set import skeleton_of
@@ -31,8 +31,9 @@ def serve(runs):
     """Two networks at 224 x 224: keypoints from an image of 480 x 640 with boxes, and from crops.
 
     `throughput_ratio_to_onnx` is above 1, and `latency_ratio_to_onnx` below 1, where kpose is
-    faster. ONNX Runtime has a process of its own (`onnx_worker`), which is stopped while kpose is
-    timed: after a run its threads wait busily for the next one.
+    faster. `frozen` is kpose with `saved_model_worker.FROZEN`. It has a process of its own, and ONNX
+    Runtime another (`onnx_worker`). They are stopped while something else is timed: after a run of
+    ONNX Runtime, its threads wait busily for the next one.
 
     Args:
         runs: how often each is timed.
@@ -54,17 +55,25 @@ def _network(name, runs, with_onnx, folder):
     server = graph.KeypointServer.from_config(network, config, skeleton)
     size = tuple(config.model.input_size)
     with contextlib.ExitStack() as stack:
-        worker = stack.enter_context(_onnx(server, folder)) if with_onnx else None
-        return _measurements(runs, _ways(server, size, worker, folder))
+        onnx = stack.enter_context(_onnx(server, folder)) if with_onnx else None
+        frozen = workers.Worker(
+            "kpose.benchmark.saved_model_worker",
+            os.path.join(folder, "frozen.log"),
+            environment=saved_model_worker.FROZEN,
+            paused=True,
+        )
+        stack.enter_context(frozen)
+        return _measurements(runs, _ways(server, size, frozen, onnx, folder))
 
 
-def _ways(server, size, worker, folder):
+def _ways(server, size, frozen, onnx, folder):
     """Function of a number of persons -> dict name -> function that returns the seconds of a request.
 
     Args:
         server: the `KeypointServer`.
         size: (height, width) of its crops.
-        worker: the `workers.Worker` with ONNX Runtime, or None.
+        frozen: the `workers.Worker` with frozen weights.
+        onnx: that with ONNX Runtime, or None.
         folder: for files.
     """
     path = os.path.join(folder, "model")
@@ -86,10 +95,15 @@ def _ways(server, size, worker, folder):
         def alone():
             return model.signatures["serving_images"](images=some)["scores"].numpy()
 
-        found = {"whole": lambda: seconds_of(whole), "alone": lambda: seconds_of(alone)}
-        if worker is not None:
-            request = {"path": os.path.join(folder, ONNX_FILE), "batch_size": count, "size": size}
-            found["onnx"] = lambda: worker.ask(request)["seconds"][0]
+        request = {"path": path, "batch_size": count, "size": size}
+        found = {
+            "whole": lambda: seconds_of(whole),
+            "alone": lambda: seconds_of(alone),
+            "frozen": lambda: frozen.ask(request)["seconds"],
+        }
+        if onnx is not None:
+            file = os.path.join(folder, ONNX_FILE)
+            found["onnx"] = lambda: onnx.ask(request | {"path": file})["seconds"][0]
         return found
 
     return ways
@@ -127,6 +141,8 @@ def _measurements(runs, ways):
     return measurements | {
         "throughput_ratio_to_onnx": ratio(seconds, "onnx", "alone"),
         "latency_ratio_to_onnx": middle["alone"] / middle["onnx"] if "onnx" in middle else None,
+        "frozen_throughput_ratio_to_onnx": ratio(seconds, "onnx", "frozen"),
+        "frozen_latency_ratio_to_onnx": middle["frozen"] / middle["onnx"] if "onnx" in middle else None,
         "preprocessing_ms": 1000 * (middle["whole"] - middle["alone"]),
         "share_of_preprocessing": 1 - seconds["alone"] / seconds["whole"],
     }

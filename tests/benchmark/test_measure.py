@@ -1,9 +1,14 @@
 """The benchmarks on small data: the last line is one JSON object with rates."""
 
+import glob
 import json
+import mmap
+import os
 
 import pytest
+import tensorflow as tf
 
+from kpose.benchmark import saved_model_worker, workers
 from tests.core.test_cli import run
 
 
@@ -67,3 +72,26 @@ def test_train_measures_steps_of_the_given_size(monkeypatch, capfd):
     measured = json.loads(out.strip().splitlines()[-1])
     assert measured["batch_size"] == 3 and measured["resnet18_float32_plain_images_per_second"] > 0
     assert measured["resnet18_float32_ratio_to_torch"] is None
+
+
+def test_the_worker_with_frozen_weights_times_a_saved_model(tmp_path):
+    module = tf.Module()
+    module.serve = tf.function(
+        lambda images: {"scores": tf.reduce_mean(images, axis=(1, 2, 3))},
+        input_signature=[tf.TensorSpec([None, 8, 8, 3], name="images")],
+    )
+    tf.saved_model.save(module, str(tmp_path), signatures={"serving_images": module.serve})
+    request = {"path": str(tmp_path), "batch_size": 2, "size": [8, 8]}
+    with workers.Worker(
+        "kpose.benchmark.saved_model_worker", tmp_path / "log", environment=saved_model_worker.FROZEN, paused=True
+    ) as worker:
+        assert worker.ask(request, 60)["seconds"] > 0
+
+
+def test_tensorflow_knows_the_setting_for_frozen_weights():
+    """It is not documented: this fails if TensorFlow renames it, as docs/serving.md would then be wrong."""
+    found = set()
+    for library in glob.glob(os.path.join(tf.sysconfig.get_lib(), "libtensorflow_*.so.2")):
+        with open(library, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            found |= {name for name in saved_model_worker.FROZEN if content.find(name.encode()) >= 0}
+    assert found == set(saved_model_worker.FROZEN)
