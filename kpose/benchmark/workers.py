@@ -7,6 +7,7 @@ This module imports the standard library only: a worker's Python may lack Tensor
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import queue
@@ -17,13 +18,16 @@ import threading
 import time
 import traceback
 
+# PR_SET_PDEATHSIG of linux/prctl.h.
+_PARENT_DEATH_SIGNAL = 1
+
 
 class WorkerError(Exception):
     """A request failed; the text is one line."""
 
 
 class Worker:
-    """A process that answers requests with `serve`.
+    """A process that answers requests with `serve`. It ends with the thread that makes it.
 
     Args:
         module: name of the module that the process runs.
@@ -127,7 +131,7 @@ def serve(handle):
     Args:
         handle: function of a dict -> dict that JSON can hold. Its exceptions are answered.
     """
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    _end_with_parent(os.getppid())
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
@@ -147,7 +151,15 @@ def serve(handle):
 
 
 def _end_with_parent(parent):
-    """Ends this process when the parent is gone, for example killed by a time limit."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
+    """Lets this process end when the parent is gone, for example killed by a time limit."""
+    if sys.platform.startswith("linux"):
+        # Also while it is stopped. The kernel sends the signal when the thread ends that made this process.
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    # For a parent that ended before, and other systems.
+    threading.Thread(target=watch, daemon=True).start()
