@@ -337,8 +337,11 @@ class Regressor(keras.Model):
             factor = tf.minimum(1.0, self.clip_norm / tf.maximum(norm, 1e-12))
             gradients = [g * factor for g in gradients]
 
-        # On each replica, because the host adds up what the replicas have.
-        counted = tf.where(finite, norm, 0.0), tf.cast(finite, tf.float32)
+        # Its share on each replica: outside the replicas, the host would read the sums of all.
+        counted = (
+            tf.where(finite, norm, 0.0),
+            tf.cast(finite, tf.float32) / self.distribute_strategy.num_replicas_in_sync,
+        )
         self.distribute_strategy.run(self.gradient_norm_tracker.update_state, args=counted)
         if self._waits():
             tf.cond(finite, lambda: self._change(gradients, state), lambda: None)
