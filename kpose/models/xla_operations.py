@@ -1,11 +1,10 @@
 """Convolutions and pools in the forms that XLA compiles well: the same results up to rounding.
 
-XLA leaves convolutions to the vendor's library and has a slow kernel for the gradient of a pool. On a
-card the library is slow where an image has few channels and for depthwise convolutions, which XLA on
-CPUs computes in one thread; and the search for the fastest of its kernels takes minutes if a network has
-hundreds of convolutions. Here the operations are written as sums, products, comparisons and matrix
-products, which XLA fuses. `kpose.models.layers` uses them inside `tracing`. docs/speed.md has the
-measurements.
+On a GPU, XLA leaves convolutions to cuDNN, which is slow for images of three channels, and needs minutes to
+choose among cuDNN's kernels if a network has a hundred convolutions. On a CPU, XLA's depthwise
+convolutions are slow. On both, so is its gradient of a maximum pool. Here these operations are sums,
+products, comparisons and matrix products, which XLA fuses. `kpose.models.layers` uses them inside
+`tracing`. docs/speed.md and BUILD.md have the measurements.
 """
 
 import contextlib
