@@ -22,6 +22,10 @@ from kpose.core import cli, files, skeleton_files
 from kpose.core.errors import InputError
 from kpose.runs import shipped_files
 
+# Entries of the card that are no facts.
+_ENTRIES = frozenset(
+    "name sha256 outputs checkpoint averaged_with share_of_run calibration mean_pose recipe skeleton".split()
+)
 # Persons in a batch of the predictions for a calibration.
 BATCH_SIZE = 64
 
@@ -88,48 +92,44 @@ def ship(workdir, name, facts=None, output_dir=None, best=False, average_with=No
     from kpose.models.layers import OUTPUTS_OF_LOSS
     from kpose.runs.workdir import load_trained
 
+    for key in sorted(_ENTRIES.intersection(facts or ())):
+        raise InputError(f"--facts: the card has an entry {key!r} already: choose another name")
     if name != os.path.basename(name):
         raise InputError(f"--name={name}: give a name without a folder; --output_dir names the folder")
     trained = _without_batch_norm(load_trained(workdir, best))
     config = trained.config
     if config.model.name == "cascade":
         raise InputError(f"{workdir}: a cascade cannot be shipped, because it needs the networks of several runs")
-    card = {
-        "name": name,
-        "sha256": {},
-        "outputs": list(OUTPUTS_OF_LOSS.get(config.loss.name, ())),
-        "checkpoint": os.path.basename(trained.origin),
-    }
-    if average_with:
-        card |= {"averaged_with": average_with, "share_of_run": share}
-    card["calibration"] = None
-    recipe = {
-        "mean_pose": [[round(float(value), 5) for value in place] for place in trained.mean_pose],
-        "recipe": config.to_dict(),
-        "skeleton": skeleton_files.to_fields(trained.skeleton),
-    }
-    # Before the calibration and the conversion, which take long.
-    for key in facts or ():
-        if key in card or key in recipe:
-            raise InputError(f"--facts: the card has an entry {key!r} already: choose another name")
     if average_with:
         _average(trained, average_with, share)
         # The calibration of the run is for its own weights.
         trained = dataclasses.replace(trained, calibration=None)
     if calibrate_on:
         trained = dataclasses.replace(trained, calibration=_calibrated(trained, calibrate_on))
+    contents = _contents(trained)
+    card = {
+        "name": name,
+        "sha256": {suffix: hashlib.sha256(content).hexdigest() for suffix, content in contents.items()},
+        "outputs": list(OUTPUTS_OF_LOSS.get(config.loss.name, ())),
+        "checkpoint": os.path.basename(trained.origin),
+    }
+    if average_with:
+        card |= {"averaged_with": average_with, "share_of_run": share}
     if trained.calibration is None:
         logging.warning("the scores of %s are not calibrated: --calibrate_on=RECORDS fits a calibration", name)
-        del card["calibration"]
     else:
         card["calibration"] = trained.calibration.to_fields()
-    contents = _contents(trained)
-    card["sha256"] = {suffix: hashlib.sha256(content).hexdigest() for suffix, content in contents.items()}
+    card |= facts or {}
+    card |= {
+        "mean_pose": [[round(float(value), 5) for value in place] for place in trained.mean_pose],
+        "recipe": config.to_dict(),
+        "skeleton": skeleton_files.to_fields(trained.skeleton),
+    }
     stem = os.path.join(output_dir or shipped_files.FOLDER, name)
     for suffix, content in contents.items():
         with files.replacing(f"{stem}.{suffix}", "wb") as file:
             file.write(content)
-    files.write_json(f"{stem}.json", card | (facts or {}) | recipe)
+    files.write_json(f"{stem}.json", card)
     megabytes = sum(map(len, contents.values())) / 1e6
     logging.info("%s: wrote %s.npz, .tflite and .json (%.1f MB)", trained.origin, stem, megabytes)
     return [f"{stem}.{suffix}" for suffix in (*contents, "json")]

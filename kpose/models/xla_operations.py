@@ -2,7 +2,7 @@
 
 On a GPU, XLA leaves convolutions to cuDNN, which is slow for images of three channels, and needs minutes to
 choose among cuDNN's kernels if a network has a hundred convolutions. On a CPU, XLA's depthwise
-convolutions are slow. On both, so is its gradient of a maximum pool. Here these operations are sums,
+convolutions are slow. Its gradient of a maximum pool is slow on a GPU. Here these operations are sums,
 products, comparisons and matrix products, which XLA fuses. `kpose.models.layers` uses them inside
 `tracing`. docs/speed.md and BUILD.md have the measurements.
 """

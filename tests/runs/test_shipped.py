@@ -120,6 +120,7 @@ def test_the_command_averages_a_run_with_a_shipped_model(shipped, tiny_run, tmp_
     card = json.loads((folder / "mean.json").read_text())
     assert (card["averaged_with"], card["share_of_run"]) == ("tiny_v1", 0.25)
     assert card["trained_on"] == "synthetic images" and networks.open_network("mean").name == "mean"
+    assert card.keys() - {"trained_on"} <= shipped_model._ENTRIES
     status, _, err = run(monkeypatch, capfd, "kpose.export.shipped_model", *arguments, "--average_with=none")
     assert status != 0 and "--average_with=none: the shipped models are mean, tiny_v1" in err
 
