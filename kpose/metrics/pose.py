@@ -5,6 +5,7 @@ computed in NumPy, in float64.
 """
 
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
 RULES = ("strict", "mean")
@@ -29,15 +30,15 @@ def correct_limbs(truth, prediction, skeleton, rule="strict", threshold=0.5):
         (correct, counted), both [..., L] float32 of 0 and 1. A limb counts if both its true joints
         are labelled.
     """
-    # The type matters without limbs: an empty list would have indices of float.
-    start, end = (np.array([limb[side] for limb in skeleton.limb_list], np.int32) for side in (0, 1))
+    # int64, because TensorFlow keeps int32 on the host: each step would copy them to the card and wait.
+    start, end = (tf.constant([limb[side] for limb in skeleton.limb_list], tf.int64) for side in (0, 1))
     truth, prediction = ops.cast(truth, "float32"), ops.cast(prediction, "float32")
     points, labelled = truth[..., :2], truth[..., 2] > 0
     errors = _distance(points, prediction)
-    length = _distance(ops.take(points, start, axis=-2), ops.take(points, end, axis=-2))
-    first, second = ops.take(errors, start, axis=-1), ops.take(errors, end, axis=-1)
+    length = _distance(tf.gather(points, start, axis=-2), tf.gather(points, end, axis=-2))
+    first, second = tf.gather(errors, start, axis=-1), tf.gather(errors, end, axis=-1)
     error = ops.maximum(first, second) if rule == "strict" else (first + second) / 2
-    counted = ops.logical_and(ops.take(labelled, start, axis=-1), ops.take(labelled, end, axis=-1))
+    counted = ops.logical_and(tf.gather(labelled, start, axis=-1), tf.gather(labelled, end, axis=-1))
     correct = ops.logical_and(error <= threshold * length, counted)
     return ops.cast(correct, "float32"), ops.cast(counted, "float32")
 

@@ -50,33 +50,41 @@ class TrainingSteps(keras.callbacks.Callback):
 def looped(step):
     """A `tf.function` that runs a step on several batches.
 
+    The waiting for the first batch is measured, and taken for that of each batch. The time is known on the
+    host only, and on a card each operation of the host waits for all kernels before. Inside the loop
+    the card would therefore have nothing to do between two steps.
+
     Args:
         step: function (batch, number of the step, int64).
 
     Returns:
-        Function (iterator, number of steps, first step) -> microseconds of waiting for batches, int32:
-        TensorFlow keeps loop variables of other dtypes on the card, and the host would wait for them.
+        Function (iterator, number of steps, first step) -> seconds of waiting for batches, float64.
     """
 
     @tf.function(reduce_retracing=True, autograph=False)
-    def execute(iterator, steps, first):
-        def body(i, waited):
-            with on_host():
-                requested = tf.timestamp()
-            with tf.control_dependencies([requested]):
-                batch = next(iterator)
-            with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)), on_host():
-                got = tf.timestamp()
-                waited += tf.cast(1e6 * (got - requested), tf.int32)
-            # Without this, a single thread could run the step before it reads the time.
-            step(_after(got, batch), tf.cast(first + i, tf.int64))
-            return i + 1, waited
+    def execute(iterator, steps, number):
+        with on_host():
+            requested = tf.timestamp()
+        with tf.control_dependencies([requested]):
+            first = next(iterator)
+        with tf.control_dependencies(tf.nest.flatten(first, expand_composites=True)), on_host():
+            got = tf.timestamp()
+            waited = (got - requested) * tf.cast(steps, tf.float64)
+        # Without this, a single thread could run the step before it reads the time.
+        first = _after(got, first)
 
-        return tf.while_loop(lambda i, _: i < steps, body, [tf.constant(0), tf.constant(0)])[1]
+        def body(i, number):
+            batch = tf.cond(i > 0, lambda: next(iterator), lambda: first)
+            step(batch, number)
+            return i + 1, number + 1
+
+        # `i` is int32, which stays on the host, and the number of the step int64, which stays on the card.
+        tf.while_loop(lambda i, _: i < steps, body, [tf.constant(0), number])
+        return waited
 
     def run(iterator, steps, first):
         with on_host():
-            numbers = tf.constant(steps, tf.int32), tf.constant(first, tf.int32)
+            numbers = tf.constant(steps, tf.int32), tf.constant(first, tf.int64)
         # Not in that context, or the step itself would run on the host.
         return execute(iterator, *numbers)
 

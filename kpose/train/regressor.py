@@ -191,7 +191,7 @@ class Regressor(keras.Model):
                 with tf.profiler.experimental.Trace("train", step_num=first, _r=1):
                     waited = execute(iterator, steps, first)
                 with executions.on_host():
-                    self.data_wait += tf.cast(waited, tf.float64) / 1e6
+                    self.data_wait += waited
             return self.get_metrics_result()
 
         self.train_function = train_function
