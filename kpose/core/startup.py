@@ -9,6 +9,7 @@ import tempfile
 from kpose.core.errors import InputError
 
 _OWN_PRODUCTS = "xla_gpu_enable_triton_gemm"
+_NVIDIA = "/dev/nvidiactl"
 
 
 def import_tensorflow():
@@ -26,8 +27,9 @@ def import_tensorflow():
     os.environ.setdefault("TF_USE_CUDNN_BATCHNORM_SPATIAL_PERSISTENT", "1")
     # Matrix products of XLA on a card by its library alone: without it, XLA compiles and times its own
     # kernels for each of the hundreds of products of a MoveNet, whose first step then took 287 s and not 153.
+    # XLA ends the process if it does not know a flag, so it is set only where it helps.
     flags = os.environ.get("XLA_FLAGS", "")
-    if _OWN_PRODUCTS not in flags:
+    if _OWN_PRODUCTS not in flags and os.path.exists(_NVIDIA):
         os.environ["XLA_FLAGS"] = f"{flags} --{_OWN_PRODUCTS}=false".strip()
     quiet = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "0"
     if "tensorflow" in sys.modules:

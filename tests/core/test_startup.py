@@ -1,5 +1,6 @@
 """Memory: freed blocks are reused, and tensors for a card are page-locked."""
 
+import os
 import subprocess
 import sys
 
@@ -43,3 +44,30 @@ def test_the_setting_for_page_locked_memory_reaches_tensorflow_and_keeps_what_is
     monkeypatch.setattr(context.context(), "_config", own)
     startup._page_lock_batches(tf)
     assert context.context()._config is own
+
+
+_COMPILED = """
+import os, sys
+from kpose.core import startup
+startup._NVIDIA = sys.argv[1]
+startup.import_tensorflow()
+import tensorflow as tf
+tf.function(lambda x: x + 1, jit_compile=True)(tf.ones(2))
+print(os.environ.get("XLA_FLAGS", ""))
+"""
+
+
+def test_xla_knows_the_flag_that_is_set_with_a_card(tmp_path):
+    """XLA ends a process with a flag that it does not know. Flags of the user stay, and win."""
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+
+    def flags(device, **variables):
+        command = [sys.executable, "-c", _COMPILED, device]
+        return subprocess.run(
+            command, env=environment | variables, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    assert flags(str(tmp_path)) == "--xla_gpu_enable_triton_gemm=false"
+    own = "--xla_gpu_enable_triton_gemm=true"
+    assert flags(str(tmp_path), XLA_FLAGS=own) == own
+    assert flags("/dev/none") == ""
