@@ -140,9 +140,9 @@ def _measurements(runs, ways):
         measurements[f"{way}_persons_per_second_at_{BATCH_SIZE}"] = BATCH_SIZE / seconds[way]
     return measurements | {
         "throughput_ratio_to_onnx": ratio(seconds, "onnx", "alone"),
-        "latency_ratio_to_onnx": middle["alone"] / middle["onnx"] if "onnx" in middle else None,
+        "latency_ratio_to_onnx": ratio(middle, "alone", "onnx"),
         "frozen_throughput_ratio_to_onnx": ratio(seconds, "onnx", "frozen"),
-        "frozen_latency_ratio_to_onnx": middle["frozen"] / middle["onnx"] if "onnx" in middle else None,
+        "frozen_latency_ratio_to_onnx": ratio(middle, "frozen", "onnx"),
         "preprocessing_ms": 1000 * (middle["whole"] - middle["alone"]),
         "share_of_preprocessing": 1 - seconds["alone"] / seconds["whole"],
     }

@@ -68,7 +68,7 @@ class Runtime:
     @property
     def on_cpu(self):
         """Whether all replicas are on CPU devices."""
-        return all("CPU" in device for device in self.strategy.extended.worker_devices)
+        return on_cpu(self.strategy)
 
     def distribute(self, make_batches):
         """A dataset for `Regressor.fit` or `evaluate`.
@@ -121,6 +121,11 @@ class Runtime:
         compiled = "compiled with XLA" if self.xla else "not compiled"
         among = f", worker {self.worker} of {self.workers}" if self.workers > 1 else ""
         return f"{replicas} replica{'s' * (replicas > 1)} on {devices}{among}, {self.precision}, {compiled}{batch_norm}"
+
+
+def on_cpu(strategy):
+    """Whether all replicas of a `tf.distribute.Strategy` are on CPU devices."""
+    return all("CPU" in device for device in strategy.extended.worker_devices)
 
 
 # Cached, because each `tf.function` is traced again.

@@ -21,6 +21,7 @@ import functools
 import keras
 import tensorflow as tf
 
+from kpose.core import devices
 from kpose.models import xla_operations
 from kpose.models.decoding import region_inputs, to_pixels
 from kpose.train import executions, grouped_update, optimizers, replicas, validation_ap
@@ -355,8 +356,7 @@ class Regressor(keras.Model):
         On a card this would leave the card idle between two steps. On a CPU it costs nothing, and saves
         the update from checking each value.
         """
-        on_cpu = all("CPU" in device for device in self.distribute_strategy.extended.worker_devices)
-        return on_cpu or not isinstance(self.optimizer, optimizers.Grouped)
+        return devices.on_cpu(self.distribute_strategy) or not isinstance(self.optimizer, optimizers.Grouped)
 
     def _change(self, gradients, state, finite=None):
         """Updates all variables; if `finite` is a scalar that is False, to the values that they have."""

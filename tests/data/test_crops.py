@@ -105,8 +105,10 @@ def test_the_same_crop_as_inside_the_graph(seed, size, shares, crop_size):
     ours = np.asarray(crops.crop_image(Image.fromarray(pixels), region, crop_size)).astype(int)
     graph = resampling.crop_image(tf.constant(pixels), tf.constant(region), crop_size).numpy()
     exact = np.abs(crops.crop_pixels(pixels, region, crop_size).astype(int) - graph)
-    # The mean of two pixels is often exactly a half, which the two ways may round differently.
-    assert exact.max() <= 1 and exact.mean() < 0.2
+    # Between powers of two, means are often exactly a half, which the two ways may round differently.
+    scales = {w / crop_size[1], h / crop_size[0]}
+    halves = scales != {1.0} and all(np.log2(scale).is_integer() for scale in scales)
+    assert exact.max() <= 1 and exact.mean() < (0.2 if halves else 0.01)
     inside = x >= 0 and y >= 0 and x + w <= width and y + h <= height
     # At the corners a small share of the kernel is inside, and dividing by it increases the
     # rounding error.
