@@ -11,10 +11,12 @@ import tempfile
 
 import numpy as np
 
-# Set before TensorFlow is imported: XLA writes a file for each training step that it compiles.
+# Set before TensorFlow is imported: XLA writes a file for each training step that it compiles: a
+# complete step on one replica, the part of each replica on several.
 DUMPS = tempfile.TemporaryDirectory()
+STEP = "_(train_step|gradients)_"
 os.environ["XLA_FLAGS"] = (
-    f"{os.environ.get('XLA_FLAGS', '')} --xla_dump_to={DUMPS.name} --xla_dump_hlo_module_re=.*_gradients_.*"
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_dump_to={DUMPS.name} --xla_dump_hlo_module_re=.*{STEP}.*"
 )
 
 DEVICES = ("one_device", "two_replicas", "two_workers")
@@ -95,7 +97,7 @@ def train(cell, batch_norm=None):
 
 
 def _compiled_programs():
-    return glob.glob(os.path.join(DUMPS.name, "*_gradients_*after_optimizations.txt"))
+    return glob.glob(os.path.join(DUMPS.name, "*after_optimizations.txt"))
 
 
 def main(path, cells):

@@ -128,6 +128,11 @@ def on_cpu(strategy):
     return all("CPU" in device for device in strategy.extended.worker_devices)
 
 
+def gpu_is_divided():
+    """Whether the caller has divided a GPU into logical devices."""
+    return len(tf.config.list_logical_devices("GPU")) > len(tf.config.list_physical_devices("GPU"))
+
+
 # Cached, because each `tf.function` is traced again.
 @functools.cache
 def _summing(strategy):

@@ -15,6 +15,8 @@ import tensorflow as tf
 _TRACING = contextvars.ContextVar("kpose_xla", default=False)
 # Images have three or four channels.
 _FEW_CHANNELS = 4
+# Up to a kernel of 3 x 3, the gradient of a depthwise kernel is one sum.
+_TAPS_OF_A_SUM = 9
 
 
 @contextlib.contextmanager
@@ -89,9 +91,35 @@ def depthwise(inputs, kernel, stride, padding):
     Returns:
         [B, h, w, C] of the dtype of `inputs`.
     """
-    taps = tf.cast(kernel, tf.float32)[..., 0]
-    windows = _taps(tf.cast(inputs, tf.float32), kernel.shape[:2], stride, padding)
-    return tf.cast(sum(window * taps[row, column] for row, column, window in windows), inputs.dtype)
+    sizes = kernel.shape[:2]
+
+    def windows_of(inputs):
+        return [window for _, _, window in _taps(tf.cast(inputs, tf.float32), sizes, stride, padding)]
+
+    def outputs(inputs, taps):
+        return tf.cast(sum(w * t for w, t in zip(windows_of(inputs), taps, strict=True)), inputs.dtype)
+
+    @tf.custom_gradient
+    def convolved(inputs, *taps):
+        def gradient(upstream):
+            with tf.GradientTape() as tape:
+                tape.watch(inputs)
+                again = outputs(inputs, taps)
+            factor = tf.cast(upstream, tf.float32)
+            return tape.gradient(again, inputs, upstream), *_sums([w * factor for w in windows_of(inputs)])
+
+        return outputs(inputs, taps), gradient
+
+    taps = tf.reshape(tf.cast(kernel, tf.float32), [-1, inputs.shape[-1]])
+    return convolved(inputs, *tf.unstack(taps))
+
+
+def _sums(products):
+    """The sums of tensors [B, h, w, C] over all but the channels."""
+    if len(products) > _TAPS_OF_A_SUM:
+        return [tf.reduce_sum(product, [0, 1, 2]) for product in products]
+    # One kernel of the card for all.
+    return tf.unstack(tf.reduce_sum(tf.stack(products, 3), [0, 1, 2]))
 
 
 def max_pool(inputs, size, stride, padding):

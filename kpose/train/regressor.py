@@ -10,8 +10,9 @@ of Keras:
       reduce               gradients and BatchNorm statistics, over all replicas
       update               once for all replicas: loss scale, clipping, optimizer
 
-The part that runs on a replica is a pure function of tensors, so XLA compiles one program without
-variables. The norm of the gradient, and whether it is finite, are computed after the reduction.
+If XLA is on and there is one replica, all three are one XLA program. The part that runs on a replica
+is a pure function of tensors, so on several XLA compiles it without variables. The norm of the
+gradient, and whether it is finite, are computed after the reduction.
 
 The module has a little more than 400 lines, because the parts of one step are read together.
 """
@@ -181,7 +182,8 @@ class Regressor(keras.Model):
         """Sets `train_function`, which runs one execution; `fit` calls it."""
         if self.train_function is not None and not force:
             return
-        execute = executions.looped(self._train_step)
+        step = self._compiled(self._train_step) if self._is_one_program() else self._train_step
+        execute = executions.looped(step)
 
         def train_function(iterator):
             first = self.steps.done
@@ -245,6 +247,14 @@ class Regressor(keras.Model):
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Does nothing: that of Keras consumes a batch and does not work with several hosts."""
+
+    def _is_one_program(self):
+        """Whether XLA compiles complete steps, and not only the part of a replica.
+
+        Metrics and update have hundreds of small operations, which take the host longer than the card.
+        XLA does not sum over replicas, and on a card that is divided in two not even over one.
+        """
+        return self.xla and self.distribute_strategy.num_replicas_in_sync == 1 and not devices.gpu_is_divided()
 
     def _train_step(self, batch, step):
         strategy = self.distribute_strategy

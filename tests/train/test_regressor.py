@@ -257,6 +257,24 @@ def test_xla_really_compiles():
         train(compiled, data, steps=1, steps_per_epoch=1, validation=False)
 
 
+def test_one_replica_is_one_program_except_on_a_divided_card(monkeypatch):
+    class Uncompilable(keras_metrics.PDJ):
+        def update_state(self, y_true, y_pred, *args, **kwargs):
+            value = tf.ensure_shape(tf.numpy_function(lambda v: v, [y_pred], tf.float32), y_pred.shape)
+            super().update_state(y_true, value, *args, **kwargs)
+
+    def trained():
+        regressor = make_regressor(xla=True)
+        regressor.pixel_metrics.append(Uncompilable("coco", 0.1))
+        return train(regressor, make_data(), steps=1, steps_per_epoch=1, validation=False)
+
+    with pytest.raises(tf.errors.InvalidArgumentError, match="(?i)compil|XLA|unsupported"):
+        trained()
+    logical = tf.config.list_logical_devices
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: "ab" if kind == "GPU" else logical(kind))
+    assert np.isfinite(trained()["loss"]).all()
+
+
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_metrics_count_each_sample_once_and_padding_never(replicas):
     data = make_data()
@@ -311,9 +329,9 @@ def test_a_loss_that_is_no_number_is_an_accident_and_no_overflow(precision):
     assert int(regressor.optimizer.iterations.numpy()) == 2 and np.isfinite(weights(regressor)).all()
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("replicas, xla", [(1, False), (1, True), (2, False)])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_a_card_that_does_not_wait_for_the_gradients_trains_the_same(monkeypatch, optimizer, replicas):
+def test_a_card_that_does_not_wait_for_the_gradients_trains_the_same(monkeypatch, optimizer, replicas, xla):
     """On a card the update masks a step that is not finite; on a CPU a condition skips it."""
     data = make_data()
     data["keypoints"][BATCH, 0] = [np.nan, 0, 2]
@@ -324,7 +342,7 @@ def test_a_card_that_does_not_wait_for_the_gradients_trains_the_same(monkeypatch
     found = {}
     for waits in (True, False):
         monkeypatch.setattr(Regressor, "_waits", lambda self, waits=waits: waits)
-        regressor = make_regressor(replicas, optimizer=make, ema=0.9)
+        regressor = make_regressor(replicas, xla, optimizer=make, ema=0.9)
         history = train(regressor, data, steps=6, steps_per_epoch=3, validation=False)
         averages = np.concatenate([np.ravel(v.numpy()) for v in regressor.averages])
         slots = np.concatenate([np.ravel(v.numpy()) for v in regressor.optimizer.variables])
