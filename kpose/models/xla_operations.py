@@ -97,29 +97,29 @@ def depthwise(inputs, kernel, stride, padding):
         return [window for _, _, window in _taps(tf.cast(inputs, tf.float32), sizes, stride, padding)]
 
     def outputs(inputs, taps):
-        return tf.cast(sum(w * t for w, t in zip(windows_of(inputs), taps, strict=True)), inputs.dtype)
+        products = (window * taps[number] for number, window in enumerate(windows_of(inputs)))
+        return tf.cast(sum(products), inputs.dtype)
 
     @tf.custom_gradient
-    def convolved(inputs, *taps):
+    def convolved(inputs, taps):
         def gradient(upstream):
             with tf.GradientTape() as tape:
                 tape.watch(inputs)
                 again = outputs(inputs, taps)
             factor = tf.cast(upstream, tf.float32)
-            return tape.gradient(again, inputs, upstream), *_sums([w * factor for w in windows_of(inputs)])
+            return tape.gradient(again, inputs, upstream), _sums([w * factor for w in windows_of(inputs)])
 
         return outputs(inputs, taps), gradient
 
-    taps = tf.reshape(tf.cast(kernel, tf.float32), [-1, inputs.shape[-1]])
-    return convolved(inputs, *tf.unstack(taps))
+    return convolved(inputs, tf.reshape(tf.cast(kernel, tf.float32), [-1, inputs.shape[-1]]))
 
 
 def _sums(products):
-    """The sums of tensors [B, h, w, C] over all but the channels."""
+    """The sums [number, C] of tensors [B, h, w, C] over all but the channels."""
     if len(products) > _TAPS_OF_A_SUM:
-        return [tf.reduce_sum(product, [0, 1, 2]) for product in products]
+        return tf.stack([tf.reduce_sum(product, [0, 1, 2]) for product in products])
     # One kernel of the card for all.
-    return tf.unstack(tf.reduce_sum(tf.stack(products, 3), [0, 1, 2]))
+    return tf.reduce_sum(tf.stack(products, 3), [0, 1, 2])
 
 
 def max_pool(inputs, size, stride, padding):
