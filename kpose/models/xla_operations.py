@@ -12,26 +12,31 @@ import contextvars
 
 import tensorflow as tf
 
-_TRACING = contextvars.ContextVar("kpose_xla", default=False)
+# Outside `tracing` None, inside whether the program is for a CPU.
+_FOR_CPU = contextvars.ContextVar("kpose_xla_for_cpu", default=None)
 # Images have three or four channels.
 _FEW_CHANNELS = 4
-# Up to a kernel of 3 x 3, the gradient of a depthwise kernel is one sum.
+# On a GPU, the gradient of a depthwise kernel up to 3 x 3 is one sum. On a CPU, one sum is slower.
 _TAPS_OF_A_SUM = 9
 
 
 @contextlib.contextmanager
-def tracing():
-    """A context for the trace of a function that XLA compiles."""
-    token = _TRACING.set(True)
+def tracing(for_cpu):
+    """A context for the trace of a function that XLA compiles.
+
+    Args:
+        for_cpu: whether the function will run on a CPU, where sums have another form.
+    """
+    token = _FOR_CPU.set(for_cpu)
     try:
         yield
     finally:
-        _TRACING.reset(token)
+        _FOR_CPU.reset(token)
 
 
 def active():
     """Whether a function for XLA is being traced."""
-    return _TRACING.get()
+    return _FOR_CPU.get() is not None
 
 
 def convolution(inputs, kernel, stride, padding):
@@ -116,7 +121,7 @@ def depthwise(inputs, kernel, stride, padding):
 
 def _sums(products):
     """The sums [number, C] of tensors [B, h, w, C] over all but the channels."""
-    if len(products) > _TAPS_OF_A_SUM:
+    if _FOR_CPU.get() or len(products) > _TAPS_OF_A_SUM:
         return tf.stack([tf.reduce_sum(product, [0, 1, 2]) for product in products])
     # One kernel of the card for all.
     return tf.reduce_sum(tf.stack(products, 3), [0, 1, 2])

@@ -460,7 +460,7 @@ class Regressor(keras.Model):
         # The name of the function names the program of XLA.
         @functools.wraps(function)
         def traced(*arguments):
-            with xla_operations.tracing():
+            with xla_operations.tracing(for_cpu=devices.on_cpu(self.distribute_strategy)):
                 return function(*arguments)
 
         return tf.function(traced, jit_compile=True, autograph=False)

@@ -37,11 +37,16 @@ def _compare(form, own, *inputs):
 
 
 @settings(max_examples=40, deadline=None)
-@given(WINDOWS)
-def test_depthwise_convolutions(case):
+@given(WINDOWS, st.booleans())
+def test_depthwise_convolutions(case, for_cpu):
     rng, size, stride = np.random.default_rng(0), case["size"], case["stride"]
+
+    def form(inputs, kernel):
+        with xla_operations.tracing(for_cpu):
+            return xla_operations.depthwise(inputs, kernel, stride, case["padding"])
+
     _compare(
-        lambda x, k: xla_operations.depthwise(x, k, stride, case["padding"]),
+        form,
         lambda x, k: tf.nn.depthwise_conv2d(x, k, [1, stride, stride, 1], case["padding"].upper()),
         rng.normal(size=(2, case["height"], case["width"], 3)),
         rng.normal(size=(size, size, 3, 1)),
@@ -86,13 +91,13 @@ def test_a_pool_keeps_values_that_are_not_numbers():
     np.testing.assert_array_equal(np.isnan(pooled)[0, ..., 0], [[True, False], [False, False]])
 
 
-def _program(layer, shape):
-    """The program that XLA gets for a layer."""
+def _program(function, shape, for_cpu=False):
+    """The program that XLA gets for a function of images."""
 
     @tf.function(jit_compile=True, autograph=False)
     def traced(images):
-        with xla_operations.tracing():
-            return layer(images)
+        with xla_operations.tracing(for_cpu):
+            return function(images)
 
     return traced.experimental_get_compiler_ir(tf.zeros(shape))(stage="hlo")
 
@@ -111,6 +116,21 @@ def test_xla_gets_the_form_of_the_layer(ours, plain, word):
     assert word not in _program(ours, shape)
 
 
+@pytest.mark.parametrize("for_cpu, sums", [(True, 9), (False, 1)])
+def test_the_kernel_of_a_depthwise_convolution_has_sums_for_the_device(for_cpu, sums):
+    kernel = tf.constant(np.random.default_rng(0).normal(size=(3, 3, 8, 1)), tf.float32)
+
+    def gradient(images):
+        with tf.GradientTape() as tape:
+            tape.watch(kernel)
+            outputs = xla_operations.depthwise(images, kernel, 1, "same")
+        return tape.gradient(outputs, kernel)
+
+    program = _program(gradient, (2, 9, 9, 8), for_cpu)
+    assert program.count(" reduce(") == sums
+
+
+@pytest.mark.parametrize("for_cpu", [True, False])
 @pytest.mark.parametrize(
     "make, limit",
     [
@@ -121,7 +141,7 @@ def test_xla_gets_the_form_of_the_layer(ours, plain, word):
     ],
     ids=["deeppose", "movenet", "movenet_batch_norm"],
 )
-def test_a_network_computes_the_same_in_these_forms(make, limit):
+def test_a_network_computes_the_same_in_these_forms(make, limit, for_cpu):
     """Without compilation, which only orders the additions in another way."""
     keras.utils.set_random_seed(0)
     network = make()
@@ -139,7 +159,7 @@ def test_a_network_computes_the_same_in_these_forms(make, limit):
         return outputs["keypoints"], tf.concat([tf.reshape(g, [-1]) for g in gradients], 0)
 
     own = run()
-    with xla_operations.tracing():
+    with xla_operations.tracing(for_cpu):
         forms = run()
     for found, wanted in zip(forms, own, strict=True):
         assert np.linalg.norm(found - wanted) < limit * np.linalg.norm(wanted)

@@ -1,5 +1,7 @@
 """The training engine: equal results for any number of replicas, compilation and execution length."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import tensorflow as tf
 from kpose import config as config_lib
 from kpose.core import devices, skeletons
 from kpose.metrics import keras_metrics, tables
-from kpose.models import decoding, layers
+from kpose.models import decoding, layers, xla_operations
 from kpose.models.layers import BatchNormalization
 from kpose.train import losses, optimizers, setup
 from kpose.train.regressor import Regressor
@@ -273,6 +275,21 @@ def test_one_replica_is_one_program_except_on_a_divided_card(monkeypatch):
     logical = tf.config.list_logical_devices
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: "ab" if kind == "GPU" else logical(kind))
     assert np.isfinite(trained()["loss"]).all()
+
+
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_xla_gets_the_forms_for_the_device(monkeypatch, on_cpu):
+    tracing, found = xla_operations.tracing, set()
+
+    def recorded(for_cpu):
+        found.add(for_cpu)
+        return tracing(for_cpu)
+
+    monkeypatch.setattr(xla_operations, "tracing", recorded)
+    monkeypatch.setattr(devices, "on_cpu", lambda strategy: on_cpu)
+    network = functools.partial(make_network, batch_norm=False)
+    train(make_regressor(xla=True, network=network), make_data(), steps=1, steps_per_epoch=1, validation=False)
+    assert found == {on_cpu}
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
