@@ -13,7 +13,7 @@ from kpose.benchmark import saved_model_worker, workers
 from kpose.benchmark.timing import alternate_timed, ratio, seconds_of, skipped
 from kpose.core import devices, skeletons
 from kpose.data.training_set import skeleton_of
-from kpose.export import converted, graph
+from kpose.export import converted, graph, tflite
 from kpose.models import folding
 from kpose.runs.workdir import build_network
 
@@ -24,16 +24,18 @@ REQUESTS = 10
 IMAGE_SIZE = (480, 640)
 # Requests that do not count: the first ones compile and allocate.
 WARM_UP = 3
-ONNX_FILE = "model.onnx"
+# What each worker times.
+FILES = {"frozen": "model", "lite": "model.tflite", "onnx": "model.onnx"}
 
 
 def serve(runs):
     """Two networks at 224 x 224: keypoints from an image of 480 x 640 with boxes, and from crops.
 
-    `throughput_ratio_to_onnx` is above 1, and `latency_ratio_to_onnx` below 1, where kpose is
-    faster. `frozen` is kpose with `saved_model_worker.FROZEN`. It has a process of its own, and ONNX
-    Runtime another (`onnx_worker`). They are stopped while something else is timed: after a run of
-    ONNX Runtime, its threads wait busily for the next one.
+    `throughput_ratio_to_onnx` is above 1, and `latency_ratio_to_onnx` below 1, where the SavedModel
+    is faster. `frozen` is the SavedModel with `saved_model_worker.FROZEN`, and `lite` the .tflite
+    file as `kpose.load` runs it. Each has a process of its own, and so has ONNX Runtime. They are
+    stopped while something else is timed: after a run of ONNX Runtime, its threads wait busily for
+    the next one.
 
     Args:
         runs: how often each is timed.
@@ -54,29 +56,32 @@ def _network(name, runs, with_onnx, folder):
         network = folding.fold_batch_norm(build_network(config, skeleton))
     server = graph.KeypointServer.from_config(network, config, skeleton)
     size = tuple(config.model.input_size)
+    converters = {"lite": tflite.convert} | ({"onnx": lambda server: converted.to_onnx(server)[0]} if with_onnx else {})
+    for way, convert in converters.items():
+        with open(os.path.join(folder, FILES[way]), "wb") as file:
+            file.write(convert(server))
     with contextlib.ExitStack() as stack:
-        onnx = stack.enter_context(_onnx(server, folder)) if with_onnx else None
-        frozen = workers.Worker(
-            "kpose.benchmark.saved_model_worker",
-            os.path.join(folder, "frozen.log"),
-            environment=saved_model_worker.FROZEN,
-            paused=True,
-        )
-        stack.enter_context(frozen)
-        return _measurements(runs, _ways(server, size, frozen, onnx, folder))
+        others = {"frozen": _worker(stack, folder, "saved_model_worker", "frozen", saved_model_worker.FROZEN)}
+        others |= {way: _worker(stack, folder, "converted_worker", way) for way in converters}
+        return _measurements(runs, _ways(server, size, others, folder))
 
 
-def _ways(server, size, frozen, onnx, folder):
+def _worker(stack, folder, module, name, environment=None):
+    """A paused `workers.Worker` that ends with a stack of contexts; its log is in a folder."""
+    log = os.path.join(folder, f"{name}.log")
+    return stack.enter_context(workers.Worker(f"kpose.benchmark.{module}", log, environment=environment, paused=True))
+
+
+def _ways(server, size, others, folder):
     """Function of a number of persons -> dict name -> function that returns the seconds of a request.
 
     Args:
         server: the `KeypointServer`.
         size: (height, width) of its crops.
-        frozen: the `workers.Worker` with frozen weights.
-        onnx: that with ONNX Runtime, or None.
-        folder: for files.
+        others: dict of a `workers.Worker` for each further way.
+        folder: that of `FILES`.
     """
-    path = os.path.join(folder, "model")
+    path = os.path.join(folder, FILES["frozen"])
     tf.saved_model.save(server, path, signatures=server.signatures)
     # The model, not its signatures: they do not keep the variables.
     model = tf.saved_model.load(path)
@@ -95,27 +100,14 @@ def _ways(server, size, frozen, onnx, folder):
         def alone():
             return model.signatures["serving_images"](images=some)["scores"].numpy()
 
-        request = {"path": path, "batch_size": count, "size": size}
-        found = {
-            "whole": lambda: seconds_of(whole),
-            "alone": lambda: seconds_of(alone),
-            "frozen": lambda: frozen.ask(request)["seconds"],
-        }
-        if onnx is not None:
-            file = os.path.join(folder, ONNX_FILE)
-            found["onnx"] = lambda: onnx.ask(request | {"path": file})["seconds"][0]
-        return found
+        def asked(way):
+            request = {"path": os.path.join(folder, FILES[way]), "batch_size": count, "size": size}
+            return lambda: others[way].ask(request)["seconds"]
+
+        found = {"whole": lambda: seconds_of(whole), "alone": lambda: seconds_of(alone)}
+        return found | {way: asked(way) for way in others}
 
     return ways
-
-
-@contextlib.contextmanager
-def _onnx(server, folder):
-    """The `workers.Worker` of ONNX Runtime, with a server's network in a file of the folder."""
-    with open(os.path.join(folder, ONNX_FILE), "wb") as file:
-        file.write(converted.to_onnx(server)[0])
-    with workers.Worker("kpose.benchmark.onnx_worker", os.path.join(folder, "onnx.log"), paused=True) as worker:
-        yield worker
 
 
 def _measurements(runs, ways):
@@ -143,6 +135,8 @@ def _measurements(runs, ways):
         "latency_ratio_to_onnx": ratio(middle, "alone", "onnx"),
         "frozen_throughput_ratio_to_onnx": ratio(seconds, "onnx", "frozen"),
         "frozen_latency_ratio_to_onnx": ratio(middle, "frozen", "onnx"),
+        "lite_throughput_ratio_to_onnx": ratio(seconds, "onnx", "lite"),
+        "lite_latency_ratio_to_onnx": ratio(middle, "lite", "onnx"),
         "preprocessing_ms": 1000 * (middle["whole"] - middle["alone"]),
         "share_of_preprocessing": 1 - seconds["alone"] / seconds["whole"],
     }

@@ -32,7 +32,8 @@ def test_a_benchmark_ends_with_one_json_object(name, monkeypatch, capfd):
     if name == "serve":
         for network in serving.NETWORKS:
             assert measured[f"{network}_whole_p95_ms"] >= measured[f"{network}_whole_p50_ms"] > 0
-            assert measured[f"{network}_alone_persons_per_second_at_2"] > 0
+            for way in ("alone", "frozen", "lite"):
+                assert measured[f"{network}_{way}_persons_per_second_at_2"] > 0
             assert (measured[f"{network}_latency_ratio_to_onnx"] is None) == (f"{network}_onnx_p50_ms" not in measured)
 
 
