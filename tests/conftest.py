@@ -71,15 +71,24 @@ def tiny_evaluation(tiny_run, tiny_data, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def model_dir(tiny_run, tmp_path_factory):
-    """The folder of the tiny run's exported versions, of which there is one.
-
-    `Model` loads it once: the later ones share its network, because loading it takes seconds.
-    """
+    """The folder of the tiny run's exported versions, of which there is one."""
     from kpose.export import saved_model
-    from kpose.predict import model, networks
 
     folder = str(tmp_path_factory.mktemp("serving"))
     assert saved_model.export(tiny_run, folder) == os.path.join(folder, "1")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def graph_dir(model_dir, tmp_path_factory):
+    """The same version without its .tflite file, so that predictions come from the graph.
+
+    `Model` loads it once: the later ones share its network, because loading it takes seconds.
+    """
+    from kpose.predict import model, networks
+
+    folder = str(tmp_path_factory.mktemp("graph") / "1")
+    shutil.copytree(os.path.join(model_dir, "1"), folder, ignore=shutil.ignore_patterns("*.tflite"))
     opened = functools.cache(networks.open_network)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
@@ -90,21 +99,26 @@ def model_dir(tiny_run, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def quick_exports(model_dir):
-    """A context in which exports contain a copy of the graph of `model_dir`.
+    """A context in which exports contain copies of the graph and of the .tflite file of `model_dir`.
 
-    Tracing and writing the graph takes seconds. Everything else of an export is done.
+    Tracing and writing them takes seconds. Everything else of an export is done.
     """
-    from kpose.export import saved_model
+    from kpose.export import converted, saved_model
 
     def copy(_, folder):
         for name in ("saved_model.pb", "fingerprint.pb"):
             shutil.copyfile(os.path.join(model_dir, "1", name), os.path.join(folder, name))
         shutil.copytree(os.path.join(model_dir, "1", "variables"), os.path.join(folder, "variables"))
 
+    def lite(*_):
+        with open(os.path.join(model_dir, "1", "assets.extra", "model.tflite"), "rb") as file:
+            return file.read()
+
     @contextlib.contextmanager
     def context():
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(saved_model, "_save", copy)
+            patch.setattr(converted, "lite", lite)
             yield
             # A later undo of a patch that was made meanwhile would bring it back for all other tests.
             assert saved_model._save is copy

@@ -63,6 +63,13 @@ _NAME = flags.DEFINE_string(
     "all models of OUTPUT_DIR. Default: kpose, with the versions in OUTPUT_DIR.",
     flag_values=FLAGS,
 )
+_LITE = flags.DEFINE_bool(
+    "lite",
+    True,
+    "For saved_model: also write the network as TensorFlow Lite into the version, which then is about twice as large. "
+    "kpose.load and kpose-predict run this file, without TensorFlow; TF Serving ignores it.",
+    flag_values=FLAGS,
+)
 _RECORDS = flags.DEFINE_string(
     "records",
     None,
@@ -75,6 +82,8 @@ def main():
     if _FORMAT.value != "saved_model":
         if _NAME.value:
             raise cli.InputError("--name needs --format=saved_model")
+        if not _LITE.value:
+            raise cli.InputError("--nolite needs --format=saved_model")
         from kpose.export import converted
 
         converted.export(
@@ -91,7 +100,7 @@ def main():
 
     if _QUANTIZE.value != "none" or _RECORDS.value:
         raise cli.InputError("--quantize needs --format=tflite; --records needs --format=tflite or --format=onnx")
-    saved_model.export(_WORKDIR.value, _OUTPUT_DIR.value, _FLIP_TEST.value, _BEST.value, _NAME.value)
+    saved_model.export(_WORKDIR.value, _OUTPUT_DIR.value, _FLIP_TEST.value, _BEST.value, _NAME.value, _LITE.value)
 
 
 def console():

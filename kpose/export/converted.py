@@ -57,20 +57,7 @@ def export(workdir, output_dir, kind, quantize="none", records_pattern=None, fli
     trained = load_trained(workdir, best)
     output_dir = trained.output_folder(output_dir)
     files.check_file_for_output(os.path.join(output_dir, f"model.{kind}"), "--output_dir")
-    server, facts = network_server(trained, flip_test)
-    crops = _Crops(trained.config, trained.skeleton, records_pattern, server.takes_aspects, facts["offset"])
-    if kind == "tflite":
-        content, run = _to_tflite(server, quantize)
-    else:
-        content, run = to_onnx(server)
-    content = description.attach(content, kind, facts)
-    largest = max(np.abs(run(*c)[..., :2] - server.serve_images(*c)["keypoints"][..., :2]).max() for c in crops.some())
-    limit = TOLERANCE * max(crops.size) / 224
-    if quantize == "none" and not largest <= limit:
-        raise InputError(
-            f"{kind}: its keypoints differ from those of Keras by {largest:.2f} pixels of the crop, more than "
-            f"{limit:.2f}: the file was not written"
-        )
+    content, run, crops, largest = _checked(trained, kind, quantize, records_pattern, flip_test)
     path = os.path.join(output_dir, f"model.{kind}")
     with files.replacing(path, "wb") as file:
         file.write(content)
@@ -78,7 +65,7 @@ def export(workdir, output_dir, kind, quantize="none", records_pattern=None, fli
     found = {"path": path, "bytes": len(content), "largest_difference": float(largest)}
     if records_pattern:
         found |= crops.scores(run)
-        of_keras = crops.scores(lambda *inputs: server.serve_images(*inputs)["keypoints"].numpy())
+        of_keras = crops.scores(crops.keras)
         found |= {f"{name}_keras": value for name, value in of_keras.items()}
         key, title = ("pcp", "strict PCP") if trained.skeleton.limbs else ("pdj", "PDJ@0.2")
         texts = ["-" if found[name] is None else f"{100 * found[name]:.1f}%" for name in (key, f"{key}_keras")]
@@ -89,6 +76,40 @@ def export(workdir, output_dir, kind, quantize="none", records_pattern=None, fli
         )
     logging.info("%s: %.1f MB, differs by at most %.3g pixels of the crop", path, len(content) / 1e6, largest)
     return found
+
+
+def lite(trained, flip_test=False):
+    """Returns the .tflite file of a trained network with float32 weights, in bytes.
+
+    Args:
+        trained: `runs.workdir.Trained`.
+        flip_test: average each prediction with the prediction for the mirrored image, in the graph.
+
+    Raises:
+        InputError: the converter fails, or the result differs from Keras.
+    """
+    return _checked(trained, "tflite", "none", None, flip_test)[0]
+
+
+def _checked(trained, kind, quantize, records_pattern, flip_test):
+    """Converts a network and compares it with Keras.
+
+    Returns:
+        The file in bytes; a function that runs it, as of `to_onnx`; the `_Crops` of the comparison;
+        the largest difference, in pixels of the crop.
+    """
+    server, facts = network_server(trained, flip_test)
+    crops = _Crops(server, trained.config, trained.skeleton, records_pattern, facts["offset"])
+    content, run = _to_tflite(server, quantize) if kind == "tflite" else to_onnx(server)
+    content = description.attach(content, kind, facts)
+    largest = max(np.abs(run(*c)[..., :2] - crops.keras(*c)[..., :2]).max() for c in crops.some())
+    limit = TOLERANCE * max(crops.size) / 224
+    if quantize == "none" and not largest <= limit:
+        raise InputError(
+            f"{kind}: its keypoints differ from those of Keras by {largest:.2f} pixels of the crop, more than "
+            f"{limit:.2f}: the file was not written"
+        )
+    return content, run, crops, largest
 
 
 def network_server(trained, flip_test=False):
@@ -137,16 +158,16 @@ class _Crops:
     """The crops on which a conversion is compared with Keras.
 
     Args:
+        server: the `KeypointServer`.
         config: the recipe.
         skeleton: the `Skeleton` of the keypoints.
         pattern: glob of records; None: the crops are noise.
-        with_aspects: the network also takes the aspects of what the crops show.
         offset: [2] to be added to the predictions, in pixels of the image.
     """
 
-    def __init__(self, config, skeleton, pattern, with_aspects, offset):
-        self.size, self._skeleton = tuple(config.model.input_size), skeleton
-        self._with_aspects, self._offset = with_aspects, np.float32(offset)
+    def __init__(self, server, config, skeleton, pattern, offset):
+        self.size, self._server, self._skeleton = tuple(config.model.input_size), server, skeleton
+        self._offset = np.float32(offset)
         self._batches = None
         if pattern:
             self._batches = pipeline.evaluation_batches(
@@ -168,8 +189,12 @@ class _Crops:
 
     def _inputs(self, images, regions):
         """Returns (crops [1, H, W, 3] float32 of 0..255, and if the network takes it, aspects [1])."""
-        aspects = (decoding.aspects_of(regions),) if self._with_aspects else ()
+        aspects = (decoding.aspects_of(regions),) if self._server.takes_aspects else ()
         return tf.cast(images, tf.float32), *aspects
+
+    def keras(self, *inputs):
+        """Returns the keypoints [1, K, 3] of Keras for inputs of the network, in pixels of the crop."""
+        return self._server.serve_images(*inputs)["keypoints"].numpy()
 
     def scores(self, run):
         """Returns strict PCP ("pcp") and PDJ@0.2 ("pdj") over all records, in 0..1, or None.

@@ -2,6 +2,7 @@
 
 <base>/<version>/saved_model.pb              the graph
 <base>/<version>/assets.extra/kpose.json     skeleton, recipe and checkpoint of the model
+<base>/<version>/assets.extra/model.tflite   the network alone, for predictions without TensorFlow
 
 Exports with a name have the base <folder>/<name>.
 """
@@ -13,6 +14,7 @@ from kpose.core.errors import InputError
 
 # TensorFlow Serving ignores the folder assets.extra.
 DESCRIPTION_FILE = "assets.extra/kpose.json"
+LITE_FILE = "assets.extra/model.tflite"
 
 
 def versions(base):

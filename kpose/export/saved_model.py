@@ -11,7 +11,7 @@ from absl import logging
 
 from kpose.core import files, locks
 from kpose.core.errors import InputError, first_line
-from kpose.export import model_folder, run_exports, tf_serving
+from kpose.export import converted, model_folder, run_exports, tf_serving
 from kpose.export.graph import KeypointServer
 from kpose.models import folding
 from kpose.runs.workdir import load_trained
@@ -20,7 +20,7 @@ from kpose.runs.workdir import load_trained
 _UNFINISHED = "writing-"
 
 
-def export(workdir, output_dir=None, flip_test=False, best=False, name=None):
+def export(workdir, output_dir=None, flip_test=False, best=False, name=None, lite=True):
     """Writes a trained network to `output_dir/<version>/`, with the next free version number.
 
     The folder is written under another name and renamed when it is complete, so that TF Serving
@@ -33,6 +33,8 @@ def export(workdir, output_dir=None, flip_test=False, best=False, name=None):
         best: take the checkpoint with the best validation score, not the newest one.
         name: name of the model for TF Serving. Its base folder is then `output_dir/<name>`, and one
             server serves all models of `output_dir`. None: `tf_serving.MODEL_NAME`.
+        lite: also write `model_folder.LITE_FILE`, which `kpose.load` runs without TensorFlow. If
+            TensorFlow Lite cannot run the network, a warning says so.
 
     Returns:
         The version's folder.
@@ -54,6 +56,8 @@ def export(workdir, output_dir=None, flip_test=False, best=False, name=None):
         _save(server, unfinished)
         checkpoint = os.path.basename(trained.origin)
         model_folder.write_description(unfinished, skeleton, trained.config.name, checkpoint, trained.calibration)
+        if lite:
+            _write_lite(trained, flip_test, unfinished)
         if not tf_serving.write_warm_up(unfinished, name):
             logging.info(
                 "no warm-up requests were written: they need the package tensorflow-serving-api: "
@@ -74,6 +78,17 @@ def _save(server, folder):
         reason = first_line(error.message)
         base = os.path.dirname(folder)
         raise InputError(f"{base}: cannot be written ({reason}): free some disk space and export again") from None
+
+
+def _write_lite(trained, flip_test, folder):
+    """Writes the network as TensorFlow Lite into the folder of a version."""
+    try:
+        content = converted.lite(trained, flip_test)
+    except InputError as error:
+        logging.warning("%s; kpose.load and kpose-predict will run the SavedModel in TensorFlow", error)
+        return
+    with files.replacing(os.path.join(folder, model_folder.LITE_FILE), "wb") as file:
+        file.write(content)
 
 
 @contextlib.contextmanager

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kpose import config as config_lib
-from kpose.core import geometry, locks, skeletons
+from kpose.core import geometry, litert, locks, skeletons
 from kpose.core.errors import InputError
 from kpose.data import crops, resampling
 from kpose.data.image_files import open_image
 from kpose.evaluate import on_records
-from kpose.export import model_folder, requests, saved_model
+from kpose.export import converted, model_folder, requests, saved_model
 from kpose.models import decoding
-from kpose.predict import files
+from kpose.predict import files, networks
 from kpose.predict.model import Model
 from kpose.runs import workdir
 from tests import helpers, tiny
@@ -100,10 +100,10 @@ def test_with_flip_test_the_keypoints_of_a_mirrored_image_are_mirrored(tiny_run)
     np.testing.assert_allclose(mirrored, keypoints[0], atol=1e-3)
 
 
-def test_the_exported_model_predicts_as_the_network_on_the_same_crop(model_dir, tiny_run, tiny_data):
+def test_the_exported_model_predicts_as_the_network_on_the_same_crop(graph_dir, tiny_run, tiny_data):
     network = workdir.load_trained(tiny_run).network
     data = load(tiny_data["val_annotations"])
-    model, skeleton = Model(model_dir), skeletons.COCO
+    model, skeleton = Model(graph_dir), skeletons.COCO
     assert model.skeleton is skeleton
     for person in data["annotations"][:4]:
         name = next(i["file_name"] for i in data["images"] if i["id"] == person["image_id"])
@@ -147,6 +147,8 @@ def test_an_export_with_flip_test_predicts_as_the_network_with_it(tiny_run, sign
     expected = decoding.predict(network, images, region, skeletons.COCO, flip_test=True)[0]
     np.testing.assert_allclose(flipped, expected, atol=1e-3)
     assert np.abs(flipped - plain)[..., :2].max() > 0.05
+    lite = litert.LiteModel((tmp_path / "1" / model_folder.LITE_FILE).read_bytes())
+    np.testing.assert_allclose(lite(images=images)["keypoints"], expected, atol=1e-3)
 
 
 def test_prediction_and_evaluation_agree(model_dir, evaluation, tiny_data, tmp_path):
@@ -217,8 +219,8 @@ def test_the_default_signature_has_the_documented_inputs_and_outputs(signatures)
     assert set(signature.structured_outputs) == {"keypoints", "scores"}
 
 
-def test_png_and_jpeg_give_the_same_keypoints_and_boxes_may_extend_beyond_the_image(model_dir, tmp_path):
-    model = Model(model_dir)
+def test_png_and_jpeg_give_the_same_keypoints_and_boxes_may_extend_beyond_the_image(graph_dir, tmp_path):
+    model = Model(graph_dir)
     pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8).repeat(20, 0).repeat(20, 1)
     boxes = [[10, 10, 100, 80], [-40, -30, 120, 120], [150, 100, 50, 50]]
     for name, data in (("png", tf.io.encode_png(pixels)), ("jpg", tf.io.encode_jpeg(pixels, quality=100))):
@@ -238,8 +240,8 @@ def test_png_and_jpeg_give_the_same_keypoints_and_boxes_may_extend_beyond_the_im
         ([[0, 0, 5, -5]], "no width or no height"),
     ],
 )
-def test_the_graph_refuses_bad_boxes(model_dir, boxes, message):
-    model = Model(model_dir)
+def test_the_graph_refuses_bad_boxes(graph_dir, boxes, message):
+    model = Model(graph_dir)
     with pytest.raises(InputError, match=message):
         model.predict(np.zeros((20, 20, 3), np.uint8), boxes)
 
@@ -267,6 +269,25 @@ def test_each_export_is_a_new_version_and_a_failed_export_leaves_nothing(
     with pytest.raises(OSError, match="disk full"):
         saved_model.export(tiny_run, folder)
     assert sorted(name for name in os.listdir(folder) if os.path.isdir(os.path.join(folder, name))) == ["1", "2"]
+
+
+def test_a_version_is_written_without_a_lite_file_if_it_is_not_wanted_or_not_possible(
+    tiny_run, quick_exports, tmp_path, monkeypatch, caplog
+):
+    def fails(*_):
+        raise InputError("TensorFlow Lite cannot convert this network")
+
+    with quick_exports():
+        unwanted = saved_model.export(tiny_run, str(tmp_path / "unwanted"), lite=False)
+        assert not caplog.text
+        with pytest.MonkeyPatch.context() as patch, caplog.at_level("WARNING", logger="absl"):
+            patch.setattr(converted, "lite", fails)
+            impossible = saved_model.export(tiny_run, str(tmp_path / "impossible"))
+    assert "cannot convert this network; kpose.load and kpose-predict will run the SavedModel" in caplog.text
+    for folder in (unwanted, impossible):
+        assert sorted(os.listdir(os.path.join(folder, "assets.extra")))[0] == "kpose.json"
+        assert not os.path.exists(os.path.join(folder, model_folder.LITE_FILE))
+        assert isinstance(networks.open_network(folder), networks.GraphNetwork)
 
 
 def test_exports_at_the_same_time_get_different_versions(tiny_run, quick_exports, tmp_path):
@@ -365,8 +386,8 @@ def test_pixels_and_their_file_give_the_same_keypoints(signatures, tiny_data):
             signatures["serving_pixels"](image=image, boxes=some)
 
 
-def test_an_export_of_an_older_version_is_an_error(model_dir, tmp_path):
-    version, older = model_folder.version_folder(model_dir), tf.Module()
+def test_an_export_of_an_older_version_is_an_error(graph_dir, tmp_path):
+    version, older = model_folder.version_folder(graph_dir), tf.Module()
     older.serve = tf.function(lambda images: {"keypoints": images}, [tf.TensorSpec([None], name="images")])
     shutil.copytree(version, tmp_path / "1", ignore=shutil.ignore_patterns("saved_model.pb", "variables"))
     tf.saved_model.save(older, str(tmp_path / "1"), signatures={"serving_images": older.serve})

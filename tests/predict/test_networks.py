@@ -34,9 +34,9 @@ def lite_file(lite_export):
 
 
 @pytest.fixture(scope="module")
-def served(model_dir):
-    """The network of the SavedModel, opened once: it takes seconds."""
-    return networks.open_network(model_dir)
+def served(graph_dir):
+    """The network of the SavedModel in TensorFlow, opened once: it takes seconds."""
+    return networks.open_network(graph_dir)
 
 
 def same(found, expected, atol=0.05):
@@ -241,16 +241,19 @@ def _damaged(path, folder):
         ("bare.tflite", "no description of a kpose model inside"),
         ("text.tflite", "no description of a kpose model inside"),
         ("broken", "SavedModel is damaged"),
+        ("broken_lite", "broken_lite/assets.extra/model.tflite: damaged: its checksum"),
         ("norun", "checkpoint"),
     ],
 )
-def test_bad_sources_are_one_line(name, message, lite_file, model_dir, tiny_run, tmp_path):
+def test_bad_sources_are_one_line(name, message, lite_file, model_dir, graph_dir, tiny_run, tmp_path):
     _damaged(lite_file, tmp_path)
     (tmp_path / "photo.jpg").write_bytes(b"x")
     (tmp_path / "empty").mkdir()
     for name_of_model in ("hands", "people"):
         (tmp_path / "several" / name_of_model / "1").mkdir(parents=True)
-    shutil.copytree(os.path.join(model_dir, "1"), tmp_path / "broken")
+    shutil.copytree(os.path.join(model_dir, "1"), tmp_path / "broken_lite")
+    shutil.copy(tmp_path / "changed.tflite", tmp_path / "broken_lite" / "assets.extra" / "model.tflite")
+    shutil.copytree(graph_dir, tmp_path / "broken")
     (tmp_path / "broken" / "saved_model.pb").write_bytes(b"broken")
     (tmp_path / "norun").mkdir()
     shutil.copy(os.path.join(tiny_run, "config.json"), tmp_path / "norun")
@@ -298,15 +301,16 @@ sys.meta_path.insert(0, Blocker())
 BLOCKED = ("tensorflow", "keras", "keras_cv", "ml_collections", "matplotlib", "pycocotools", "scipy", "numba", "jinja2")
 
 
-def test_command_and_python_need_no_tensorflow(photos, model_dir, tmp_path):
+def test_command_and_python_need_no_tensorflow(photos, model_dir, graph_dir, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         f"BLOCKED = {BLOCKED}\n{BLOCKER}\n"
         "import kpose\n"
         f"people = kpose.load().predict({str(photos / 'a.jpg')!r}, [[10, 5, 40, 80]])\n"
         "assert people.keypoints.shape == (1, 17, 3), people.keypoints.shape\n"
+        f"kpose.load({model_dir!r}).predict({str(photos / 'a.jpg')!r}, [[10, 5, 40, 80]])\n"
         "try:\n"
-        f"    kpose.load({model_dir!r})\n"
+        f"    kpose.load({graph_dir!r})\n"
         "except ValueError as error:\n"
         "    assert 'this needs TensorFlow, which is not installed: pip install' in str(error)\n"
         "else:\n"

@@ -54,7 +54,7 @@ def test_four_ways_to_predict_agree(persons, tmp_path):
         labels = json.load(file)
     names = {image["id"]: os.path.join(images, image["file_name"]) for image in labels["images"]}
     on_records.evaluate(MODEL, None, annotations, str(tmp_path / "evaluation"), images=images)
-    served = saved_model.export(MODEL, str(tmp_path / "serving"))
+    served = saved_model.export(MODEL, str(tmp_path / "serving"), lite=False)
     used = list(names.values())
     for name, source in (("command", None), ("saved_model", served)):
         predict_files.predict(source, used, annotations, str(tmp_path / name), overlays=False)

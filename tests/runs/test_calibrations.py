@@ -81,14 +81,14 @@ def shipped(calibrated, converted_once, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "kind", ["checkpoint", "saved_model", pytest.param("tflite", marks=pytest.mark.slow), "shipped"]
+    "kind", ["checkpoint", "saved_model", "graph", pytest.param("tflite", marks=pytest.mark.slow), "shipped"]
 )
 def test_all_predictions_have_the_calibrated_scores(
     kind, calibrated, shipped, expected, tiny_data, tmp_path, monkeypatch
 ):
     source = calibrated
-    if kind == "saved_model":
-        source = saved_model.export(calibrated, str(tmp_path / "serving"))
+    if kind in ("saved_model", "graph"):
+        source = saved_model.export(calibrated, str(tmp_path / "serving"), lite=kind == "saved_model")
         with open(os.path.join(source, "assets.extra", "kpose.json")) as file:
             assert json.load(file)["calibration"]["joints"]["a"] == 2.0
     elif kind == "tflite":

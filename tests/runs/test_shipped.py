@@ -168,7 +168,7 @@ def test_a_shipped_model_is_evaluated_and_exported_by_its_name(tiny_run, tiny_da
         with pytest.raises(InputError, match="--output_dir is missing") as error:
             export("tiny_v1")
         helpers.one_line(error)
-    version = saved_model.export("tiny_v1", str(tmp_path / "serving"))
+    version = saved_model.export("tiny_v1", str(tmp_path / "serving"), lite=False)
     photo = os.path.join(tiny_data["folder"], "images", "val", "000000000001.jpg")
     box = [[10, 10, 80, 90]]
     served, shipped = (kpose.load(source).predict(photo, box).keypoints for source in (version, "tiny_v1"))
