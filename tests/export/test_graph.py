@@ -272,18 +272,19 @@ def test_each_export_is_a_new_version_and_a_failed_export_leaves_nothing(
 
 
 def test_a_version_is_written_without_a_lite_file_if_it_is_not_wanted_or_not_possible(
-    tiny_run, quick_exports, tmp_path, monkeypatch, caplog
+    tiny_run, quick_exports, tmp_path, caplog
 ):
     def fails(*_):
         raise InputError("TensorFlow Lite cannot convert this network")
 
-    with quick_exports():
+    text = "cannot convert this network; kpose.load and kpose-predict will run the SavedModel"
+    with quick_exports(), caplog.at_level("WARNING", logger="absl"):
         unwanted = saved_model.export(tiny_run, str(tmp_path / "unwanted"), lite=False)
-        assert not caplog.text
-        with pytest.MonkeyPatch.context() as patch, caplog.at_level("WARNING", logger="absl"):
+        assert text not in caplog.text
+        with pytest.MonkeyPatch.context() as patch:
             patch.setattr(converted, "lite", fails)
             impossible = saved_model.export(tiny_run, str(tmp_path / "impossible"))
-    assert "cannot convert this network; kpose.load and kpose-predict will run the SavedModel" in caplog.text
+    assert text in caplog.text
     for folder in (unwanted, impossible):
         assert sorted(os.listdir(os.path.join(folder, "assets.extra")))[0] == "kpose.json"
         assert not os.path.exists(os.path.join(folder, model_folder.LITE_FILE))
