@@ -20,7 +20,7 @@ from kpose.data import pipeline, records
 from kpose.export import description, run_exports, tflite
 from kpose.export.graph import KeypointServer
 from kpose.metrics import tables
-from kpose.models import decoding, folding
+from kpose.models import decoding
 from kpose.runs.workdir import load_trained
 
 # Number of crops in the comparison with Keras.
@@ -125,7 +125,7 @@ def network_server(trained, flip_test=False):
     Returns:
         (`KeypointServer`, dict of JSON values).
     """
-    network, data = folding.fold_batch_norm(trained.network), trained.config.data
+    network, data = trained.folded, trained.config.data
     size = tuple(trained.config.model.input_size)
     server = KeypointServer(
         network, trained.skeleton, size, data.padding, flip_test, data.aspect, calibration=trained.calibration

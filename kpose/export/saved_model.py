@@ -13,7 +13,6 @@ from kpose.core import files, locks
 from kpose.core.errors import InputError, first_line
 from kpose.export import converted, model_folder, run_exports, tf_serving
 from kpose.export.graph import KeypointServer
-from kpose.models import folding
 from kpose.runs.workdir import load_trained
 
 # Start of the names of folders of versions that are being written.
@@ -48,8 +47,8 @@ def export(workdir, output_dir=None, flip_test=False, best=False, name=None, lit
     tf_serving.check_name(name, output_dir)
     base = os.path.join(output_dir, name) if name else output_dir
     files.check_folder_for_output(base)
-    network, skeleton = folding.fold_batch_norm(trained.network), trained.skeleton
-    server = KeypointServer.from_config(network, trained.config, skeleton, flip_test, trained.calibration)
+    skeleton = trained.skeleton
+    server = KeypointServer.from_config(trained.folded, trained.config, skeleton, flip_test, trained.calibration)
     os.makedirs(base, exist_ok=True)
     _remove_leftovers(base)
     with _unfinished(base) as unfinished:

@@ -139,7 +139,6 @@ def _without_batch_norm(trained):
     """A trained MoveNet with its added BatchNorm folded into its convolutions; others as they are."""
     from kpose import models
     from kpose.core import devices
-    from kpose.models import folding
 
     config = trained.config.copy_and_resolve_references()
     if config.model.name != "movenet" or not config.model.batch_norm:
@@ -147,7 +146,7 @@ def _without_batch_norm(trained):
     config.model.batch_norm = False
     with devices.dtype_policy("float32"):
         network = models.build(config.model, trained.skeleton)
-    network.set_weights(folding.fold_batch_norm(trained.network).get_weights())
+    network.set_weights(trained.folded.get_weights())
     return dataclasses.replace(trained, config=config, network=network)
 
 

@@ -13,6 +13,7 @@ calibration.json the calibration of the scores, if there is one (`kpose.runs.cal
 
 import csv
 import dataclasses
+import functools
 import os
 
 import keras
@@ -23,6 +24,7 @@ from kpose import config as config_lib
 from kpose import models
 from kpose.core import devices, files, skeleton_files, skeletons
 from kpose.core.errors import InputError, first_line
+from kpose.models import folding
 from kpose.models.calibration import Calibration
 from kpose.models.layers import OUTPUTS_OF_LOSS
 from kpose.models.weights import sources
@@ -272,6 +274,11 @@ class Trained:
     origin: str
     folder: str | None
     calibration: Calibration | None = None
+
+    @functools.cached_property
+    def folded(self):
+        """The network for inference: BatchNorm folded into convolutions (`folding.fold_batch_norm`)."""
+        return folding.fold_batch_norm(self.network)
 
     def output_folder(self, given, name=""):
         """The folder for results: `given`, or else the folder `name` of the run.
