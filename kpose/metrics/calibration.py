@@ -9,6 +9,7 @@ torso counts too. Joints without a label do not count: nobody knows where they a
 import numpy as np
 
 from kpose.core.errors import InputError
+from kpose.core.oks import joint_similarity
 
 # The least OKS of a joint that is right. COCO counts a person from this OKS on.
 RIGHT = 0.5
@@ -31,10 +32,10 @@ def outcomes(truth, prediction, areas, skeleton):
         (right [N, K] bool, counted [N, K] bool, oks [N] float64). A joint counts if it is labelled
         and the area is positive. The OKS of a person without such a joint is NaN.
     """
-    counted = (truth[..., 2] > 0) & (np.asarray(areas)[:, None] > 0)
-    squared = np.square(np.asarray(prediction, np.float64) - truth[..., :2]).sum(-1)
-    variances = np.square(2 * np.asarray(skeleton.oks_sigmas))
-    similarity = np.exp(-squared / (2 * variances * np.where(np.asarray(areas) > 0, areas, 1)[:, None]))
+    areas = np.asarray(areas)
+    counted = (truth[..., 2] > 0) & (areas[:, None] > 0)
+    prediction = np.asarray(prediction, np.float64)
+    similarity = joint_similarity(prediction, truth, np.where(areas > 0, areas, 1), skeleton.oks_sigmas)
     with np.errstate(invalid="ignore"):
         oks = (similarity * counted).sum(1) / counted.sum(1)
     return (similarity >= RIGHT) & counted, counted, oks

@@ -5,6 +5,7 @@ import typing
 import numpy as np
 
 from kpose.core import boxes as core_boxes
+from kpose.core.oks import joint_similarity
 
 # Area of a person as a fraction of the area of the box: the mean of COCO's labels.
 AREA = 0.53
@@ -72,7 +73,7 @@ def _without_repeats(scores, similarity, limit):
 
 
 def oks(first, second, areas, sigmas):
-    """Object keypoint similarity of poses (https://cocodataset.org/#keypoints-eval), all joints.
+    """Object keypoint similarity of poses, all joints.
 
     Args:
         first, second: [..., K, 2 or more] x, y in pixels.
@@ -82,9 +83,7 @@ def oks(first, second, areas, sigmas):
     Returns:
         [...] in 0..1.
     """
-    squared = np.square(first[..., :2] - second[..., :2]).sum(-1)
-    variances = np.square(2 * np.asarray(sigmas))
-    return np.exp(-squared / (2 * variances * np.maximum(areas, 1)[..., None])).mean(-1)
+    return joint_similarity(first, second, np.maximum(areas, 1), sigmas).mean(-1)
 
 
 def agreement(keypoints, detections, sigmas):
