@@ -46,12 +46,6 @@ def load_calibration(name=None):
     return calibration.of_fields(card.get("calibration"), f"{card['name']}.json")
 
 
-def load_network(name=None):
-    """Returns the recipe and the Keras network of a shipped model, as `load`."""
-    config, _, network, _ = load(name)
-    return config, network
-
-
 def read_card(name):
     """Returns the card, a dict, and the recipe of a shipped model.
 

@@ -14,7 +14,7 @@ from kpose.core.errors import InputError
 from kpose.export import shipped_model, tflite
 from kpose.models import backbones
 from kpose.models.weights import sources
-from kpose.runs import shipped, shipped_files, workdir
+from kpose.runs import shipped_files, workdir
 from kpose.train import trainer
 from tests import helpers, tiny
 from tests.models.pytorch_files import add_torch_modules, resnet_state, tensors, write_zip
@@ -105,12 +105,12 @@ def test_fine_tuning_starts_as_the_function_of_a_shipped_model(run, tiny_data, t
     monkeypatch.setattr(tflite, "convert", lambda *arguments: b"")
     monkeypatch.setattr(shipped_files, "FOLDER", str(tmp_path))
     shipped_model.ship(run, "resnet_v1", output_dir=str(tmp_path))
-    source = keypoints(shipped.load_network("resnet_v1")[1])
+    source = keypoints(workdir.load_trained("resnet_v1").network)
     # The weights are stored in float16.
     np.testing.assert_allclose(source, keypoints(workdir.load_trained(run).network), atol=5e-3)
     assert np.abs(initial(recipe(tiny_data, "resnet_v1")) - source).max() < 1e-5
     make_old(tmp_path / "resnet_v1.json", "recipe")
-    np.testing.assert_array_equal(keypoints(shipped.load_network("resnet_v1")[1]), source)
+    np.testing.assert_array_equal(keypoints(workdir.load_trained("resnet_v1").network), source)
 
 
 @pytest.mark.slow

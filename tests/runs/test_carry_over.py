@@ -13,7 +13,6 @@ from kpose import models
 from kpose.core import skeletons
 from kpose.core.errors import InputError
 from kpose.runs import carry_over, workdir
-from kpose.runs.shipped import load_network
 from kpose.runs.shipped_files import DEFAULT
 from kpose.train import trainer
 from tests import helpers, tiny
@@ -63,7 +62,7 @@ def test_the_shipped_model_gives_the_same_points_for_the_joints_of_another_skele
         network = workdir.build_network(config, LSP, initial_weights=True)
     assert "136 of 143 arrays are taken" in caplog.text and "begin anew: the joints neck, head_top" in caplog.text
     assert "trained on crops without stretching, but the crops of the records are stretched" in caplog.text
-    found, expected = predict(network, 192), predict(load_network()[1], 192)
+    found, expected = predict(network, 192), predict(workdir.load_trained(DEFAULT).network, 192)
     assert len(SHARED) == 12
     for joint in SHARED:
         for output in ("keypoints", "visibility"):

@@ -65,7 +65,7 @@ def test_notice_names_every_file_of_weights():
 def test_the_shipped_model_is_refused_when_damaged(tmp_path, monkeypatch):
     shutil.copytree(shipped_files.FOLDER, tmp_path / "models")
     monkeypatch.setattr(shipped_files, "FOLDER", str(tmp_path / "models"))
-    for suffix, load in (("npz", shipped_lib.load_network), ("tflite", networks.open_network)):
+    for suffix, load in (("npz", shipped_lib.load), ("tflite", networks.open_network)):
         path = tmp_path / "models" / f"{shipped_files.DEFAULT}.{suffix}"
         path.write_bytes(path.read_bytes()[:-1000])
         with pytest.raises(InputError, match="damaged .*install kpose again"):

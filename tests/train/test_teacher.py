@@ -11,7 +11,6 @@ from kpose.data import pipeline
 from kpose.models.movenet import movenet
 from kpose.models.weights import movenet_tfjs
 from kpose.runs import checkpoints, workdir
-from kpose.runs.shipped import load_network
 from kpose.runs.shipped_files import DEFAULT
 from kpose.train import losses, setup, teacher, trainer
 from kpose.train.regressor import Regressor
@@ -153,7 +152,7 @@ def test_a_run_begins_with_another_s_weights(tiny_run):
     config.model.weights, config.model.frozen_blocks = DEFAULT, 3
     config.model.input_size = (64, 32)
     network = workdir.build_network(config, skeletons.COCO, initial_weights=True)
-    _, shipped = load_network()
+    shipped = workdir.load_trained(DEFAULT).network
     for new, old in zip(network.variables, shipped.variables, strict=True):
         np.testing.assert_array_equal(new.numpy(), old.numpy(), err_msg=new.path)
     frozen = {v.path for v in network.variables} - {v.path for v in network.trainable_variables}
