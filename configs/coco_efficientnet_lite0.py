@@ -4,8 +4,8 @@ No weights of a pose model are used. Joints that a data set does not label are l
 
 Paper: those of `efficientnet_lite0`.
 Reaches: strict PCP 62.5% on the 816 labelled persons of devval (a part of COCO), 71.1% on its 32
-fully visible persons, 68.7% on the LSP test half. With more pixels and steps, partly on a GPU, 71.4%
-on devval and 79.5% on LSP (docs/results.md, "Run B with more pixels and steps"). Ground-truth boxes,
+fully visible persons, 68.7% on the LSP test half. With more pixels and steps, partly on a GPU, 72.2%
+on devval and 80.0% on LSP (docs/results.md, "Run B with more pixels and steps"). Ground-truth boxes,
 no flip test, `loss.weighting=kpose_0.1`.
 Time: 45 minutes for 3,600 steps at 89 images/s on two CPU cores (AVX512_BF16); 70 minutes were
 measured while other work ran.

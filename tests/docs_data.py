@@ -124,6 +124,7 @@ BLOCKS = {
     ),
     "docs/results.md": (
         ("kpose.train --config=coco_integral", RUN),
+        ("kpose.export.shipped_model", "writes into the package; tests/runs/test_shipped.py writes elsewhere"),
         ("kpose.train --config=deeppose", RUN),
         ("kpose.train --config=lsp_efficientnet_lite0", "needs the records and weights of Leeds Sports Pose"),
         ("kpose.train --config=deeppose_stage2", "needs the run and the records of the block before it"),

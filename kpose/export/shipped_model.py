@@ -49,7 +49,7 @@ _BEST = flags.DEFINE_bool(
 _AVERAGE_WITH = flags.DEFINE_string(
     "average_with",
     None,
-    "Shipped model of the same network: ship a mean of its weights and the run's.",
+    "Another run (its folder) or a shipped model, with the same network: ship a mean of its weights and the run's.",
     flag_values=FLAGS,
 )
 _SHARE = flags.DEFINE_float(
@@ -73,9 +73,9 @@ def ship(workdir, name, facts=None, output_dir=None, best=False, average_with=No
         facts: dict of entries that are added to the card.
         output_dir: folder for the files; None: `shipped_files.FOLDER`.
         best: take the checkpoint with the best validation score, not the newest one.
-        average_with: a shipped model; the weights are the means of its weights and the run's. For a
-            run that began with this model, the mean is often better than both (Wortsman et al.,
-            "Model soups", ICML 2022). None: the run's weights.
+        average_with: folder of another run, or a shipped model; the weights are the means of its
+            weights and the run's. For a run that began with this model, the mean is often better
+            than both (Wortsman et al., "Model soups", ICML 2022). None: the run's weights.
         share: share of the run in the mean.
         calibrate_on: glob of records on which the calibration of the scores is fitted; None: that of
             the run, if it has one for these weights.
@@ -85,8 +85,8 @@ def ship(workdir, name, facts=None, output_dir=None, best=False, average_with=No
 
     Raises:
         InputError: the run does not exist or is a cascade; the name contains a folder; a fact has
-            the name of another entry of the card; `average_with` is another network; the scores
-            cannot be calibrated.
+            the name of another entry of the card; `average_with` does not exist or is another
+            network; the scores cannot be calibrated.
     """
     # Imported here, because --help must not wait for TensorFlow.
     from kpose.models.layers import OUTPUTS_OF_LOSS
@@ -114,7 +114,7 @@ def ship(workdir, name, facts=None, output_dir=None, best=False, average_with=No
         "checkpoint": os.path.basename(trained.origin),
     }
     if average_with:
-        card |= {"averaged_with": average_with, "share_of_run": share}
+        card |= {"averaged_with": os.path.basename(os.path.normpath(average_with)), "share_of_run": share}
     if trained.calibration is None:
         logging.warning("the scores of %s are not calibrated: --calibrate_on=RECORDS fits a calibration", name)
     else:
@@ -151,12 +151,14 @@ def _without_batch_norm(trained):
 
 
 def _average(trained, name, share):
-    """Replaces the weights of a trained network with means of them and those of a shipped model."""
+    """Replaces the weights of a trained network with means of them and those of a run or shipped model."""
     from kpose.runs.workdir import load_trained
 
-    if not shipped_files.is_shipped(name):
-        raise InputError(f"--average_with={name}: the shipped models are {', '.join(shipped_files.names())}")
-    arrays, others = trained.network.get_weights(), load_trained(name).network.get_weights()
+    if not os.path.isdir(name) and not shipped_files.is_shipped(name):
+        names = ", ".join(shipped_files.names())
+        raise InputError(f"--average_with={name}: no folder of a run; the shipped models are {names}")
+    other = _without_batch_norm(load_trained(name))
+    arrays, others = trained.network.get_weights(), other.network.get_weights()
     if [array.shape for array in arrays] != [array.shape for array in others]:
         raise InputError(f"--average_with={name}: its network is not that of {trained.origin}")
     trained.network.set_weights(

@@ -12,12 +12,13 @@ import kpose
 from kpose.core import skeletons
 from kpose.core.errors import InputError
 from kpose.evaluate import on_records
-from kpose.export import converted, saved_model, shipped_model
+from kpose.export import converted, saved_model, shipped_model, tflite
 from kpose.models import decoding
 from kpose.predict import networks
 from kpose.runs import shipped as shipped_lib
 from kpose.runs import shipped_files, workdir
-from tests import helpers
+from kpose.train import trainer
+from tests import helpers, tiny
 from tests.core.test_cli import run
 
 
@@ -122,7 +123,19 @@ def test_the_command_averages_a_run_with_a_shipped_model(shipped, tiny_run, tmp_
     assert card["trained_on"] == "synthetic images" and networks.open_network("mean").name == "mean"
     assert card.keys() - {"trained_on"} <= shipped_model._ENTRIES
     status, _, err = run(monkeypatch, capfd, "kpose.export.shipped_model", *arguments, "--average_with=none")
-    assert status != 0 and "--average_with=none: the shipped models are mean, tiny_v1" in err
+    assert status != 0 and "--average_with=none: no folder of a run; the shipped models are mean, tiny_v1" in err
+
+
+def test_the_mean_of_two_runs(tiny_run, tiny_data, tmp_path, monkeypatch):
+    monkeypatch.setattr(tflite, "convert", lambda *arguments: b"")
+    other = str(tmp_path / "other")
+    trainer.train(tiny.make_recipe(tiny_data["train"], seed=1, steps=1), other)
+    shipped_model.ship(tiny_run, "mean", output_dir=str(tmp_path), average_with=f"{other}/", share=0.75)
+    card = json.loads((tmp_path / "mean.json").read_text())
+    assert (card["averaged_with"], card["share_of_run"]) == ("other", 0.75)
+    first, second = (workdir.load_trained(folder).network.get_weights() for folder in (tiny_run, other))
+    for array, one, two in zip(np.load(tmp_path / "mean.npz").values(), first, second, strict=True):
+        np.testing.assert_allclose(array, 0.75 * one + 0.25 * two, rtol=2e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(
