@@ -49,7 +49,8 @@ _BEST = flags.DEFINE_bool(
 _AVERAGE_WITH = flags.DEFINE_string(
     "average_with",
     None,
-    "Another run (its folder) or a shipped model, with the same network: ship a mean of its weights and the run's.",
+    "Another run (its folder), a shipped model or a file of MoveNet's weights, of the same network: ship a mean of "
+    "its weights and the run's.",
     flag_values=FLAGS,
 )
 _SHARE = flags.DEFINE_float(
@@ -73,9 +74,11 @@ def ship(workdir, name, facts=None, output_dir=None, best=False, average_with=No
         facts: dict of entries that are added to the card.
         output_dir: folder for the files; None: `shipped_files.FOLDER`.
         best: take the checkpoint with the best validation score, not the newest one.
-        average_with: folder of another run, or a shipped model; the weights are the means of its
-            weights and the run's. For a run that began with this model, the mean is often better
-            than both (Wortsman et al., "Model soups", ICML 2022). None: the run's weights.
+        average_with: folder of another run, a shipped model, or for MoveNet a file as in
+            `config.model.weights`; the weights are the means of its weights and the run's. For a
+            run that began with these weights, the mean is often better than both (Wortsman et al.,
+            "Model soups", ICML 2022, and "Robust fine-tuning of zero-shot models", CVPR 2022).
+            None: the run's weights.
         share: share of the run in the mean.
         calibrate_on: glob of records on which the calibration of the scores is fitted; None: that of
             the run, if it has one for these weights.
@@ -151,19 +154,31 @@ def _without_batch_norm(trained):
 
 
 def _average(trained, name, share):
-    """Replaces the weights of a trained network with means of them and those of a run or shipped model."""
-    from kpose.runs.workdir import load_trained
-
-    if not os.path.isdir(name) and not shipped_files.is_shipped(name):
-        names = ", ".join(shipped_files.names())
-        raise InputError(f"--average_with={name}: no folder of a run; the shipped models are {names}")
-    other = _without_batch_norm(load_trained(name))
-    arrays, others = trained.network.get_weights(), other.network.get_weights()
+    """Replaces the weights of a trained network with means of them and those of `ship`'s `average_with`."""
+    arrays, others = trained.network.get_weights(), _weights(name, trained)
     if [array.shape for array in arrays] != [array.shape for array in others]:
         raise InputError(f"--average_with={name}: its network is not that of {trained.origin}")
     trained.network.set_weights(
         [share * array + (1.0 - share) * other for array, other in zip(arrays, others, strict=True)]
     )
+
+
+def _weights(source, trained):
+    """The arrays of a run, a shipped model, or a file of weights for the network of `trained`."""
+    from kpose.core import devices
+    from kpose.runs.workdir import build_network, load_trained
+
+    if os.path.isdir(source) or shipped_files.is_shipped(source):
+        return _without_batch_norm(load_trained(source)).network.get_weights()
+    if not os.path.isfile(source):
+        names = ", ".join(shipped_files.names())
+        raise InputError(f"--average_with={source}: no run and no file of weights; the shipped models are {names}")
+    config = trained.config.copy_and_resolve_references()
+    if config.model.name != "movenet":
+        raise InputError(f"--average_with={source}: a file is possible only for MoveNet, whose files hold all weights")
+    config.model.weights = source
+    with devices.dtype_policy("float32"):
+        return build_network(config, trained.skeleton, initial_weights=True).get_weights()
 
 
 def _calibrated(trained, pattern):

@@ -30,7 +30,7 @@ _MODEL = flags.DEFINE_string(
     "What kpose.export wrote: a .tflite or .onnx file, or a folder, whose newest version is loaded. Or the folder of a "
     "training run: its newest export, or without one its newest checkpoint. Or the name of a shipped model: fast "
     "(default; movenet_lightning_v4), fast-research (also trained on data for research only), best "
-    "(movenet_thunder_v3). A SavedModel and a checkpoint need TensorFlow.",
+    "(movenet_thunder_v4). A SavedModel and a checkpoint need TensorFlow.",
     flag_values=FLAGS,
 )
 _IMAGES = flags.DEFINE_multi_string(

@@ -21,7 +21,7 @@ DETECTORS = os.path.join(FOLDER, "detectors")
 DEFAULT = "movenet_lightning_v4"
 # Short names: the faster and the more accurate model. The one of research was also trained on data
 # that are for research only.
-SIZES = {"fast": DEFAULT, "fast-research": f"{DEFAULT}-research", "best": "movenet_thunder_v3"}
+SIZES = {"fast": DEFAULT, "fast-research": f"{DEFAULT}-research", "best": "movenet_thunder_v4"}
 
 
 def names():

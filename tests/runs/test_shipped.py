@@ -20,6 +20,7 @@ from kpose.runs import shipped_files, workdir
 from kpose.train import trainer
 from tests import helpers, tiny
 from tests.core.test_cli import run
+from tests.models.test_movenet import graph_model
 
 
 def test_kpose_load_is_the_shipped_model(tiny_data):
@@ -123,7 +124,10 @@ def test_the_command_averages_a_run_with_a_shipped_model(shipped, tiny_run, tmp_
     assert card["trained_on"] == "synthetic images" and networks.open_network("mean").name == "mean"
     assert card.keys() - {"trained_on"} <= shipped_model._ENTRIES
     status, _, err = run(monkeypatch, capfd, "kpose.export.shipped_model", *arguments, "--average_with=none")
-    assert status != 0 and "--average_with=none: no folder of a run; the shipped models are mean, tiny_v1" in err
+    assert (
+        status != 0
+        and "--average_with=none: no run and no file of weights; the shipped models are mean, tiny_v1" in err
+    )
 
 
 def test_the_mean_of_two_runs(tiny_run, tiny_data, tmp_path, monkeypatch):
@@ -136,6 +140,24 @@ def test_the_mean_of_two_runs(tiny_run, tiny_data, tmp_path, monkeypatch):
     first, second = (workdir.load_trained(folder).network.get_weights() for folder in (tiny_run, other))
     for array, one, two in zip(np.load(tmp_path / "mean.npz").values(), first, second, strict=True):
         np.testing.assert_allclose(array, 0.75 * one + 0.25 * two, rtol=2e-3, atol=1e-4)
+
+
+def test_the_mean_of_a_model_and_published_weights(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(tflite, "convert", lambda *arguments: b"")
+    other = workdir.load_trained(shipped_files.DEFAULT).network
+    arrays = other.get_weights()
+    other.set_weights([3 * array for array in arrays])
+    path = graph_model(other, tmp_path)
+    shipped_model.ship(shipped_files.DEFAULT, "mean", output_dir=str(tmp_path), average_with=path, share=0.75)
+    assert json.loads((tmp_path / "mean.json").read_text())["averaged_with"] == "model.json"
+    means = list(np.load(tmp_path / "mean.npz").values())
+    kernels = [k for k, array in enumerate(arrays) if array.ndim == 4]
+    assert len(kernels) > 60
+    for k in kernels:
+        np.testing.assert_allclose(means[k], 1.5 * arrays[k], rtol=3e-3, atol=1e-5)
+    with pytest.raises(InputError, match="model.json: a file is possible only for MoveNet") as error:
+        shipped_model.ship(tiny_run, "other", output_dir=str(tmp_path), average_with=path)
+    helpers.one_line(error)
 
 
 @pytest.mark.parametrize(
