@@ -277,7 +277,10 @@ class Trained:
 
     @functools.cached_property
     def folded(self):
-        """The network for inference: BatchNorm folded into convolutions (`folding.fold_batch_norm`)."""
+        """The network for inference: BatchNorm folded into convolutions (`folding.fold_batch_norm`).
+
+        It is made once. Later changes of the weights of `network` do not reach it.
+        """
         return folding.fold_batch_norm(self.network)
 
     def output_folder(self, given, name=""):
