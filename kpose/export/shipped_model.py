@@ -166,9 +166,9 @@ def _average(trained, name, share):
 def _weights(source, trained):
     """The arrays of a run, a shipped model, or a file of weights for the network of `trained`."""
     from kpose.core import devices
-    from kpose.runs.workdir import build_network, load_trained
+    from kpose.runs.workdir import build_network, is_trained, load_trained
 
-    if os.path.isdir(source) or shipped_files.is_shipped(source):
+    if is_trained(source):
         return _without_batch_norm(load_trained(source)).network.get_weights()
     if not os.path.isfile(source):
         names = ", ".join(shipped_files.names())

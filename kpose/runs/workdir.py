@@ -76,7 +76,7 @@ def resolve_preprocessing(config, workdir=None):
     elif config.model.name != "backbone":
         # The field has no effect.
         choice = "keras"
-        if config.model.name != "movenet" and weights and not _is_trained(weights):
+        if config.model.name != "movenet" and weights and not is_trained(weights):
             models.load_weights(None, config.model)
     elif os.path.isdir(weights):
         choice = load_config(weights).model.preprocessing
@@ -232,7 +232,7 @@ def build_network(config, skeleton, workdir=None, synchronized=False, initial_we
 def _load_initial_weights(network, skeleton, config):
     """Loads the initial weights of `config.model.weights`: a run, a shipped model or a file."""
     source = config.model.weights
-    if not _is_trained(source):
+    if not is_trained(source):
         models.load_weights(network, config.model)
         return
     trained = load_trained(source)
@@ -300,7 +300,7 @@ class Trained:
         return os.path.join(self.folder, name) if name else self.folder
 
 
-def _is_trained(source):
+def is_trained(source):
     """Whether `source` is a folder, which must be a run, or the name of a shipped model."""
     return os.path.isdir(source) or shipped_files.is_shipped(source)
 

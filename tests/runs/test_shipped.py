@@ -124,10 +124,8 @@ def test_the_command_averages_a_run_with_a_shipped_model(shipped, tiny_run, tmp_
     assert card["trained_on"] == "synthetic images" and networks.open_network("mean").name == "mean"
     assert card.keys() - {"trained_on"} <= shipped_model._ENTRIES
     status, _, err = run(monkeypatch, capfd, "kpose.export.shipped_model", *arguments, "--average_with=none")
-    assert (
-        status != 0
-        and "--average_with=none: no run and no file of weights; the shipped models are mean, tiny_v1" in err
-    )
+    assert status != 0
+    assert "--average_with=none: no run and no file of weights; the shipped models are mean, tiny_v1" in err
 
 
 def test_the_mean_of_two_runs(tiny_run, tiny_data, tmp_path, monkeypatch):
